@@ -1,0 +1,27 @@
+"""The one exception for mistakes a user can mend."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import Callable
+
+
+class UserError(ValueError):
+    """Says in a sentence what is wrong, what was found, and what to do about it."""
+
+
+def exit_with_a_sentence() -> None:
+    """Make an uncaught :class:`UserError` end the program with its sentence alone; other exceptions are untouched."""
+    previous: Callable = sys.excepthook
+    if getattr(previous, "says_user_errors", False):
+        return
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, UserError):
+            print(f"fairseq-diffusion: error: {error}", file=sys.stderr)
+        else:
+            previous(kind, error, trace)
+
+    hook.says_user_errors = True  # type: ignore[attr-defined]
+    sys.excepthook = hook

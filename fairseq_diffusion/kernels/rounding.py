@@ -1,0 +1,21 @@
+"""Rounding vectors to the rows of a table, without the N x V logits."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+ENTRIES = 2**24
+
+
+@torch.no_grad()
+def round_to_rows(x: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+    """argmax_v softmax(x T^T)_v and its log-probability, for x [N, D], table [V, D] -> [N], [N]; fp32."""
+    tokens, log_p = [], []
+    with torch.autocast(x.device.type, enabled=False):
+        for chunk in x.float().split(max(1, ENTRIES // len(table))):
+            logits = chunk @ table.float().T
+            best, token = logits.max(-1)
+            tokens.append(token)
+            log_p.append(best - logits.logsumexp(-1))
+    return torch.cat(tokens), torch.cat(log_p)

@@ -1,0 +1,1 @@
+"""Encoder, denoiser and length head.  torch only."""

@@ -1,0 +1,56 @@
+"""The denoiser: noisy target embeddings, noise level and source in; the network's estimate out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fairseq_diffusion.network.attention import Memory
+from fairseq_diffusion.network.time_features import TimeFeatures
+from fairseq_diffusion.network.transformer import Layer, Positions, parameter_dtype, tanh_map
+
+
+class Denoiser(nn.Module):
+    """Bidirectional Transformer decoder over [x_t ; c], with time added at the input and attention to the source.
+
+    c is the self-condition, an earlier estimate of x_0 or zeros (Chen et al. 2023); None in a denoiser without it.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        hidden: int,
+        inner: int,
+        heads: int,
+        layers: int,
+        dropout: float,
+        max_positions: int,
+        activation: str = "gelu",
+        pre_norm: bool = False,
+        self_conditioned: bool = True,
+    ):
+        super().__init__()
+        self.enter = tanh_map(2 * dim if self_conditioned else dim, 2 * hidden, hidden)
+        self.time = TimeFeatures(hidden)
+        self.positions = Positions(max_positions, hidden)
+        self.norm = nn.Identity() if pre_norm else nn.LayerNorm(hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.layers = nn.ModuleList(
+            Layer(hidden, inner, heads, dropout, activation, pre_norm, cross=True) for _ in range(layers)
+        )
+        self.last_norm = nn.LayerNorm(hidden) if pre_norm else nn.Identity()
+        self.leave = tanh_map(hidden, 2 * hidden, dim)
+
+    def memory(self, source: Tensor, mask: Tensor) -> list[Memory]:
+        """Each layer's keys and values of the encoded source [S, T, h]: made once, used at every step."""
+        return [layer.cross_attention.remember(source, mask) for layer in self.layers]
+
+    def forward(self, x_t: Tensor, c: Tensor | None, t: Tensor, mask: Tensor, memory: list[Memory]) -> Tensor:
+        """x_t, c [S K, L, D], t [S K], mask [S K, L] true at real positions -> output [S K, L, D] in fp32."""
+        seen = x_t if c is None else torch.cat([x_t, c], -1)
+        x = self.enter(seen.to(parameter_dtype(self.enter)))
+        x = self.dropout(x + self.time(t)[:, None])
+        x = self.norm(x + self.positions(mask))
+        for layer, source in zip(self.layers, memory):
+            x = layer(x, mask, source)
+        return self.leave(self.last_norm(x)).float()

@@ -1,0 +1,57 @@
+"""Target length as a class: the difference to the source's length, or the length itself."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.network.transformer import masked_mean, tanh_map
+
+TARGETS = ("difference", "absolute")
+BEAMS = ("top_k", "offsets")
+SHORTEST = 2  # begin and end of sentence
+
+
+class LengthHead(nn.Module):
+    """An MLP on the mean encoder state; without `grad` its loss does not reach the encoder."""
+
+    def __init__(self, hidden: int, classes: int, target: str, grad: bool, longest: int):
+        super().__init__()
+        self.map = tanh_map(hidden, hidden, classes)
+        self.relative, self.grad = target == "difference", grad
+        self.classes, self.longest = classes, longest
+
+    def forward(self, source: Tensor, mask: Tensor) -> Tensor:
+        """Encoded source [B, S, h], mask [B, S] -> logits [B, C] in fp32."""
+        source = source if self.grad else source.detach()
+        return self.map(masked_mean(source, mask)).float()
+
+    def _origin(self, source_length: Tensor) -> Tensor:
+        """The length that class 0 stands for, [B]."""
+        return source_length - self.classes // 2 if self.relative else torch.zeros_like(source_length)
+
+    def loss(self, logits: Tensor, source_length: Tensor, length: Tensor) -> Tensor:
+        """Cross-entropy [B] of the true length [B]."""
+        return F.cross_entropy(logits, self.class_of(source_length, length), reduction="none")
+
+    def class_of(self, source_length: Tensor, length: Tensor) -> Tensor:
+        """The class [B] that stands for a length, the nearest one where there is none."""
+        return (length - self._origin(source_length)).clamp(0, self.classes - 1)
+
+    def candidates(self, logits: Tensor, source_length: Tensor, beam: int, kind: str = "top_k") -> Tensor:
+        """`beam` different lengths a sentence, [B, beam]: the likeliest classes, or the likeliest and its neighbours."""
+        widest = min(self.classes // 2, self.longest - SHORTEST + 1)
+        if beam > widest:
+            raise UserError(
+                f"a length beam of {beam} is wider than this length model allows; "
+                f"pass --iter-decode-with-beam {widest} or less"
+            )
+        lengths = self._origin(source_length)[:, None] + torch.arange(self.classes, device=logits.device)
+        impossible = (lengths < SHORTEST) | (lengths > self.longest)
+        scores = logits.masked_fill(impossible, -torch.inf)
+        if kind == "offsets":
+            offset = lengths - lengths.gather(1, scores.argmax(-1, keepdim=True))
+            scores = (-offset.abs() + (offset > 0) / 2).masked_fill(impossible, -torch.inf)
+        return lengths.gather(1, scores.topk(beam, -1).indices).clamp(SHORTEST, self.longest)

@@ -1,0 +1,101 @@
+"""Transformer layers, post-norm or pre-norm, and learned positions that padding cannot shift."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fairseq_diffusion.network.attention import Attention, Memory
+from fairseq_diffusion.registry import Registry
+
+ACTIVATIONS = Registry("activation")
+ACTIVATIONS.register("gelu")(F.gelu)
+ACTIVATIONS.register("relu")(F.relu)
+
+
+class Positions(nn.Embedding):
+    """Learned positions counted over real tokens only, so that left and right padding give the same."""
+
+    def __init__(self, count: int, hidden: int):
+        super().__init__(count, hidden)
+        nn.init.normal_(self.weight, std=hidden**-0.5)
+
+    def forward(self, mask: Tensor) -> Tensor:
+        """mask [B, L], true at real tokens -> [B, L, h]."""
+        return super().forward((mask.long().cumsum(-1) - 1).clamp(min=0))
+
+
+class Residual(nn.Module):
+    """LayerNorm(x + f(x)), or x + f(LayerNorm(x)) with `pre_norm`."""
+
+    def __init__(self, hidden: int, dropout: float, pre_norm: bool):
+        super().__init__()
+        self.norm = nn.LayerNorm(hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.pre_norm = pre_norm
+
+    def enter(self, x: Tensor) -> Tensor:
+        return self.norm(x) if self.pre_norm else x
+
+    def leave(self, x: Tensor, change: Tensor) -> Tensor:
+        x = x + self.dropout(change)
+        return x if self.pre_norm else self.norm(x)
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with an activation, dropout between them."""
+
+    def __init__(self, hidden: int, inner: int, activation: str, dropout: float):
+        super().__init__()
+        self.up, self.down = nn.Linear(hidden, inner), nn.Linear(inner, hidden)
+        self.activation = ACTIVATIONS[activation]
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(self.dropout(self.activation(self.up(x))))
+
+
+class Layer(nn.Module):
+    """Self-attention without a causal mask, attention to the source if `cross`, feed-forward."""
+
+    def __init__(
+        self,
+        hidden: int,
+        inner: int,
+        heads: int,
+        dropout: float,
+        activation: str = "gelu",
+        pre_norm: bool = False,
+        cross: bool = False,
+    ):
+        super().__init__()
+        self.self_attention = Attention(hidden, heads, dropout)
+        self.cross_attention = Attention(hidden, heads, dropout) if cross else None
+        self.feed_forward = FeedForward(hidden, inner, activation, dropout)
+        self.residuals = nn.ModuleList(Residual(hidden, dropout, pre_norm) for _ in range(3 if cross else 2))
+
+    def forward(self, x: Tensor, mask: Tensor, memory: Memory | None = None) -> Tensor:
+        """x [B, L, h], mask [B, L] true at real tokens, `memory` of the source -> [B, L, h]."""
+        first, *middle, last = self.residuals
+        inner = first.enter(x)
+        x = first.leave(x, self.self_attention(inner, self.self_attention.remember(inner, mask)))
+        if self.cross_attention is not None:
+            x = middle[0].leave(x, self.cross_attention(middle[0].enter(x), memory))
+        return last.leave(x, self.feed_forward(last.enter(x)))
+
+
+def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """Mean of x [B, L, h] over the real tokens in mask [B, L] -> [B, h]."""
+    weight = mask.to(x.dtype)[..., None]
+    return (x * weight).sum(1) / weight.sum(1)
+
+
+def tanh_map(inside: int, hidden: int, outside: int) -> nn.Sequential:
+    """Linear, tanh, linear: DINOISER's maps between embeddings and hidden states."""
+    return nn.Sequential(nn.Linear(inside, hidden), nn.Tanh(), nn.Linear(hidden, outside))
+
+
+def parameter_dtype(module: nn.Module) -> torch.dtype:
+    """What a module computes in: fp32, or what fairseq's --fp16 and --bf16 cast it to."""
+    return next(module.parameters()).dtype

@@ -1,0 +1,60 @@
+"""Loss terms, each [B, L] from the outcome of a training step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Callable
+
+import torch
+from torch import Tensor
+
+from fairseq_diffusion.process.embedding import EmbeddingState
+from fairseq_diffusion.process.level import Level
+from fairseq_diffusion.registry import Registry
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training step produced: `estimates` holds x_0-hat of each graded pass of the denoiser."""
+
+    tokens: Tensor  # [B, L]
+    x_0: Tensor  # [B, L, D]
+    estimates: list[Tensor]  # each [B, L, D]
+    last_level: Level  # at t = 1
+    state: EmbeddingState
+    label_smoothing: float = 0.0
+
+
+Term = Callable[[Outcome], Tensor]
+TERMS: Registry[Term] = Registry("objective term")
+
+
+def over_passes(loss: Callable[[Tensor], Tensor], outcome: Outcome) -> Tensor:
+    """Mean over the graded passes, so that a term weighs the same whatever the self-conditioning."""
+    return torch.stack([loss(estimate) for estimate in outcome.estimates]).mean(0)
+
+
+@TERMS.register("mse")
+def mse(outcome: Outcome) -> Tensor:
+    """|| x_0-hat - x_0 ||^2 / D.  x_0 is not detached: the embeddings learn from it too (DINOISER eq. 9)."""
+    return over_passes(lambda estimate: (estimate - outcome.x_0).square().mean(-1), outcome)
+
+
+@TERMS.register("rounding")
+def rounding(outcome: Outcome) -> Tensor:
+    """-log p(y | x_0) on the clean embedding: keeps rows apart, does not see the denoiser (Li et al. 2022, eq. 2)."""
+    return outcome.state.nll(outcome.x_0, outcome.tokens, outcome.label_smoothing)
+
+
+@TERMS.register("anchor")
+def anchor(outcome: Outcome) -> Tensor:
+    """-log p(y | x_0-hat) on the estimate: keeps rows apart *and* trains the denoiser (Gao et al. 2024)."""
+    nll = lambda estimate: outcome.state.nll(estimate, outcome.tokens, outcome.label_smoothing)  # noqa: E731
+    return over_passes(nll, outcome)
+
+
+@TERMS.register("prior")
+def prior(outcome: Outcome) -> Tensor:
+    """|| alpha(1) x_0 ||^2 / D: zero for schedules that end in pure noise."""
+    alpha = outcome.last_level.to(outcome.x_0).alpha
+    return (alpha[..., None] * outcome.x_0).square().mean(-1)

@@ -1,0 +1,131 @@
+"""Base noise curves sigma(t), t in [0, 1], each with its inverse; all are variance preserving.
+
+A variance-exploding process x_t = x_0 + tau eps is variance preserving once divided by sqrt(1 + tau^2), so it is a
+curve like the others: sigma = tau / sqrt(1 + tau^2).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Callable, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fairseq_diffusion.registry import Registry
+
+
+class Curve(NamedTuple):
+    """sigma(t) and the time at which a sigma is reached."""
+
+    sigma: Callable[[Tensor], Tensor]
+    inverse: Callable[[Tensor], Tensor]
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """sigma^-1, held inside [0, 1] where a curve does not quite reach 0 or 1."""
+        return self.inverse(sigma).clamp(0, 1)
+
+
+CURVES: Registry[Curve] = Registry("schedule")
+
+
+def sigma_of_decay(decay: Tensor) -> Tensor:
+    """sigma when alpha^2 = exp(-decay)."""
+    return (-torch.expm1(-decay)).sqrt()
+
+
+def decay_of_sigma(sigma: Tensor) -> Tensor:
+    """-log alpha^2, the integrated beta of a variance-preserving SDE."""
+    return -torch.log1p(-sigma.square())
+
+
+def odds(sigma: Tensor) -> Tensor:
+    """sigma / alpha, the noise level of the variance-exploding form."""
+    return sigma / ((1 - sigma) * (1 + sigma)).sqrt()
+
+
+# DINOISER's default, sigma(t) = t.
+CURVES.register("sigma_t")(Curve(lambda t: t, lambda s: s))
+
+# Diffusion-LM's square root without its offset: alpha^2 = 1 - sqrt(t).
+CURVES.register("sqrt")(Curve(lambda t: t**0.25, lambda s: s**4))
+
+# Masked diffusion's log-linear survival as a Gaussian curve: alpha^2 = 1 - t.
+CURVES.register("log_linear")(Curve(torch.sqrt, torch.square))
+
+SIGMA_LOW = 1e-3
+CURVES.register("geometric")(
+    Curve(lambda t: SIGMA_LOW ** (1 - t), lambda s: 1 - torch.log(s) / math.log(SIGMA_LOW)),
+)
+
+BETA_LOW, BETA_HIGH = 0.1, 20.0
+
+
+def _linear_decay(t: Tensor) -> Tensor:
+    """Integral of beta(t) = 0.1 + 19.9 t (VP-SDE, Song et al. 2021, eq. 32)."""
+    return BETA_LOW * t + (BETA_HIGH - BETA_LOW) / 2 * t.square()
+
+
+def _linear_inverse(sigma: Tensor) -> Tensor:
+    slope = BETA_HIGH - BETA_LOW
+    return ((BETA_LOW**2 + 2 * slope * decay_of_sigma(sigma)).sqrt() - BETA_LOW) / slope
+
+
+CURVES.register("linear")(Curve(lambda t: sigma_of_decay(_linear_decay(t)), _linear_inverse))
+
+ROOT_LOW, ROOT_HIGH = math.sqrt(BETA_LOW), math.sqrt(BETA_HIGH)
+
+
+def _quadratic_decay(t: Tensor) -> Tensor:
+    """Integral of beta whose square root is linear in t."""
+    slope = ROOT_HIGH - ROOT_LOW
+    return ((ROOT_LOW + slope * t) ** 3 - ROOT_LOW**3) / (3 * slope)
+
+
+def _quadratic_inverse(sigma: Tensor) -> Tensor:
+    slope = ROOT_HIGH - ROOT_LOW
+    return ((3 * slope * decay_of_sigma(sigma) + ROOT_LOW**3) ** (1 / 3) - ROOT_LOW) / slope
+
+
+CURVES.register("quadratic")(Curve(lambda t: sigma_of_decay(_quadratic_decay(t)), _quadratic_inverse))
+
+OFFSET = 0.008
+
+
+def _cosine_angle(t: Tensor) -> Tensor:
+    return math.pi / 2 * (t + OFFSET) / (1 + OFFSET)
+
+
+def _cosine_sigma(t: Tensor) -> Tensor:
+    """alpha(t) = cos(angle(t)) / cos(angle(0)) (Nichol & Dhariwal 2021, eq. 17)."""
+    alpha = torch.cos(_cosine_angle(t)) / math.cos(math.pi / 2 * OFFSET / (1 + OFFSET))
+    return ((1 - alpha) * (1 + alpha)).clamp(min=0).sqrt()
+
+
+def _cosine_inverse(sigma: Tensor) -> Tensor:
+    alpha = ((1 - sigma) * (1 + sigma)).sqrt() * math.cos(math.pi / 2 * OFFSET / (1 + OFFSET))
+    return torch.acos(alpha) * 2 / math.pi * (1 + OFFSET) - OFFSET
+
+
+CURVES.register("cosine")(Curve(_cosine_sigma, _cosine_inverse))
+
+SHIFT = 0.1
+# alpha^2 = sigmoid(log SNR + 2 log s) on the plain cosine, s = 0.1 (LD4LG): sigma / alpha = tan(pi t / 2) / s.
+CURVES.register("shifted_cosine")(
+    Curve(
+        lambda t: (
+            torch.sin(math.pi / 2 * t)
+            / (torch.sin(math.pi / 2 * t).square() + (SHIFT * torch.cos(math.pi / 2 * t)).square()).sqrt()
+        ),
+        lambda s: 2 / math.pi * torch.atan(SHIFT * odds(s)),
+    )
+)
+
+TAU_HIGH = 300.0
+# tau from 1 to 300 (CDCD), evenly in log tau.
+CURVES.register("variance_exploding")(
+    Curve(
+        lambda t: TAU_HIGH**t / (1 + TAU_HIGH ** (2 * t)).sqrt(),
+        lambda s: torch.log(odds(s)) / math.log(TAU_HIGH),
+    )
+)

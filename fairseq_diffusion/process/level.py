@@ -1,0 +1,48 @@
+"""How much signal and noise a corrupted state holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Level:
+    """All coefficients of x_t = alpha x_0 + sigma eps; each broadcasts to [B, L]."""
+
+    alpha: Tensor
+    sigma: Tensor
+
+    @classmethod
+    def variance_preserving(cls, sigma: Tensor) -> Level:
+        """alpha^2 + sigma^2 = 1, without the cancellation of 1 - sigma^2 near sigma = 1."""
+        return cls(((1 - sigma) * (1 + sigma)).sqrt(), sigma)
+
+    @property
+    def log_snr(self) -> Tensor:
+        return 2 * (self.alpha.log() - self.sigma.log())
+
+    def __getitem__(self, index: int) -> Level:
+        """One row of a table of levels: [M, 1, 1] -> [1, 1]."""
+        return Level(self.alpha[index], self.sigma[index])
+
+    def to(self, like: Tensor) -> Level:
+        """The same level in the device and dtype of `like`."""
+        return Level(self.alpha.to(like), self.sigma.to(like))
+
+    def mix(self, x_0: Tensor, eps: Tensor) -> Tensor:
+        """alpha x_0 + sigma eps for x_0, eps [B, L, D]."""
+        level = self.to(x_0)
+        return level.alpha[..., None] * x_0 + level.sigma[..., None] * eps
+
+    def noise_in(self, x_t: Tensor, x_0: Tensor) -> Tensor:
+        """The eps for which :meth:`mix` gives x_t: (x_t - alpha x_0) / sigma, [B, L, D]."""
+        level = self.to(x_t)
+        return (x_t - level.alpha[..., None] * x_0) / level.sigma[..., None]
+
+
+def times(values: Tensor | float) -> Tensor:
+    """Diffusion times, always fp64: schedules are smooth in t, and half precision is not."""
+    return torch.as_tensor(values, dtype=torch.float64)

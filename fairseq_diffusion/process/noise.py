@@ -1,0 +1,60 @@
+"""Noise as a pure function of a key: no generator state, so nothing to save, and nothing depends on the batch.
+
+A sentence's noise is the same whatever batch, rank, device or run it is drawn in; a resumed training draws what the
+uninterrupted one would have drawn.  Keys and counters are mixed by the finaliser of SplitMix64 (Steele et al. 2014).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+GOLDEN = 0x9E3779B97F4A7C15 - 2**64
+MULTIPLIERS = (0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    """Logical right shift of int64 (torch's >> keeps the sign)."""
+    return (x >> bits) & (2 ** (64 - bits) - 1)
+
+
+def _mix(x: Tensor) -> Tensor:
+    """SplitMix64's finaliser: a bijection of 64-bit integers that looks random."""
+    x = (x ^ _shift(x, 30)) * MULTIPLIERS[0]
+    x = (x ^ _shift(x, 27)) * MULTIPLIERS[1]
+    return x ^ _shift(x, 31)
+
+
+def fold(key: Tensor, *data: Tensor | int) -> Tensor:
+    """A new key [...] for each combination of `key` [...] and the integers in `data` (which broadcast against it)."""
+    for value in data:
+        key = _mix(key + GOLDEN) ^ (torch.as_tensor(value, device=key.device) * GOLDEN)
+    return _mix(key)
+
+
+def sentence_keys(seed: int, tokens: Tensor, mask: Tensor) -> Tensor:
+    """Keys [B] from what a sentence says, `tokens` [B, L] where `mask` is true: batching and padding leave no trace."""
+    place = mask.long().cumsum(-1)
+    words = torch.where(mask, _mix(tokens.long() * GOLDEN + place), 0)
+    return fold(words.sum(-1), seed)
+
+
+def _bits(key: Tensor, count: int) -> Tensor:
+    """Random int64 [..., count] for keys [...]."""
+    counter = torch.arange(1, count + 1, device=key.device)
+    return _mix(key[..., None] + counter * GOLDEN)
+
+
+def uniform(key: Tensor, count: int) -> Tensor:
+    """U(0, 1) in fp64, [..., count], never 0 or 1."""
+    return (_shift(_bits(key, count), 12).double() + 0.5) * 2.0**-52
+
+
+def normal(key: Tensor, length: int, dim: int) -> Tensor:
+    """N(0, 1) in fp32, [..., length, dim] by Box-Muller; a prefix does not depend on `length`."""
+    bits = _bits(key, length * dim)
+    radius = (-2 * (((_shift(bits, 32)).double() + 0.5) * 2.0**-32).log()).sqrt()
+    angle = 2 * math.pi * 2.0**-32 * (bits & (2**32 - 1)).double()
+    return (radius * angle.cos()).float().view(*key.shape, length, dim)

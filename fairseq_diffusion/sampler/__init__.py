@@ -1,0 +1,1 @@
+"""The backward process: one short rule a sampler, over two grids computed beforehand.  torch only."""

@@ -1,0 +1,114 @@
+"""The nine parts put together: training losses on one side, a denoiser to sample from on the other.  torch only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Callable
+
+import torch
+from torch import Tensor, nn
+
+from fairseq_diffusion.network.attention import Memory
+from fairseq_diffusion.network.denoiser import Denoiser
+from fairseq_diffusion.network.encoder import Encoder
+from fairseq_diffusion.network.length import LengthHead
+from fairseq_diffusion.network.transformer import masked_mean
+from fairseq_diffusion.objective.objective import Objective
+from fairseq_diffusion.objective.terms import Outcome
+from fairseq_diffusion.process import noise
+from fairseq_diffusion.process.embedding import EmbeddingState
+from fairseq_diffusion.process.level import times
+from fairseq_diffusion.process.prediction import Prediction
+from fairseq_diffusion.process.schedule import Schedule
+
+SELF_CONDITIONING = ("none", "coin", "both")
+
+
+@dataclass(frozen=True)
+class Source:
+    """An encoded batch of S source sentences, read by the denoiser at every step and by the length head once."""
+
+    mask: Tensor  # [S, T], true at real tokens
+    states: Tensor  # [S, T, h]
+    memory: list[Memory]
+
+    @property
+    def length(self) -> Tensor:
+        return self.mask.sum(-1)
+
+
+@dataclass(frozen=True)
+class Losses:
+    """A batch's unweighted loss shares, [B] a term, with what curves want to see."""
+
+    terms: dict[str, Tensor]
+    length_correct: Tensor  # [B]
+    sigma: Tensor | None = None  # [B], the noise trained on
+    error: Tensor | None = None  # [B], mean squared error of the last estimate
+
+
+class Translator(nn.Module):
+    """A Gaussian diffusion translator, whatever the paper."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        denoiser: Denoiser,
+        state: EmbeddingState,
+        schedule: Schedule,
+        length: LengthHead,
+        prediction: Prediction,
+        objective: Objective,
+        time_sampler: Callable[[Tensor], Tensor],
+        self_conditioning: str,
+        label_smoothing: float,
+    ):
+        super().__init__()
+        self.encoder, self.denoiser, self.state = encoder, denoiser, state
+        self.schedule, self.length = schedule, length
+        self.prediction, self.objective, self.time_sampler = prediction, objective, time_sampler
+        self.self_conditioning, self.label_smoothing = self_conditioning, label_smoothing
+
+    def encode(self, tokens: Tensor, mask: Tensor) -> Source:
+        """Source tokens [S, T], mask true at real ones."""
+        states = self.encoder(tokens, mask)
+        return Source(mask, states, self.denoiser.memory(states, mask))
+
+    def denoise(self, x_t: Tensor, t: Tensor, c: Tensor, mask: Tensor, source: Source) -> Tensor:
+        """x_0-hat [S K, L, D] from x_t and the self-condition c, both [S K, L, D], told the times t [S K]."""
+        condition = None if self.self_conditioning == "none" else c
+        output = self.denoiser(x_t, condition, t, mask, source.memory)
+        return self.prediction(output, x_t, self.schedule.level(t[:, None]))
+
+    def length_losses(self, source: Source, mask: Tensor) -> Losses:
+        """Loss of the length predictor alone, for targets of which mask [B, L] is real."""
+        logits = self.length(source.states, source.mask)
+        true = mask.sum(-1)
+        share = self.objective.share(self.length.loss(logits, source.length, true), mask)
+        return Losses({"length": share}, logits.argmax(-1) == self.length.class_of(source.length, true))
+
+    def losses(self, source: Source, tokens: Tensor, mask: Tensor, keys: Tensor, recondition: bool) -> Losses:
+        """All losses of target tokens [B, L] under the noise of `keys` [B]; `recondition` is how a coin fell."""
+        x_0 = self.state.encode(tokens)
+        t = self.schedule.training_time(self.time_sampler(noise.fold(keys, 0)))
+        level = self.schedule.level(t[:, None])
+        x_t = self.state.corrupt(x_0, level, noise.normal(noise.fold(keys, 1), *x_0.shape[1:]))
+        estimates = self._passes(lambda c: self.denoise(x_t, t, c, mask, source), x_t, recondition)
+        last = self.schedule.level(times(1.0).to(t.device)[None, None])
+        outcome = Outcome(tokens, x_0, estimates, last, self.state, self.label_smoothing)
+        length = self.length_losses(source, mask)
+        error = masked_mean((estimates[-1] - x_0).detach().square(), mask).mean(-1)
+        terms = {**self.objective.terms(outcome, mask), **length.terms}
+        return Losses(terms, length.length_correct, level.sigma[:, 0], error)
+
+    def _passes(self, denoise: Callable[[Tensor], Tensor], x_t: Tensor, recondition: bool) -> list[Tensor]:
+        """The graded estimates: one, one behind an ungraded first (a coin's heads), or both."""
+        nothing = torch.zeros_like(x_t)
+        if self.self_conditioning == "both":
+            first = denoise(nothing)
+            return [first, denoise(first.detach())]
+        if self.self_conditioning == "coin" and recondition:
+            with torch.no_grad():
+                first = denoise(nothing)
+            return [denoise(first)]
+        return [denoise(nothing)]
