@@ -1,0 +1,77 @@
+# make help lists the targets. `make setup` alone makes .venv; the others make it first if it is missing or out of date.
+
+DEFAULT_TORCH := torch==2.13.0
+DEFAULT_PYTHON := python3 python3.12 python3.11 python3.10
+
+# What was chosen once (make TORCH="torch==2.11.0" demo) stays chosen until make clean.
+ifeq ($(origin TORCH),undefined)
+TORCH := $(shell cat .venv/chosen-torch 2>/dev/null || echo "$(DEFAULT_TORCH)")
+endif
+ifeq ($(origin PYTHON),undefined)
+PYTHON := $(shell cat .venv/chosen-python 2>/dev/null || echo "$(DEFAULT_PYTHON)")
+endif
+
+# Stock fairseq 0.12.2 runs on Python 3.10 only, so its smoke test has its own environment.
+PYTHON_COMPAT ?= python3.10
+TORCH_COMPAT ?= torch==2.13.0
+
+key = $(shell echo "$(1)" | cksum | cut -d' ' -f1)
+READY := .venv/ready-$(call key,$(TORCH) $(PYTHON))
+READY_COMPAT := .venv-3.10/ready-$(call key,$(TORCH_COMPAT) $(PYTHON_COMPAT))
+INPUTS := setup.py scripts/make_venv.sh $(wildcard constraints/*.txt)
+RUN := OMP_NUM_THREADS=1 .venv/bin/python
+
+.PHONY: help setup demo test check format bench compat clean
+
+help:
+	@echo "make setup    make .venv with torch, fairseq and this package (PYTHON=..., TORCH=... to choose)"
+	@echo "make demo     toy language: train, translate and score, in minutes on a CPU"
+	@echo "make test     every test"
+	@echo "make check    lint, formatting, types, rooms, documentation"
+	@echo "make format   rewrite the code as make check wants it"
+	@echo "make bench    time decoding"
+	@echo "make compat   smoke test on Python 3.10 with stock fairseq 0.12.2 (own environment, .venv-3.10)"
+	@echo "make clean    remove the environments and build products; your results in runs/ stay"
+
+setup: $(READY)
+	@echo "ready: .venv (activate with: . .venv/bin/activate)"
+
+$(READY): $(INPUTS)
+	@rm -f .venv/ready-*
+	@sh scripts/make_venv.sh .venv "$(TORCH)" $(PYTHON)
+	@echo "$(TORCH)" | grep -vxF "$(DEFAULT_TORCH)" >.venv/chosen-torch || rm .venv/chosen-torch
+	@echo "$(PYTHON)" | grep -vxF "$(DEFAULT_PYTHON)" >.venv/chosen-python || rm .venv/chosen-python
+	@touch $@
+
+demo: $(READY)
+	$(RUN) examples/toy/demo.py
+
+test: $(READY)
+	$(RUN) -m pytest tests
+
+check: $(READY)
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	$(RUN) -m pytest -q tests/test_rooms.py
+	$(RUN) scripts/check_docs.py
+
+format: $(READY)
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+bench: $(READY)
+	$(RUN) scripts/bench.py
+
+$(READY_COMPAT): $(INPUTS)
+	@rm -f .venv-3.10/ready-*
+	@sh scripts/make_venv.sh .venv-3.10 "$(TORCH_COMPAT)" $(PYTHON_COMPAT)
+	@touch $@
+
+compat: $(READY_COMPAT)
+	bash scripts/compat_smoke.sh .venv-3.10/bin
+
+clean:
+	rm -rf .venv .venv-3.10 build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+	@if [ -d runs ]; then echo "kept: runs/ (your results; remove it yourself if you mean to)"; fi
