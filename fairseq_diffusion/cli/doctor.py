@@ -1,0 +1,146 @@
+"""Print what this installation stands on and, for each thing that is off, the line that mends it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Callable, Iterator
+
+from fairseq_diffusion import __version__, compat
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One row: a thing, what was found of it, and how to mend it (empty: nothing is off)."""
+
+    name: str
+    found: str
+    mend: str = ""
+    required: bool = True
+
+    @property
+    def mark(self) -> str:
+        return "ok" if not self.mend else "OFF" if self.required else "note"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Takes no options."""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table; 1 if something required is off, else 0."""
+    logging.disable(logging.WARNING)  # fairseq talks about optional packages while it is imported
+    findings = examine()
+    logging.disable(logging.NOTSET)
+    print(table(findings))
+    return int(any(finding.mark == "OFF" for finding in findings))
+
+
+def table(findings: list[Finding]) -> str:
+    """Rows of name, mark and what was found; the mending line stands below its row."""
+    width = max(len(finding.name) for finding in findings)
+    lines = []
+    for finding in findings:
+        lines.append(f"{finding.name:{width}}  {finding.mark:4}  {finding.found}")
+        if finding.mend:
+            lines += [f"{'':{width}}        -> {line}" for line in finding.mend.splitlines()]
+    return "\n".join(lines)
+
+
+def examine() -> list[Finding]:
+    """Every finding, in the order in which things build on each other."""
+    return [
+        Finding("fairseq-diffusion", __version__),
+        python(),
+        torch(),
+        *fairseq(),
+        *packages(),
+        triton(),
+        apex(),
+    ]
+
+
+def version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def python() -> Finding:
+    found = f"{'.'.join(map(str, sys.version_info[:3]))}  {sys.executable}"
+    supported = (3, 10) <= sys.version_info[:2] <= (3, 12)
+    return Finding("Python", found, "" if supported else "make the environment with Python 3.10, 3.11 or 3.12")
+
+
+def torch() -> Finding:
+    install = "pip install torch   (or the build for your CUDA, see pytorch.org)"
+    try:
+        module = importlib.import_module("torch")
+    except Exception as error:
+        found = "absent" if isinstance(error, ModuleNotFoundError) and error.name == "torch" else f"broken: {error}"
+        return Finding("torch", found, install)
+    old = compat.version_tuple(module.__version__)[:2] < compat.OLDEST_TORCH
+    cuda = f"CUDA {module.version.cuda}" if module.version.cuda else "CPU build"
+    device = module.cuda.get_device_name(0) if module.cuda.is_available() else "no GPU visible"
+    return Finding("torch", f"{module.__version__}  ({cuda}, {device})", 'pip install "torch>=2.1"' if old else "")
+
+
+def fairseq() -> Iterator[Finding]:
+    """fairseq itself, and whether two distributions of it lie over each other."""
+    installed = compat.distributions()
+    names = " and ".join(f"{name} {number}" for name, number in installed.items()) or "absent"
+    problem = compat.fairseq_problem()
+    if problem:
+        yield Finding("fairseq", names, f"{problem}; install it with\n{compat.INSTALL_LINES}")
+        return
+    module = importlib.import_module("fairseq")
+    both = "two copies overwrite each other: pip uninstall -y fairseq fairseq-fixed, then install one"
+    source = names if installed else f"{module.__version__} from a source tree"
+    yield Finding("fairseq", f"{source}  {list(module.__path__)[0]}", both if len(installed) > 1 else "")
+
+
+def packages() -> Iterator[Finding]:
+    """Packages of which the version is all there is to know."""
+    for name in ("hydra-core", "omegaconf", "numpy", "sacrebleu", "sacremoses", "subword-nmt"):
+        found = version(name)
+        mend = (
+            "comes with fairseq: install that again" if name in ("hydra-core", "omegaconf") else f"pip install {name}"
+        )
+        yield Finding(name, found or "absent", "" if found else mend)
+    for name, use in (("matplotlib", "fairseq-diffusion plot"), ("tensorboardX", "--tensorboard-logdir")):
+        found = version(name)
+        yield Finding(name, found or "absent", "" if found else f"pip install {name}   (for {use})", required=False)
+
+
+def triton() -> Finding:
+    """Worth a note only where a GPU could use it."""
+    found = version("triton")
+    mend = "" if found or not has_gpu() else "pip install triton   (fused kernels; without it torch's are used)"
+    return Finding("triton", found or "absent (not needed)", mend, required=False)
+
+
+def has_gpu() -> bool:
+    try:
+        return importlib.import_module("torch").cuda.is_available()
+    except Exception:  # torch absent or broken: its own row says so
+        return False
+
+
+APEX: dict[str, tuple[str, str]] = {
+    "absent": ("absent (not needed)", ""),
+    "healthy": ("NVIDIA's, with its CUDA extensions", ""),
+    "foreign": ("an unrelated package of that name", "pip uninstall -y apex   (until then torch's LayerNorm is used)"),
+    "broken": (
+        "NVIDIA's, without working CUDA extensions",
+        "pip uninstall -y apex   (until then torch's LayerNorm and Adam are used)",
+    ),
+}
+
+
+def apex(state: Callable[[], str] = compat.apex_state) -> Finding:
+    return Finding("apex", *APEX[state()], required=False)

@@ -1,0 +1,54 @@
+"""Entry point of ``fairseq-diffusion``; a sub-command's module is imported only when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+
+from fairseq_diffusion import __version__
+from fairseq_diffusion.errors import UserError
+
+COMMANDS = {
+    "doctor": "print what this installation stands on and how to mend what is off",
+    "user-dir": "print the path to pass to --user-dir",
+    "toy": "generate the toy language, or score translations of it",
+    "average": "average checkpoints (the last k or the best k)",
+    "config": "write an architecture preset as hydra YAML",
+    "plot": "draw training curves and decoding trajectories",
+}
+
+
+def command_module(name: str):
+    return import_module(f"fairseq_diffusion.cli.{name.replace('-', '_')}")
+
+
+def overview() -> str:
+    width = max(map(len, COMMANDS))
+    rows = [f"  {name:{width}}  {what}" for name, what in COMMANDS.items()]
+    return "\n".join(["usage: fairseq-diffusion COMMAND [OPTIONS]   (COMMAND --help for its options)", "", *rows])
+
+
+def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print(overview())
+        return 0
+    if argv[0] == "--version":
+        print(__version__)
+        return 0
+    name, rest = argv[0], argv[1:]
+    try:
+        if name not in COMMANDS:
+            raise UserError(f"unknown command {name!r}; choose one of: {', '.join(COMMANDS)}")
+        module = command_module(name)
+        parser = argparse.ArgumentParser(prog=f"fairseq-diffusion {name}", description=module.__doc__)
+        module.add_arguments(parser)
+        return module.run(parser.parse_args(rest))
+    except UserError as error:
+        print(f"fairseq-diffusion: error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,30 @@
+"""Writing a file for a user: never over an existing one unasked, and never half of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fairseq_diffusion.errors import UserError
+
+
+def check_writable(output: Path, force: bool) -> None:
+    """Refuse, before any work is done, an output that exists (unless `force`) or whose folder does not."""
+    if output.is_dir() or not output.parent.is_dir():
+        kind = "is a folder" if output.is_dir() else f"cannot be written: there is no folder {output.parent}"
+        raise UserError(f"the output {output} {kind}; name a file in an existing folder")
+    if output.exists() and not force:
+        raise UserError(f"the output {output} already exists; name another file, or pass --force to replace it")
+
+
+@contextmanager
+def written_whole(output: Path) -> Iterator[Path]:
+    """A temporary name beside `output` to write to; it becomes `output` on success and is removed on failure."""
+    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(output)
+    finally:
+        temporary.unlink(missing_ok=True)

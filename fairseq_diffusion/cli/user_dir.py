@@ -1,0 +1,15 @@
+"""Print the path to pass to fairseq's --user-dir."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Takes no options."""
+
+
+def run(args: argparse.Namespace) -> int:
+    print(Path(__file__).resolve().parents[1])
+    return 0
