@@ -1,0 +1,142 @@
+"""The files of a toy corpus: ``{train,valid,test}.{xx,yy}`` and ``language.json``, which rebuilds the language."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.toy.language import Language
+
+SOURCE, TARGET = "xx", "yy"
+SPLITS = ("train", "valid", "test")
+OPTIONS = "language.json"
+DRAWS_PER_SENTENCE = 1000  # repeated draws of known sentences before a language counts as used up
+GENERATE_LINE = re.compile(r"([A-Z])-(\d+)\t")
+HYPOTHESIS_LINE = re.compile(r"([HD])-(\d+)\t[^\t]*(?:\t(.*))?")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Parallel sentences."""
+
+    sources: list[str]
+    references: list[str]
+
+
+def draw_corpus(language: Language, sizes: dict[str, int]) -> dict[str, Split]:
+    """Draw each split, all its sources distinct and none in another split; a reference is any valid translation."""
+    seen: set[str] = set()
+    corpus = {}
+    for name in reversed(SPLITS):  # train last: its size changes neither of the others
+        rng = random.Random(f"{name} {language.options['seed']}")
+        sources = [draw_new(language, rng, seen) for _ in range(sizes[name])]
+        corpus[name] = Split(sources, [rng.choice(language.translations(source)) for source in sources])
+    return corpus
+
+
+def draw_new(language: Language, rng: random.Random, seen: set[str]) -> str:
+    """Draw a sentence that is not in `seen`, and enter it."""
+    for _ in range(DRAWS_PER_SENTENCE):
+        source = language.sample(rng)
+        if source not in seen:
+            seen.add(source)
+            return source
+    raise UserError(
+        f"this toy language has too few sentences: no new one after {len(seen)}; ask for more words or fewer"
+    )
+
+
+def write_corpus(
+    directory: str | Path,
+    language: Language,
+    size: int = 20000,
+    valid_size: int = 200,
+    test_size: int = 500,
+    force: bool = False,
+) -> dict[str, Split]:
+    """Draw a corpus and write it; `force` overwrites the corpus files of a directory that is not empty."""
+    sizes = {"train": size, "valid": valid_size, "test": test_size}
+    for name, number in sizes.items():
+        if number < 1:
+            raise UserError(f"the {name} split needs at least 1 sentence, not {number}")
+    directory = prepare_directory(Path(directory), force)
+    corpus = draw_corpus(language, sizes)
+    for name, split in corpus.items():
+        write_lines(directory / f"{name}.{SOURCE}", split.sources)
+        write_lines(directory / f"{name}.{TARGET}", split.references)
+    write_lines(directory / OPTIONS, [json.dumps(language.options, indent=2)])
+    return corpus
+
+
+def prepare_directory(directory: Path, force: bool) -> Path:
+    if directory.exists() and not directory.is_dir():
+        raise UserError(f"{directory} is a file; give a directory for the corpus")
+    if directory.is_dir() and any(directory.iterdir()) and not force:
+        raise UserError(f"{directory} is not empty; give another directory, or --force to overwrite a corpus in it")
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+def read_language(directory: str | Path) -> Language:
+    """Rebuild the language of a corpus."""
+    path = Path(directory) / OPTIONS
+    try:
+        return Language(**json.loads("\n".join(read_lines(path))))
+    except (json.JSONDecodeError, TypeError) as error:
+        raise UserError(f"{path} does not hold the options of a toy language ({error}); generate the corpus") from None
+
+
+def read_split(directory: str | Path, name: str) -> Split:
+    directory = Path(directory)
+    split = Split(read_lines(directory / f"{name}.{SOURCE}"), read_lines(directory / f"{name}.{TARGET}"))
+    if len(split.sources) != len(split.references):
+        found = f"{len(split.sources)} source and {len(split.references)} target lines"
+        raise UserError(f"the {name} split in {directory} has {found}; generate the corpus again")
+    return split
+
+
+def read_hypotheses(path: str | Path) -> list[str]:
+    """The translations in a plain file (one a line) or in the output of fairseq-generate, BPE removed."""
+    lines = read_lines(Path(path))
+    if any(GENERATE_LINE.match(line) for line in lines):
+        lines = generated(lines, path)
+    return [re.sub(r"@@( |$)", "", line).strip() for line in lines]
+
+
+def generated(lines: Iterable[str], path: str | Path) -> list[str]:
+    """The best hypothesis of each sentence, in corpus order: from ``D-`` lines where there are any, else ``H-``."""
+    best: dict[str, dict[int, str]] = {"H": {}, "D": {}}
+    for match in filter(None, map(HYPOTHESIS_LINE.fullmatch, lines)):
+        kind, number, text = match.groups()
+        best[kind].setdefault(int(number), text or "")  # fairseq lists the best of an n-best list first
+    found = best["D"] or best["H"]
+    missing = sorted(set(range(max(found, default=0) + 1)) - set(found))
+    if missing:
+        raise UserError(
+            f"{path} has no H- or D- line for {len(missing)} sentences, such as {missing[0]}; translate all"
+        )
+    return [found[number] for number in sorted(found)]
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file that must be there and must not be empty."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} is not there; check the path (fairseq-diffusion toy generate writes a corpus)"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as text: {error}") from None
+    if not text.strip():
+        raise UserError(f"{path} is empty; it must have one sentence a line")
+    return text.removesuffix("\n").split("\n")
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

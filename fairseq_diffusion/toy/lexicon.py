@@ -1,0 +1,87 @@
+"""The words of the toy language: pronounceable, built from syllables, with other sounds on either side."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from itertools import count
+
+FORMAL, INFORMAL = 0, 1
+NOUN_CLASSES = 3
+DETERMINERS, PREPOSITIONS = 3, 4
+TRIES_PER_LENGTH = 50  # words that are taken already, before a longer one is tried
+
+
+@dataclass(frozen=True)
+class Phonotactics:
+    """What a syllable may be made of: an onset, a nucleus and a coda."""
+
+    onsets: tuple[str, ...]
+    nuclei: tuple[str, ...]
+    codas: tuple[str, ...]
+
+    def syllable(self, rng: random.Random) -> str:
+        return rng.choice(self.onsets) + rng.choice(self.nuclei) + rng.choice(self.codas)
+
+
+# Source syllables are open, so a source word never ends in the "s" that marks its plural.
+SOURCE = Phonotactics(tuple("ptkmnslrwy"), tuple("aeiou"), ("",))
+TARGET = Phonotactics(
+    ("b", "d", "g", "v", "z", "h", "br", "dr", "gl", "fl"), ("a", "e", "o", "u", "ei", "au"), ("n", "r", "k", "m", "st")
+)
+
+
+class Coiner:
+    """Coins words of one side, never the same one twice."""
+
+    def __init__(self, phonotactics: Phonotactics, rng: random.Random):
+        self.phonotactics, self.rng = phonotactics, rng
+        self.taken: set[str] = set()
+
+    def coin(self, syllables: int) -> str:
+        """A new word of so many syllables, or of more where the short ones run out."""
+        for attempt in count():
+            length = syllables + attempt // TRIES_PER_LENGTH
+            word = "".join(self.phonotactics.syllable(self.rng) for _ in range(length))
+            if word not in self.taken:
+                break
+        self.taken.add(word)
+        return word
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A source word and its two target stems (formal, informal), which are the same in a register-neutral word."""
+
+    source: str
+    stems: tuple[str, str]
+    noun_class: int = 0
+
+
+class Lexicon:
+    """Every entry by its source word, one table per part of speech; ``markers`` gives the register of a particle."""
+
+    def __init__(self, rng: random.Random, nouns: int, verbs: int, adjectives: int, adverbs: int):
+        self._source, self._target = Coiner(SOURCE, rng), Coiner(TARGET, rng)
+        self.markers = {self._source.coin(1): register for register in (FORMAL, INFORMAL)}
+        self.determiners = self._function_words(DETERMINERS)
+        self.prepositions = self._function_words(PREPOSITIONS)
+        self.nouns = self._content_words(nouns)
+        self.verbs = self._content_words(verbs)
+        self.adjectives = self._content_words(adjectives)
+        self.adverbs = self._content_words(adverbs)
+
+    def _function_words(self, number: int) -> dict[str, Entry]:
+        """Short words that are the same in both registers."""
+        entries = (Entry(self._source.coin(1), (self._target.coin(1),) * 2) for _ in range(number))
+        return {entry.source: entry for entry in entries}
+
+    def _content_words(self, number: int) -> dict[str, Entry]:
+        """Every other word has two register forms; noun classes (which only nouns use) go round in turn."""
+        entries = [self._content_word(two_forms=i % 2 == 0, noun_class=i % NOUN_CLASSES) for i in range(number)]
+        return {entry.source: entry for entry in entries}
+
+    def _content_word(self, two_forms: bool, noun_class: int) -> Entry:
+        formal = self._target.coin(2)
+        informal = self._target.coin(2) if two_forms else formal
+        return Entry(self._source.coin(2), (formal, informal), noun_class)
