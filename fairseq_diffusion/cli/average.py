@@ -1,0 +1,195 @@
+"""Average the weights of checkpoints: the last K or the best K of a folder, or the files named."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fairseq_diffusion.cli.output import check_writable, written_whole
+from fairseq_diffusion.errors import UserError
+
+EPOCH = re.compile(r"checkpoint(\d+)\.pt")
+UPDATE = re.compile(r"checkpoint_\d+_(\d+)\.pt")
+# fairseq writes the value with three decimals and, right behind it, a random number that keeps equal values apart
+BEST = re.compile(r"checkpoint\.best_(?P<metric>.+)_(?P<value>-?\d+(?:\.\d{1,3})?)\d*\.pt")
+
+Weights = dict[str, Any]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--inputs", nargs="+", type=Path, required=True, help="a checkpoint folder, or checkpoint files"
+    )
+    parser.add_argument("--output", type=Path, required=True, help="the file to write")
+    count = parser.add_mutually_exclusive_group()
+    count.add_argument("--last", type=int, metavar="K", help="average the folder's last K checkpoints")
+    count.add_argument("--best", type=int, metavar="K", help="average the folder's K best (--keep-best-checkpoints)")
+    parser.add_argument(
+        "--update-based", action="store_true", help="with --last: checkpoint_E_U.pt files, not those of epochs"
+    )
+    parser.add_argument("--metric", help="with --best: the metric in the file names (needed if there are several)")
+    direction = parser.add_mutually_exclusive_group()
+    direction.add_argument("--maximize", action="store_true", default=None, help="with --best: higher is better")
+    direction.add_argument(
+        "--minimize", action="store_false", dest="maximize", help="with --best: lower is better (usual for loss, ppl)"
+    )
+    parser.add_argument("--ema", action="store_true", help="take the moving averages that --store-ema kept")
+    parser.add_argument("--force", action="store_true", help="replace an existing output")
+
+
+def run(args: argparse.Namespace) -> int:
+    check_writable(args.output, args.force)
+    paths = chosen_paths(args)
+    state = averaged_state(paths, args.ema)
+    with written_whole(args.output) as temporary:
+        torch.save(state, temporary)
+    print(f"averaged {len(paths)} checkpoint(s) into {args.output}:", *paths, sep="\n  ")
+    return 0
+
+
+def chosen_paths(args: argparse.Namespace) -> list[Path]:
+    """The files to average, by the options."""
+    missing = [str(path) for path in args.inputs if not path.exists()]
+    if missing:
+        raise UserError(f"no such file or folder: {', '.join(missing)}; check --inputs")
+    folders = [path for path in args.inputs if path.is_dir()]
+    if args.last is None and args.best is None:
+        if folders:
+            raise UserError(f"{folders[0]} is a folder: say --last K or --best K, or name checkpoint files")
+        return args.inputs
+    if len(args.inputs) != 1 or not folders:
+        raise UserError("--last and --best choose from one folder; name one in --inputs, or drop the option")
+    if args.best is not None:
+        return best_checkpoints(folders[0], args.best, args.metric, args.maximize)
+    return last_checkpoints(folders[0], args.last, args.update_based)
+
+
+def last_checkpoints(folder: Path, count: int, update_based: bool) -> list[Path]:
+    """The `count` checkpoints of the highest epochs, or updates, newest first."""
+    pattern, name = (UPDATE, "checkpoint_EPOCH_UPDATE.pt") if update_based else (EPOCH, "checkpointEPOCH.pt")
+    found = [(int(match[1]), path) for path in folder.iterdir() if (match := pattern.fullmatch(path.name))]
+    hint = "drop --update-based for those of epochs" if update_based else "add --update-based for those of updates"
+    return first_of(sorted(found, reverse=True), count, f"files named {name} in {folder} ({hint})")
+
+
+def best_checkpoints(folder: Path, count: int, metric: str | None, maximize: bool | None) -> list[Path]:
+    """The `count` best checkpoints by the value in their names, best first."""
+    matches = [(match, path) for path in sorted(folder.iterdir()) if (match := BEST.fullmatch(path.name))]
+    metrics = sorted({match["metric"] for match, _ in matches})
+    if metric is None and len(metrics) > 1:
+        raise UserError(f"{folder} holds the best checkpoints by {', '.join(metrics)}; choose one with --metric")
+    metric = metric or (metrics[0] if metrics else "METRIC")
+    if maximize is None:
+        maximize = not metric.endswith(("loss", "ppl"))
+    found = [(float(match["value"]), path) for match, path in matches if match["metric"] == metric]
+    found.sort(key=lambda entry: -entry[0] if maximize else entry[0])
+    return first_of(found, count, f"files named checkpoint.best_{metric}_VALUE.pt in {folder} (--metric)")
+
+
+def first_of(found: list[tuple[Any, Path]], count: int, what: str) -> list[Path]:
+    """The paths of the first `count` entries, all of which must be there."""
+    if not 0 < count <= len(found):
+        raise UserError(f"cannot average {count} {what}: there are {len(found)}; ask for between 1 and as many")
+    return [path for _, path in found[:count]]
+
+
+def averaged_state(paths: list[Path], ema: bool) -> dict[str, Any]:
+    """The newest checkpoint without optimizer and moving average, its weights replaced by the mean over all files.
+
+    One file is in memory at a time besides the running sum and the newest.
+    """
+    newest: dict[str, Any] = {}
+    total: Weights = {}
+    for path in paths:
+        state = load_checkpoint(path)
+        weights = weights_of(state, ema, path)
+        if newest:
+            check_same_shapes(newest["model"], state["model"], paths[0], path)
+        add_to(total, weights)
+        if not newest or updates(state) >= updates(newest):
+            newest = state
+    mean = {key: (value / len(paths)).to(newest["model"][key].dtype) for key, value in total.items()}
+    return exported(newest, {**newest["model"], **mean}, paths)
+
+
+def exported(newest: dict[str, Any], model: Weights, paths: list[Path]) -> dict[str, Any]:
+    """The newest checkpoint with the weights `model`, without what only continues a training (optimizer, EMA)."""
+    extra = {key: value for key, value in newest["extra_state"].items() if key not in ("ema", "ema_fp32_params")}
+    extra["averaged"] = [str(path) for path in paths]
+    kept = {key: value for key, value in newest.items() if key != "last_optimizer_state"}
+    return {**kept, "model": model, "extra_state": extra}
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """A fairseq checkpoint on the CPU, read without executing code from it."""
+    allow: Callable | None = getattr(torch.serialization, "add_safe_globals", None)  # torch >= 2.4
+    if allow is not None:
+        allow([argparse.Namespace])  # fairseq's older way to keep its arguments
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a file that is something else ends the unpickler in any exception
+        raise UserError(f"{path} cannot be read as a checkpoint: {why_unreadable(error)}") from error
+    if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
+        raise UserError(f"{path} is not a fairseq checkpoint: it holds no weights under 'model'")
+    state["extra_state"] = state.get("extra_state") or {}
+    return state
+
+
+def why_unreadable(error: Exception) -> str:
+    """The cause in a few words; torch's own text for refused objects advises to load them all the same."""
+    refused = re.search(r"GLOBAL (\S+)", str(error))
+    if refused:
+        return f"it holds a {refused[1]}, and only tensors, numbers, text and containers are loaded"
+    return f"it is damaged or no torch file ({type(error).__name__})"
+
+
+def weights_of(state: dict[str, Any], ema: bool, path: Path) -> Weights:
+    """The entries of a checkpoint that are to be averaged, of the model itself or of its moving average."""
+    if not ema:
+        return {key: value for key, value in state["model"].items() if is_averaged(key, value)}
+    if "ema" not in state["extra_state"]:
+        raise UserError(f"{path} holds no moving average; train with --store-ema, or drop --ema")
+    check_same_shapes(state["model"], state["extra_state"]["ema"], path, f"the moving average in {path}")
+    return {key: value for key, value in state["extra_state"]["ema"].items() if is_averaged(key, value)}
+
+
+def is_averaged(key: str, value: Any) -> bool:
+    """Weights are averaged; counters, flags and the noise table in force are the newest checkpoint's."""
+    schedule = ".schedule." in f".{key}" or key.endswith("sigma_min")
+    return torch.is_tensor(value) and value.is_floating_point() and not schedule
+
+
+def check_same_shapes(wanted: Weights, found: Weights, wanted_in: Any, found_in: Any) -> None:
+    """Refuse a checkpoint whose entries differ from the first one's in name or shape."""
+    alien = sorted(wanted.keys() ^ found.keys())
+    alien += [key for key in wanted if key in found and shape(wanted[key]) != shape(found[key])]
+    if alien:
+        raise UserError(
+            f"{found_in} is of another model than {wanted_in}: {len(alien)} entries differ in name or shape, first "
+            f"{alien[0]} ({describe(found, alien[0])}, not {describe(wanted, alien[0])}); average one training's files"
+        )
+
+
+def shape(value: Any) -> tuple[int, ...] | None:
+    return tuple(value.shape) if torch.is_tensor(value) else None
+
+
+def describe(weights: Weights, key: str) -> str:
+    return f"shape {shape(weights[key])}" if key in weights else "absent"
+
+
+def add_to(total: Weights, weights: Weights) -> None:
+    """Add weights to the running sum, in fp64."""
+    for key, value in weights.items():
+        total[key] = total[key].add_(value) if key in total else value.to(torch.float64, copy=True)
+
+
+def updates(state: dict[str, Any]) -> int:
+    """How many updates a checkpoint has seen; the newest has most."""
+    history = state.get("optimizer_history") or [{}]
+    return history[-1].get("num_updates", 0)
