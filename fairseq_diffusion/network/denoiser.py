@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -43,7 +45,7 @@ class Denoiser(nn.Module):
 
     def memory(self, source: Tensor, mask: Tensor) -> list[Memory]:
         """Each layer's keys and values of the encoded source [S, T, h]: made once, used at every step."""
-        return [layer.cross_attention.remember(source, mask) for layer in self.layers]
+        return [cast(Layer, layer).remember(source, mask) for layer in self.layers]
 
     def forward(self, x_t: Tensor, c: Tensor | None, t: Tensor, mask: Tensor, memory: list[Memory]) -> Tensor:
         """x_t, c [S K, L, D], t [S K], mask [S K, L] true at real positions -> output [S K, L, D] in fp32."""

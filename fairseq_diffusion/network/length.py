@@ -41,7 +41,7 @@ class LengthHead(nn.Module):
         return (length - self._origin(source_length)).clamp(0, self.classes - 1)
 
     def candidates(self, logits: Tensor, source_length: Tensor, beam: int, kind: str = "top_k") -> Tensor:
-        """`beam` different lengths a sentence, [B, beam]: the likeliest classes, or the likeliest and its neighbours."""
+        """`beam` different lengths a sentence, [B, beam]: the likeliest, or the likeliest and its neighbours."""
         widest = min(self.classes // 2, self.longest - SHORTEST + 1)
         if beam > widest:
             raise UserError(

@@ -12,7 +12,7 @@ from fairseq_diffusion.process.precision import KeepsPrecision
 
 
 class Frequencies(KeepsPrecision):
-    """t -> [sin 2 pi t W, cos 2 pi t W] with a fixed Gaussian W of standard deviation 16, in fp32 whatever surrounds it."""
+    """t -> [sin 2 pi t W, cos 2 pi t W] W fixed, Gaussian of standard deviation 16; fp32 whatever surrounds it."""
 
     W: Tensor
 

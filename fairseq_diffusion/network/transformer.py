@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Callable, cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from fairseq_diffusion.network.attention import Attention, Memory
 from fairseq_diffusion.registry import Registry
 
-ACTIVATIONS = Registry("activation")
+ACTIVATIONS: Registry[Callable[[Tensor], Tensor]] = Registry("activation")
 ACTIVATIONS.register("gelu")(F.gelu)
 ACTIVATIONS.register("relu")(F.relu)
 
@@ -75,12 +77,16 @@ class Layer(nn.Module):
         self.feed_forward = FeedForward(hidden, inner, activation, dropout)
         self.residuals = nn.ModuleList(Residual(hidden, dropout, pre_norm) for _ in range(3 if cross else 2))
 
+    def remember(self, source: Tensor, mask: Tensor) -> Memory:
+        """What cross-attention needs of the source [S, T, h]."""
+        return cast(Attention, self.cross_attention).remember(source, mask)
+
     def forward(self, x: Tensor, mask: Tensor, memory: Memory | None = None) -> Tensor:
         """x [B, L, h], mask [B, L] true at real tokens, `memory` of the source -> [B, L, h]."""
-        first, *middle, last = self.residuals
+        first, *middle, last = (cast(Residual, residual) for residual in self.residuals)
         inner = first.enter(x)
         x = first.leave(x, self.self_attention(inner, self.self_attention.remember(inner, mask)))
-        if self.cross_attention is not None:
+        if self.cross_attention is not None and memory is not None:
             x = middle[0].leave(x, self.cross_attention(middle[0].enter(x), memory))
         return last.leave(x, self.feed_forward(last.enter(x)))
 

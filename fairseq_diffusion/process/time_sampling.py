@@ -26,5 +26,5 @@ def stratified(keys: Tensor) -> Tensor:
 
 
 def coin(key: Tensor, p: float) -> bool:
-    """True with probability p; a function of the (CPU) key alone, so every rank decides alike and no GPU is waited for."""
+    """True with probability p; a function of the (CPU) key alone, so ranks decide alike and no GPU is waited for."""
     return bool(noise.uniform(noise.fold(key, 2), 1) < p)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Callable
 
 import torch
@@ -43,5 +44,5 @@ def sample(
         calls += 1
         if on_step is not None:
             on_step(i, x_0)
-        x = rule(x, x_0, Step(grid.told_level[i], grid.level[i], grid.level[i + 1], lambda: noise(i)))
+        x = rule(x, x_0, Step(grid.told_level[i], grid.level[i], grid.level[i + 1], partial(noise, i)))
     return Sample(x_0, calls)

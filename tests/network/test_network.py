@@ -17,8 +17,8 @@ PAD = 1
 @pytest.fixture(params=[False, True], ids=["post_norm", "pre_norm"])
 def networks(request):
     torch.manual_seed(0)
-    size = dict(hidden=32, inner=64, heads=4, layers=2, dropout=0.1, max_positions=40, pre_norm=request.param)
-    return Encoder(20, **size).eval(), Denoiser(6, **size).eval()
+    sizes = {"hidden": 32, "inner": 64, "heads": 4, "layers": 2, "dropout": 0.1, "max_positions": 40}
+    return [net(width, **sizes, pre_norm=request.param).eval() for net, width in ((Encoder, 20), (Denoiser, 6))]
 
 
 def pad(sentences, left):
@@ -89,7 +89,7 @@ def test_layer_is_torchs_decoder_layer(pre_norm, activation):
         theirs.linear1.load_state_dict(ours.feed_forward.up.state_dict())
         theirs.linear2.load_state_dict(ours.feed_forward.down.state_dict())
     x, source = torch.randn(2, 5, 16), torch.randn(2, 7, 16)
-    memory = ours.cross_attention.remember(source, torch.ones(2, 7).bool())
+    memory = ours.remember(source, torch.ones(2, 7).bool())
     assert torch.allclose(ours(x, torch.ones(2, 5).bool(), memory), theirs(x, source), atol=1e-5)
 
 

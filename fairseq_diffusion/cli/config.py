@@ -1,0 +1,32 @@
+"""Write an architecture preset as YAML for fairseq-hydra-train, which does not look at --arch."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import yaml
+
+import fairseq_diffusion.systems  # noqa: F401  enters the presets
+from fairseq_diffusion.cli.output import check_writable, written_whole
+from fairseq_diffusion.presets import PRESETS
+
+HEADER = "# @package _group_\n# The architecture {name} of fairseq_diffusion; put this file into CONFIG-DIR/model/.\n"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("arch", metavar="ARCH", help=f"one of: {', '.join(PRESETS)}")
+    parser.add_argument("--output", type=Path, help="file to write (default: print)")
+    parser.add_argument("--force", action="store_true", help="replace the file if it exists")
+
+
+def run(args: argparse.Namespace) -> int:
+    fields = {"_name": "diffusion", **PRESETS[args.arch]}
+    text = HEADER.format(name=args.arch) + yaml.safe_dump(fields, sort_keys=False)
+    if args.output is None:
+        print(text, end="")
+        return 0
+    check_writable(args.output, args.force)
+    with written_whole(args.output) as file:
+        file.write_text(text)
+    return 0

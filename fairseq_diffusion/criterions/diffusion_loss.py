@@ -1,0 +1,77 @@
+"""The registered criterion: passes the model's losses on to fairseq and logs what one wants to watch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.dataclass import FairseqDataclass
+from fairseq.logging import metrics
+from torch import Tensor
+
+from fairseq_diffusion.translator import Losses
+
+BUCKETS = 10
+
+
+def error_by_noise(losses: Losses) -> dict[str, Tensor]:
+    """Summed squared errors and sentence counts in ten bands of sigma, named by their lower edge in percent."""
+    if losses.sigma is None or losses.error is None:
+        return {}
+    band = (losses.sigma * BUCKETS).long().clamp(max=BUCKETS - 1)
+    zeros = torch.zeros(BUCKETS, dtype=torch.float64, device=band.device)
+    error = zeros.index_add(0, band, losses.error.double())
+    count = zeros.index_add(0, band, torch.ones_like(losses.error).double())
+    edges = [f"{100 * i // BUCKETS:02d}" for i in range(BUCKETS)]
+    return {
+        f"_{what}_{edge}": value
+        for what, all_ in (("error", error), ("count", count))
+        for edge, value in zip(edges, all_)
+    }
+
+
+@register_criterion("diffusion_loss", dataclass=FairseqDataclass)
+class DiffusionLoss(FairseqCriterion):
+    """The loss itself is the model's: see the page of the system in fairseq_diffusion/systems."""
+
+    def forward(self, model: torch.nn.Module, sample: dict[str, Any], reduce: bool = True) -> tuple[Tensor, Any, dict]:
+        output = model(src_tokens=sample["net_input"]["src_tokens"], target=sample["target"], ids=sample["id"])
+        losses: Losses = output["losses"]
+        log = {
+            "loss": output["loss"].detach(),
+            "ntokens": sample["ntokens"],
+            "nsentences": len(sample["id"]),
+            "sample_size": output["sample_size"],
+            "length_correct": losses.length_correct.sum(),
+            **{f"_term_{name}": value for name, value in output["terms"].items()},
+            **error_by_noise(losses),
+            **{f"_state_{name}": value * len(sample["id"]) for name, value in output["state"].items()},
+        }
+        return output["loss"], output["sample_size"], log
+
+    @staticmethod
+    def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
+        """Means over all ranks and --update-freq; losses in nats."""
+
+        def total(key: str) -> Any:
+            return sum(log.get(key, 0) for log in logging_outputs)
+
+        size, sentences = total("sample_size"), total("nsentences")
+        metrics.log_scalar("loss", total("loss") / size, size, round=4)
+        metrics.log_scalar("length_accuracy", total("length_correct") / sentences, sentences, round=3)
+        for key in sorted(set().union(*logging_outputs)):
+            kind, _, name = key.lstrip("_").partition("_")
+            if not key.startswith("_"):
+                continue
+            if kind == "term":
+                metrics.log_scalar(name, total(key) / size, size, priority=20, round=4)
+            elif kind == "state":
+                metrics.log_scalar(name, total(key) / sentences, sentences, priority=30, round=4)
+            elif kind == "count" and total(key) > 0:
+                mean = total(f"_error_{name}") / total(key)
+                metrics.log_scalar(f"mse_noise_{name}", mean, total(key), priority=40, round=4)
+
+    @staticmethod
+    def logging_outputs_can_be_summed() -> bool:
+        return True

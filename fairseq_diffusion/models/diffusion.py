@@ -1,0 +1,98 @@
+"""The registered model: a Translator that fairseq can build, train and save."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from fairseq.models import ARCH_CONFIG_REGISTRY, BaseFairseqModel, register_model, register_model_architecture
+from torch import Tensor
+
+import fairseq_diffusion.systems  # noqa: F401  enters the presets
+from fairseq_diffusion.models.build import build_translator
+from fairseq_diffusion.models.config import DiffusionConfig
+from fairseq_diffusion.presets import PRESETS
+from fairseq_diffusion.process import noise
+from fairseq_diffusion.process.time_sampling import coin
+from fairseq_diffusion.translator import Losses, Translator
+
+VALIDATION = -1  # stands for the update number in validation's noise keys
+
+
+@register_model("diffusion", dataclass=DiffusionConfig)
+class DiffusionModel(BaseFairseqModel):
+    """Turns fairseq's batches into the translator's arguments, and keeps its schedule up to date."""
+
+    def __init__(self, cfg: DiffusionConfig, translator: Translator, pad: int):
+        super().__init__()
+        self.cfg, self.translator, self.pad = cfg, translator, pad
+        self.num_updates = 0
+        self._adapted_at: int | None = None
+        self._freeze(str(cfg.length_training))
+
+    @classmethod
+    def build_model(cls, cfg: DiffusionConfig, task: Any) -> DiffusionModel:
+        words = len(task.source_dictionary), len(task.target_dictionary)
+        return cls(cfg, build_translator(cfg, *words), task.target_dictionary.pad())
+
+    def _freeze(self, length_training: str) -> None:
+        """Frozen parameters stay out of the optimiser, so that weight decay cannot shrink them either."""
+        if length_training == "only":
+            self.translator.requires_grad_(False)
+        self.translator.length.requires_grad_(length_training != "off")
+
+    def set_num_updates(self, num_updates: int) -> None:
+        """Called by fairseq before each training step: adapt the schedule to the embeddings when it is due."""
+        super().set_num_updates(num_updates)
+        self.num_updates = num_updates
+        due = num_updates % self.cfg.schedule_update == 0 and num_updates != self._adapted_at
+        if self.training and due:
+            self.translator.schedule.update(self.translator.state.table().detach())
+            self._adapted_at = num_updates
+
+    def encode(self, src_tokens: Tensor) -> Any:
+        """src_tokens [B, S], padded on either side -> the encoded Source."""
+        return self.translator.encode(src_tokens, src_tokens.ne(self.pad))
+
+    def forward(self, src_tokens: Tensor, target: Tensor, ids: Tensor) -> dict[str, Any]:
+        """Losses of targets [B, L] given sources [B, S]; noise depends on (seed, update, sentence id) only."""
+        moment = self.num_updates if self.training else VALIDATION
+        keys = noise.fold(ids, self.cfg.seed, moment)
+        mask = target.ne(self.pad)
+        source = self.encode(src_tokens)
+        if self.cfg.length_training == "only":
+            losses = self.translator.length_losses(source, mask)
+        else:
+            p = self.cfg.self_conditioning_p if self.training else 1.0
+            recondition = coin(noise.fold(torch.tensor(self.cfg.seed), moment), p)
+            losses = self.translator.losses(source, target, mask, keys, recondition)
+        return {
+            "loss": self._weigh(losses),
+            "sample_size": self.translator.objective.sample_size(mask),
+            "terms": {name: share.detach().sum() for name, share in losses.terms.items()},
+            "state": dict(self.translator.schedule.modifier.named_buffers()),
+            "losses": losses,
+        }
+
+    def _weigh(self, losses: Losses) -> Tensor:
+        length = 0.0 if self.cfg.length_training == "off" else self.cfg.length_loss
+        weights = {**self.translator.objective.weights, "length": length}
+        return sum(weights[name] * share.sum() for name, share in losses.terms.items() if weights[name])
+
+    def max_positions(self) -> tuple[int, int]:
+        return self.cfg.max_source_positions, self.cfg.max_target_positions
+
+
+def enter_architecture(name: str) -> None:
+    """Register a preset as --arch; flags given on the command line win over the preset."""
+
+    def fill(cfg: Any) -> None:
+        for field, value in PRESETS[name].items():
+            setattr(cfg, field, getattr(cfg, field, value))
+
+    register_model_architecture("diffusion", name)(fill)
+
+
+for architecture in PRESETS:
+    if architecture not in ARCH_CONFIG_REGISTRY:
+        enter_architecture(architecture)

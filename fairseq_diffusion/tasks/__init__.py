@@ -1,0 +1,11 @@
+"""The fairseq skin of the task; the door through which --user-dir enters."""
+
+from fairseq_diffusion import compat
+from fairseq_diffusion.errors import exit_with_a_sentence
+
+exit_with_a_sentence()
+compat.require_fairseq()
+compat.patch()
+
+from fairseq_diffusion.criterions import diffusion_loss  # noqa: E402, F401  fairseq imports tasks/ and models/ only
+from fairseq_diffusion.tasks import diffusion_translation  # noqa: E402, F401

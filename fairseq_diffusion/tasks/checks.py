@@ -1,0 +1,63 @@
+"""What can be wrong with the data a user names, said in a sentence."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+from fairseq_diffusion.errors import UserError
+
+
+def languages_of(directory: Path) -> set[str]:
+    """Languages that have a dictionary in a data-bin."""
+    return {match[1] for file in directory.iterdir() if (match := re.fullmatch(r"dict\.(.+)\.txt", file.name))}
+
+
+def check_data(cfg: Any) -> None:
+    """The data-bin exists and holds the language pair that is asked for."""
+    directory = Path(str(cfg.data).split(":")[0])
+    if not directory.is_dir():
+        raise UserError(f"the data directory {directory} does not exist; fairseq-preprocess --destdir makes one")
+    found = languages_of(directory)
+    if not found:
+        raise UserError(f"{directory} holds no dict.LANGUAGE.txt; pass the --destdir of fairseq-preprocess")
+    missing = {language for language in (cfg.source_lang, cfg.target_lang) if language} - found
+    if missing:
+        raise UserError(
+            f"{directory} has no dictionary for {', '.join(sorted(missing))}; it holds {', '.join(sorted(found))}; "
+            "correct --source-lang and --target-lang, or name another directory"
+        )
+
+
+def check_split(directory: str, split: str, source: str, target: str) -> None:
+    """The split was binarised in this data-bin."""
+    folder = Path(directory)
+    if not list(folder.glob(f"{split}.{source}-{target}.*")) and not list(folder.glob(f"{split}.{target}-{source}.*")):
+        splits = sorted({file.name.split(".")[0] for file in folder.glob("*.idx")})
+        raise UserError(
+            f"{directory} has no split {split!r} for {source}-{target}; it holds {', '.join(splits) or 'none'}; "
+            "correct the subset's name or binarise it with fairseq-preprocess"
+        )
+
+
+def fingerprint(dictionary: Any) -> dict[str, Any]:
+    """Size and hash of a dictionary's words in their order."""
+    words = "\n".join(dictionary.symbols).encode()
+    return {"size": len(dictionary), "sha256": hashlib.sha256(words).hexdigest()}
+
+
+def check_dictionary(side: str, ours: dict[str, Any], saved: dict[str, Any]) -> None:
+    """The data's dictionary is the one the checkpoint was trained with."""
+    if ours == saved:
+        return
+    difference = (
+        f"{ours['size']} entries against {saved['size']}"
+        if ours["size"] != saved["size"]
+        else f"{ours['size']} entries in both, but other words or another order"
+    )
+    raise UserError(
+        f"the {side} dictionary of this data does not match the checkpoint's: {difference}; use the data-bin the "
+        "model was trained on, or binarise new data with its dictionaries (fairseq-preprocess --srcdict --tgtdict)"
+    )
