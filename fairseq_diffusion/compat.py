@@ -217,10 +217,14 @@ def _first_line(error: Exception) -> str:
 
 
 def with_ema(state: dict[str, Any], path: str) -> dict[str, Any]:
-    """`state` with ``extra_state["ema"]`` as its model; a checkpoint of another task without it (AR) stays as it is."""
+    """`state` with ``extra_state["ema"]`` as its model; a checkpoint of another task without it (AR) stays as it is.
+
+    fairseq averages every entry, also the noise schedule, which is no weight: the one in force is kept.
+    """
     ema = (state.get("extra_state") or {}).get("ema")
     if ema:
-        return {**state, "model": ema}
+        in_force = {key: value for key, value in state["model"].items() if ".schedule." in key}
+        return {**state, "model": {**ema, **in_force}}
     if _task_name(state) == OUR_TASK:
         raise UserError(f"{path} holds no averaged (EMA) weights: train with --store-ema, or drop --use-ema")
     return state

@@ -27,7 +27,6 @@ class DiffusionModel(BaseFairseqModel):
         super().__init__()
         self.cfg, self.translator, self.pad = cfg, translator, pad
         self.num_updates = 0
-        self._adapted_at: int | None = None
         self._freeze(str(cfg.length_training))
 
     @classmethod
@@ -45,10 +44,8 @@ class DiffusionModel(BaseFairseqModel):
         """Called by fairseq before each training step: adapt the schedule to the embeddings when it is due."""
         super().set_num_updates(num_updates)
         self.num_updates = num_updates
-        due = num_updates % self.cfg.schedule_update == 0 and num_updates != self._adapted_at
-        if self.training and due:
+        if self.training and num_updates % self.cfg.schedule_update == 0:
             self.translator.schedule.update(self.translator.state.table().detach())
-            self._adapted_at = num_updates
 
     def encode(self, src_tokens: Tensor) -> Any:
         """src_tokens [B, S], padded on either side -> the encoded Source."""

@@ -90,8 +90,13 @@ class DiffusionTranslationTask(TranslationTask):
             )
         return super().filter_indices_by_size(indices, dataset, max_positions, ignore_invalid_inputs)
 
+    def can_reuse_epoch_itr(self, dataset: Any) -> bool:
+        """Never: fairseq after 0.12.2 keeps the batches of the epoch it started in, so a resumed training, started in a
+        later epoch, would see other batches than the uninterrupted one."""
+        return False
+
     def get_batch_iterator(self, dataset: Any, *args: Any, required_batch_size_multiple: int = 1, **kwargs: Any) -> Any:
-        """Batches of any size: fairseq after 0.12.2 drops a last batch that is no multiple, unsaid, also in generate."""
+        """Batches of any size: fairseq after 0.12.2 drops a last batch that is no multiple, even in fairseq-generate."""
         return super().get_batch_iterator(dataset, *args, required_batch_size_multiple=1, **kwargs)
 
     # -- decoding ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,87 @@
+"""Running the commands of an example: logged, watched, and stopped with their own message when they fail."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class StageFailed(Exception):
+    """Names the stage, the end of what it said, and its log."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command, run in the run's folder; what it prints goes to a log there."""
+
+    name: str
+    command: str
+    folder: Path
+    updates: int = 0  # of a training
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "logs" / f"{re.sub(r'[^A-Za-z0-9]+', '-', self.name).lower()}.log"
+
+
+def new_folder(parent: Path, name: str) -> Path:
+    """The first free name-N below `parent`: earlier runs stay."""
+    number = 1
+    while True:
+        folder = parent.resolve() / f"{name}-{number}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        else:
+            (folder / "logs").mkdir()
+            return folder
+
+
+def run(stage: Stage) -> str:
+    """Run to the end and return what was printed."""
+    if not stage.updates:
+        print(f"{stage.name} ...", flush=True)
+    with stage.log.open("w") as log:
+        log.write(f"$ {stage.command}\n")
+        log.flush()
+        code = subprocess.run(
+            shlex.split(stage.command), cwd=stage.folder, stdout=log, stderr=subprocess.STDOUT
+        ).returncode
+    said = stage.log.read_text(errors="replace")
+    if code:
+        last = "\n".join(said.strip().splitlines()[-5:])
+        raise StageFailed(f"'{stage.name}' failed with status {code}:\n{last}\nits whole log: {stage.log}")
+    return said
+
+
+def report_progress(stages: Sequence[Stage], running: Sequence[Future], every: float = 10.0) -> None:
+    """Print where the trainings are until all are done or one has failed; on a terminal, in one line."""
+    begun = time.time()
+    while not all(future.done() for future in running):
+        if any(future.done() and future.exception() for future in running):
+            return
+        time.sleep(every)
+        states = " | ".join(f"{stage.name.removeprefix('train ')} {progress(stage)}" for stage in stages)
+        line = f"training {time.time() - begun:4.0f} s: {states}"
+        print(f"\r{line}" if sys.stdout.isatty() else line, end="" if sys.stdout.isatty() else "\n", flush=True)
+    print()
+
+
+def progress(stage: Stage) -> str:
+    """Updates done and the loss, from the last progress record of a training's log."""
+    records = (
+        re.findall(r"\| train_inner \| (\{.*\})", stage.log.read_text(errors="replace")) if stage.log.exists() else []
+    )
+    if not records:
+        return f"0/{stage.updates}"
+    last = json.loads(records[-1])
+    return f"{last['num_updates']}/{stage.updates} loss {float(last['loss']):.2f}"
