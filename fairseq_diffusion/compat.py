@@ -110,6 +110,7 @@ def patch() -> None:
     avoid_broken_apex()
     avoid_encoder_fast_path()
     wrap_checkpoint_loading()
+    wrap_resuming()
 
 
 def allow_argparse_checkpoints() -> None:
@@ -169,6 +170,7 @@ def avoid_broken_apex() -> None:
 # ---------------------------------------------------------------------------------------------- checkpoints
 
 _use_ema = False
+_resuming: Any = None  # the task of the training that is reading a checkpoint
 
 
 def prefer_ema(use: bool) -> None:
@@ -190,12 +192,38 @@ def _loading_with_advice(load: Callable[..., dict[str, Any]]) -> Callable[..., d
     def load_checkpoint_to_cpu(path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         try:
             state = load(path, *args, **kwargs)
-        except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError, IsADirectoryError) as error:
+        except (FileNotFoundError, PermissionError):
+            raise  # their own words say it all
+        except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError, OSError) as error:
             raise UserError(_unreadable(path, error)) from error
+        if _resuming is not None and state.get("task_state"):
+            _resuming.load_state_dict(state["task_state"])
         return with_ema(state, path) if _use_ema else state
 
     load_checkpoint_to_cpu.says_what_to_do = True  # type: ignore[attr-defined]
     return load_checkpoint_to_cpu
+
+
+def wrap_resuming() -> None:
+    """Any fairseq: decoding hands a checkpoint's ``task_state`` to the task, which may refuse it; training does not."""
+    from fairseq.trainer import Trainer
+
+    if not hasattr(Trainer.load_checkpoint, "asks_the_task"):
+        Trainer.load_checkpoint = _asking_the_task(Trainer.load_checkpoint)
+
+
+def _asking_the_task(load: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(load)
+    def load_checkpoint(self: Any, *args: Any, **kwargs: Any) -> Any:
+        global _resuming
+        _resuming = self.task
+        try:
+            return load(self, *args, **kwargs)
+        finally:
+            _resuming = None
+
+    load_checkpoint.asks_the_task = True  # type: ignore[attr-defined]
+    return load_checkpoint
 
 
 def _unreadable(path: str, error: Exception) -> str:

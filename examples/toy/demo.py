@@ -16,14 +16,15 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from stages import Stage, StageFailed, new_folder, report_progress, run
 from table import Row, render
 
 import fairseq_diffusion
 from fairseq_diffusion.toy.corpus import SOURCE, SPLITS, TARGET, read_language, read_split
 
+sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
+from stages import Stage, StageFailed, new_folder, program, report_progress, run  # noqa: E402
+
 # quoted, because a clone may lie anywhere; all other paths are relative to the run's folder
-BIN = shlex.quote(str(Path(sys.executable).parent))
 USER_DIR = shlex.quote(str(Path(fairseq_diffusion.__file__).parent))
 
 NETWORK = "--dropout 0.1 --encoder-layers 3 --decoder-layers 3"
@@ -79,17 +80,27 @@ def prepare(folder: Path, options: argparse.Namespace) -> None:
     """Corpus, BPE (words are compounded, so it matters) and data-bin."""
     words = "--nouns 30 --verbs 15 --adjectives 10 --adverbs 6"
     sizes = f"--size {options.size} --test-size {options.test_size} --seed {options.seed}"
-    run(Stage("corpus", f"{BIN}/fairseq-diffusion toy generate --out corpus {words} {sizes}", folder))
+    run(Stage("corpus", f"{program('fairseq-diffusion')} toy generate --out corpus {words} {sizes}", folder))
     for side in (SOURCE, TARGET):
         codes = f"bpe.{side}"
         run(
-            Stage(f"learn BPE {side}", f"{BIN}/subword-nmt learn-bpe -s 1000 -i corpus/train.{side} -o {codes}", folder)
+            Stage(
+                f"learn BPE {side}",
+                f"{program('subword-nmt')} learn-bpe -s 1000 -i corpus/train.{side} -o {codes}",
+                folder,
+            )
         )
         for split in SPLITS:
             files = f"-i corpus/{split}.{side} -o {split}.bpe.{side}"
-            run(Stage(f"apply BPE {split} {side}", f"{BIN}/subword-nmt apply-bpe -c {codes} {files}", folder))
+            run(Stage(f"apply BPE {split} {side}", f"{program('subword-nmt')} apply-bpe -c {codes} {files}", folder))
     prefixes = " ".join(f"--{split}pref {split}.bpe" for split in SPLITS)
-    run(Stage("preprocess", f"{BIN}/fairseq-preprocess -s {SOURCE} -t {TARGET} {prefixes} --destdir data-bin", folder))
+    run(
+        Stage(
+            "preprocess",
+            f"{program('fairseq-preprocess')} -s {SOURCE} -t {TARGET} {prefixes} --destdir data-bin",
+            folder,
+        )
+    )
 
 
 # -- training -------------------------------------------------------------------------------------------------------
@@ -114,7 +125,7 @@ def training(folder: Path, name: str, system: str, updates: int, seed: int) -> S
         f"--max-update {updates} --total-num-update {updates} --warmup-updates {max(1, updates // 8)} --seed {seed}"
     )
     command = (
-        f"{BIN}/fairseq-train data-bin --user-dir {USER_DIR} {system} {OPTIMISER} {length} {SAVING} "
+        f"{program('fairseq-train')} data-bin --user-dir {USER_DIR} {system} {OPTIMISER} {length} {SAVING} "
         f"--save-dir {checkpoint(name).parent}"
     )
     return Stage(f"train {name}", command, folder, updates)
@@ -131,32 +142,37 @@ def decode(folder: Path, options: argparse.Namespace) -> list[Row]:
     """Every system and sampler of the table, two at a time, in the table's order."""
     steps = f"--iter-decode-max-iter {options.steps}"
     jobs = [
-        (AR_NAME, "beam 5", "--task translation --beam 5"),
-        (DINOISER_NAME, "CeDi", f"{steps} --sampler cedi --retain-iter-history"),
-        (DINOISER_NAME, "DDIM", f"{steps} --sampler ddim"),
-        (DINOISER_NAME, "CeDi, 1 x 5, MBR", f"{steps} --sampler cedi {ONE_BY_FIVE}"),
-        (DINOISER_NAME, "CeDi, 5 x 5, MBR", f"{steps} --sampler cedi {FIVE_BY_FIVE}"),
-        (DINOISER_NAME, "DDIM, 5 x 5, MBR", f"{steps} --sampler ddim {FIVE_BY_FIVE}"),
-        (PLAIN_NAME, "CeDi", f"{steps} --sampler cedi"),
-        (PLAIN_NAME, "DDIM", f"{steps} --sampler ddim"),
+        (AR_NAME, "beam 5", "-", "--task translation --beam 5"),
+        *[
+            (system, how, str(options.steps), f"{steps} {flags}")
+            for system, how, flags in (
+                (DINOISER_NAME, "CeDi", "--sampler cedi --retain-iter-history"),
+                (DINOISER_NAME, "DDIM", "--sampler ddim"),
+                (DINOISER_NAME, "CeDi, 1 x 5, MBR", f"--sampler cedi {ONE_BY_FIVE}"),
+                (DINOISER_NAME, "CeDi, 5 x 5, MBR", f"--sampler cedi {FIVE_BY_FIVE}"),
+                (DINOISER_NAME, "DDIM, 5 x 5, MBR", f"--sampler ddim {FIVE_BY_FIVE}"),
+                (PLAIN_NAME, "CeDi", "--sampler cedi"),
+                (PLAIN_NAME, "DDIM", "--sampler ddim"),
+            )
+        ],
     ]
     print("decoding", flush=True)
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(lambda job: decode_one(folder, options.seed, *job), jobs))
 
 
-def decode_one(folder: Path, seed: int, system: str, how: str, flags: str) -> Row:
+def decode_one(folder: Path, seed: int, system: str, how: str, steps: str, flags: str) -> Row:
     task = "" if "--task" in flags else "--task diffusion_translation --print-step"
     command = (
-        f"{BIN}/fairseq-generate data-bin --user-dir {USER_DIR} {task} {flags} --cpu --seed {seed} "
+        f"{program('fairseq-generate')} data-bin --user-dir {USER_DIR} {task} {flags} --cpu --seed {seed} "
         f"--path {checkpoint(system)} --gen-subset test --batch-size 50 --required-batch-size-multiple 1 "
         "--remove-bpe"
     )
     printed = Stage(f"decode {system} {how}", command, folder)
     run(printed)
-    command = f"{BIN}/fairseq-diffusion toy score --json --corpus corpus --hyp {printed.log.relative_to(folder)}"
+    command = f"{program('fairseq-diffusion')} toy score --json --corpus corpus --hyp {printed.log.relative_to(folder)}"
     scored = run(Stage(f"score {system} {how}", command, folder))
-    row = Row.of(system, how, printed.log.read_text(), json.loads(scored.splitlines()[-1]))
+    row = Row.of(system, how, steps, printed.log.read_text(), json.loads(scored.splitlines()[-1]))
     print(f"  {system}, {how}: BLEU {row.bleu:.1f}, valid {row.valid:.0%}", flush=True)
     return row
 
@@ -170,7 +186,7 @@ def draw(folder: Path) -> Path:
     )
     decoded = Stage(f"decode {DINOISER_NAME} CeDi", "", folder).log.relative_to(folder)
     what = f"--log {logs} --generate {decoded} --sentence {sentence}"
-    run(Stage("draw", f"{BIN}/fairseq-diffusion plot {what} --output picture.png", folder))
+    run(Stage("draw", f"{program('fairseq-diffusion')} plot {what} --output picture.png", folder))
     return folder / "picture.png"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-HEAD = ("system", "decoding", "calls", "BLEU", "unambiguous", "valid", "mixed", "sentences/s")
+HEAD = ("system", "decoding", "steps", "calls", "BLEU", "unambiguous", "valid", "mixed", "sentences/s")
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,7 @@ class Row:
 
     system: str
     how: str
+    steps: str
     calls: float
     bleu: float
     bleu_unambiguous: float
@@ -25,12 +26,13 @@ class Row:
     signature: str
 
     @classmethod
-    def of(cls, system: str, how: str, printed: str, score: dict[str, Any]) -> Row:
+    def of(cls, system: str, how: str, steps: str, printed: str, score: dict[str, Any]) -> Row:
         """From what fairseq-generate printed and what `toy score` says."""
         speed = re.search(r"\(([\d.]+) sentences/s", printed)
         return cls(
             system,
             how,
+            steps,
             network_calls(printed),
             score["bleu"],
             score["bleu_unambiguous"],
@@ -42,7 +44,15 @@ class Row:
 
     def cells(self) -> tuple[str, ...]:
         numbers = (f"{self.calls:.3g}", f"{self.bleu:.2f}", f"{self.bleu_unambiguous:.2f}")
-        return self.system, self.how, *numbers, f"{self.valid:.1%}", f"{self.mixed:.1%}", f"{self.speed:.1f}"
+        return (
+            self.system,
+            self.how,
+            self.steps,
+            *numbers,
+            f"{self.valid:.1%}",
+            f"{self.mixed:.1%}",
+            f"{self.speed:.1f}",
+        )
 
 
 def network_calls(printed: str) -> float:

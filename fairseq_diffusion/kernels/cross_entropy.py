@@ -7,12 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-ENTRIES = 2**24
-
-
-def _chunk_rows(vocabulary: int) -> int:
-    """Rows whose logits make about ENTRIES numbers, at least one."""
-    return max(1, ENTRIES // vocabulary)
+from fairseq_diffusion.kernels.chunks import chunk_rows
 
 
 class LinearCrossEntropy(torch.autograd.Function):
@@ -24,7 +19,7 @@ class LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, target: Tensor, smoothing: float) -> Tensor:
         """x [N, D], weight [V, D], target [N] -> [N]."""
-        rows = _chunk_rows(len(weight))
+        rows = chunk_rows(len(weight), x.device)
         losses, partitions = [], []
         for chunk, y in zip(x.split(rows), target.split(rows)):
             logits = chunk @ weight.T
@@ -41,7 +36,7 @@ class LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
         x, weight, target, partition = ctx.saved_tensors
-        rows, e = _chunk_rows(len(weight)), ctx.smoothing
+        rows, e = chunk_rows(len(weight), x.device), ctx.smoothing
         grad_x, grad_weight = torch.empty_like(x), torch.zeros_like(weight)
         pieces = zip(*(whole.split(rows) for whole in (x, target, partition, grads[0], grad_x)))
         for chunk, y, lse, grad, grad_chunk in pieces:

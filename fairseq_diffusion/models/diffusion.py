@@ -47,6 +47,12 @@ class DiffusionModel(BaseFairseqModel):
         if self.training and num_updates % self.cfg.schedule_update == 0:
             self.translator.schedule.update(self.translator.state.table().detach())
 
+    def prepare_for_inference_(self, cfg: Any) -> None:
+        """fairseq-generate knows --fp16 only; --bf16 is ours."""
+        super().prepare_for_inference_(cfg)
+        if cfg.common.bf16:
+            self.bfloat16()
+
     def encode(self, src_tokens: Tensor) -> Any:
         """src_tokens [B, S], padded on either side -> the encoded Source."""
         return self.translator.encode(src_tokens, src_tokens.ne(self.pad))

@@ -96,7 +96,7 @@ class DiffusionTranslationTask(TranslationTask):
         return False
 
     def get_batch_iterator(self, dataset: Any, *args: Any, required_batch_size_multiple: int = 1, **kwargs: Any) -> Any:
-        """Batches of any size: fairseq after 0.12.2 drops a last batch that is no multiple, even in fairseq-generate."""
+        """Batches of any size: after 0.12.2, fairseq drops a last batch that is no multiple, even in generate."""
         return super().get_batch_iterator(dataset, *args, required_batch_size_multiple=1, **kwargs)
 
     # -- decoding ---------------------------------------------------------------------------------------------------

@@ -13,6 +13,24 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
+ENTRIES = {
+    "fairseq-preprocess": "fairseq_cli.preprocess:cli_main",
+    "fairseq-train": "fairseq_cli.train:cli_main",
+    "fairseq-generate": "fairseq_cli.generate:cli_main",
+    "fairseq-diffusion": "fairseq_diffusion.cli.main:main",
+    "subword-nmt": "subword_nmt.subword_nmt:main",
+}
+
+
+def program(name: str) -> str:
+    """A console script of this Python, as a shell would be told; its entry point where scripts are not installed."""
+    script = Path(sys.executable).parent / name
+    if script.exists():
+        return shlex.quote(str(script))
+    module, function = ENTRIES[name].split(":")
+    code = f"import sys; from {module} import {function}; sys.exit({function}())"
+    return f"{shlex.quote(sys.executable)} -c {shlex.quote(code)}"
+
 
 class StageFailed(Exception):
     """Names the stage, the end of what it said, and its log."""

@@ -1,0 +1,166 @@
+"""Where the time goes, as ratios inside one run (`make bench`); prints a table and writes JSON.
+
+Random weights and tokens, lengths around 25; on a GPU, pass --device cuda and real sizes.  Each row is the median of
+--repeats calls, after one that is not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import random
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from sacrebleu.metrics import BLEU
+
+import fairseq_diffusion
+from fairseq_diffusion.decoding.mbr import mbr_scores
+from fairseq_diffusion.kernels.cross_entropy import linear_cross_entropy
+from fairseq_diffusion.process import noise
+from fairseq_diffusion.process.nearest import spread
+from fairseq_diffusion.translator import Source, Translator
+
+LENGTH = 25
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arch", default="dinoiser_toy", help="architecture preset")
+    parser.add_argument("--vocabulary", type=int, default=10_000, help="entries of the target dictionary")
+    parser.add_argument("--sentences", type=int, default=16, help="sentences in a batch")
+    parser.add_argument("--candidates", type=int, default=5, help="candidates a sentence")
+    parser.add_argument("--repeats", type=int, default=5, help="calls timed")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--output", type=Path, help="JSON file to write")
+    return parser.parse_args()
+
+
+def main() -> int:
+    options = arguments()
+    torch.manual_seed(0)
+    rows = [*bench_mbr(options), *bench_denoiser(options), *bench_losses(options), *bench_spread(options)]
+    print(f"{'what':58} {'ms':>9} {'against':>9} {'ratio':>7}")
+    for row in rows:
+        print(f"{row['what']:58} {row['ms']:9.2f} {row['baseline_ms']:9.2f} {row['ratio']:7.2f}")
+    stands_on = {"python": platform.python_version(), "torch": torch.__version__, "device": device_name(options.device)}
+    print(" ".join(f"{key} {value}" for key, value in stands_on.items()))
+    if options.output:
+        options.output.write_text(
+            json.dumps({**stands_on, "options": str(vars(options)), "rows": rows}, indent=2) + "\n"
+        )
+    return 0
+
+
+def device_name(device: str) -> str:
+    return torch.cuda.get_device_name() if device == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+
+
+def milliseconds(call: Callable[[], Any], options: argparse.Namespace) -> float:
+    """Median wall time of a call."""
+    times = []
+    for _ in range(options.repeats + 1):
+        begun = time.perf_counter()
+        call()
+        if options.device == "cuda":
+            torch.cuda.synchronize()
+        times.append(1000 * (time.perf_counter() - begun))
+    return statistics.median(times[1:])
+
+
+def row(what: str, call: Callable[[], Any], baseline: Callable[[], Any], options: argparse.Namespace) -> dict[str, Any]:
+    """A call against its baseline in the same run; ratio > 1: faster."""
+    ours, theirs = milliseconds(call, options), milliseconds(baseline, options)
+    return {"what": what, "ms": ours, "baseline_ms": theirs, "ratio": theirs / ours}
+
+
+def bench_mbr(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """All pairs of one sentence's candidates."""
+    rows, metric = [], BLEU(effective_order=True, tokenize="none")
+    for count in (5, 21, 50):
+        draw = random.Random(0)
+        base = [draw.randrange(200) for _ in range(LENGTH)]
+        candidates = [[word if draw.random() < 0.8 else draw.randrange(200) for word in base] for _ in range(count)]
+        texts = [" ".join(map(str, candidate)) for candidate in candidates]
+
+        def loop(texts: list[str] = texts) -> list[float]:
+            return [
+                metric.sentence_score(a, [b]).score for i, a in enumerate(texts) for j, b in enumerate(texts) if i != j
+            ]
+
+        def ours(candidates: list[list[int]] = candidates) -> Any:
+            return mbr_scores(candidates)
+
+        rows.append(row(f"MBR of {count} candidates, against a sacreBLEU loop", ours, loop, options))
+    return rows
+
+
+def translator(options: argparse.Namespace) -> Translator:
+    from fairseq_diffusion.models.build import build_translator
+    from fairseq_diffusion.models.config import DiffusionConfig
+    from fairseq_diffusion.presets import PRESETS
+
+    cfg = DiffusionConfig()
+    for field, value in {**PRESETS[options.arch], "max_source_positions": 256, "max_target_positions": 256}.items():
+        setattr(cfg, field, value)
+    return build_translator(cfg, options.vocabulary, options.vocabulary).to(options.device)
+
+
+def bench_denoiser(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """A denoising step with keys and values kept a sentence, against making them anew for copied sentences."""
+    model, K = translator(options).eval(), options.candidates
+    tokens = torch.randint(4, options.vocabulary, (options.sentences, LENGTH), device=options.device)
+    mask = torch.ones_like(tokens).bool()
+    rows, x = options.sentences * K, torch.randn(options.sentences * K, LENGTH, model.state.dim, device=options.device)
+    t, everything = torch.rand(rows, device=options.device), torch.ones(rows, LENGTH, device=options.device).bool()
+    with torch.no_grad():
+        source = model.encode(tokens, mask)
+        states, masks = source.states.repeat_interleave(K, 0), mask.repeat_interleave(K, 0)
+
+        def kept() -> Any:
+            with torch.no_grad():
+                return model.denoise(x, t, x, everything, source)
+
+        def anew() -> Any:
+            with torch.no_grad():
+                copied = Source(masks, states, model.denoiser.memory(states, masks))
+                return model.denoise(x, t, x, everything, copied)
+
+        return [row(f"denoising step, {options.sentences} x {K} candidates, memory kept", kept, anew, options)]
+
+
+def bench_losses(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Rounding loss without its logits, against torch's; and the rounding term once, against once a pass."""
+    n, V, D = options.sentences * LENGTH * 4, options.vocabulary, 16
+    x = torch.randn(n, D, device=options.device, requires_grad=True)
+    W = torch.randn(V, D, device=options.device, requires_grad=True)
+    y = noise.uniform(torch.tensor(1), n).mul(V).long().to(options.device)
+
+    def chunked() -> None:
+        linear_cross_entropy(x, W, y).sum().backward()
+
+    def plain() -> None:
+        F.cross_entropy(x @ W.T, y, reduction="sum").backward()
+
+    return [row(f"rounding loss, {n} tokens x {V} entries, forward and backward", chunked, plain, options)]
+
+
+def bench_spread(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """delta^2 for sigma_min, against all distances at once."""
+    table = F.normalize(torch.randn(options.vocabulary, 16, device=options.device), dim=-1) * 4
+
+    def at_once() -> Any:
+        return torch.cdist(table, table).fill_diagonal_(torch.inf).min(-1).values.square().mean()
+
+    return [row(f"spread of {options.vocabulary} embeddings", lambda: spread(table), at_once, options)]
+
+
+if __name__ == "__main__":
+    fairseq_diffusion.load()
+    raise SystemExit(main())

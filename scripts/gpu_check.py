@@ -1,0 +1,203 @@
+"""What only a GPU can show: precisions side by side on the toy language, then a real corpus with AR and DINOISER.
+
+    python scripts/gpu_check.py precision --out OUT
+    python scripts/gpu_check.py corpus --raw DIR --source de --target en --minutes 4 --out OUT   (call again to go on)
+
+`--raw` holds {train,valid,test}.{source,target}, plain text, a sentence a line.  Every call prints as it goes and
+writes one small JSON file into --out, with what it ran on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shlex
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import sacrebleu
+import torch
+from sacremoses import MosesTokenizer
+from stages import Stage, StageFailed, program, run
+
+import fairseq_diffusion
+from fairseq_diffusion.toy.corpus import SPLITS
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "examples" / "toy"))
+import demo  # noqa: E402
+
+USER_DIR = shlex.quote(str(Path(fairseq_diffusion.__file__).parent))
+PRECISIONS = {"fp32": "", "bf16": "--bf16", "fp16": "--fp16", "amp": "--amp"}
+ADAM = "--optimizer adam --adam-betas (0.9,0.98) --no-epoch-checkpoints --log-format json --log-interval 50"
+SIZE = "--encoder-layers 4 --decoder-layers 4 --dropout 0.2"
+SYSTEMS = {
+    "ar": "--task translation --arch transformer --criterion label_smoothed_cross_entropy --label-smoothing 0.1 "
+    "--encoder-embed-dim 256 --decoder-embed-dim 256 --encoder-ffn-embed-dim 1024 --decoder-ffn-embed-dim 1024 "
+    f"--encoder-attention-heads 4 --decoder-attention-heads 4 --share-decoder-input-output-embed {SIZE}",
+    "dinoiser": "--task diffusion_translation --arch dinoiser_iwslt_de_en --criterion diffusion_loss --hidden 256 "
+    f"--inner 1024 --heads 4 --store-ema --ema-decay 0.999 {SIZE}",
+}
+DECODINGS = {
+    "AR, beam 5": ("ar", "--task translation --beam 5 --lenpen 1"),
+    "DINOISER, CeDi": ("dinoiser", "--task diffusion_translation --iter-decode-max-iter 20"),
+    "DINOISER, DDIM": ("dinoiser", "--task diffusion_translation --iter-decode-max-iter 20 --sampler ddim"),
+    "DINOISER, CeDi, averaged weights, 5 x 5, two-level MBR": (
+        "dinoiser",
+        "--task diffusion_translation --iter-decode-max-iter 20 --use-ema --iter-decode-with-beam 5 --noise-beam 5 "
+        "--selection mbr_two_level",
+    ),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("precision", "corpus"))
+    parser.add_argument("--out", type=Path, required=True, help="where the JSON file goes")
+    parser.add_argument("--work", type=Path, default=Path("runs/gpu-check"), help="data, checkpoints and logs")
+    parser.add_argument("--updates", type=int, default=1500, help="precision: updates of each training")
+    parser.add_argument("--raw", type=Path, help="corpus: folder of the raw text")
+    parser.add_argument("--source", default="de", help="corpus: source language")
+    parser.add_argument("--target", default="en", help="corpus: target language")
+    parser.add_argument("--minutes", type=float, default=4, help="corpus: train each system so long, then decode")
+    parser.add_argument("--cpu", action="store_true", help="try the script itself where there is no GPU")
+    options = parser.parse_args()
+    (options.work / "logs").mkdir(parents=True, exist_ok=True)
+    options.out.mkdir(parents=True, exist_ok=True)
+    try:
+        result = precision(options) if options.what == "precision" else corpus(options)
+    except StageFailed as failure:
+        print(f"gpu_check: {failure}", file=sys.stderr)
+        return 1
+    name = "cpu" if options.cpu else torch.cuda.get_device_name()
+    record = {"device": name, "torch": torch.__version__, "flags": vars(options), "result": result}
+    (options.out / f"{options.what}.json").write_text(json.dumps(record, indent=2, default=str) + "\n")
+    return 0
+
+
+def fairseq(options: argparse.Namespace, what: str, name: str, flags: str) -> str:
+    """Run one of fairseq's programs in the working folder."""
+    device = "--cpu" if options.cpu and what in ("train", "generate") else ""
+    begun = time.time()
+    printed = run(Stage(name, f"{program(f'fairseq-{what}')} {flags} {device}", options.work))
+    print(f"  {name}: {time.time() - begun:.0f} s", flush=True)
+    return printed
+
+
+def curve(printed: str, kind: str) -> list[dict[str, Any]]:
+    return [json.loads(record) for record in re.findall(rf"\| {kind} \| (\{{.*\}})", printed)]
+
+
+# -- precision ------------------------------------------------------------------------------------------------------
+
+
+def precision(options: argparse.Namespace) -> dict[str, Any]:
+    """Train and decode the toy in every precision; compare losses, scores, and outputs of one checkpoint."""
+    work = options.work
+    if not (work / "data-bin").exists():
+        demo.prepare(work, argparse.Namespace(size=50_000, test_size=300, seed=1))
+    flags = f"data-bin --user-dir {USER_DIR} {demo.DINOISER} {ADAM} --lr 2e-3 --lr-scheduler polynomial_decay"
+    length = (
+        f"--batch-size 128 --warmup-updates 200 --max-update {options.updates} --total-num-update {options.updates}"
+    )
+    names = ["fp32"] if options.cpu else list(PRECISIONS)
+    result = {}
+    for name in names:
+        printed = fairseq(options, "train", f"train {name}", f"{flags} {length} {PRECISIONS[name]} --save-dir {name}")
+        last = curve(printed, "valid")[-1]
+        result[name] = {
+            "valid_loss": float(last["valid_loss"]),
+            "sigma_min": float(last["valid_sigma_min"]),
+            "updates_per_second": float(curve(printed, "train")[-1]["train_ups"]),
+        }
+    outputs = {name: toy_outputs(options, name, name) for name in names}
+    for name in names:
+        same = toy_outputs(options, "fp32", name)
+        result[name]["valid_translations"] = toy_valid(options, name)
+        pairs = list(zip(same, outputs["fp32"]))
+        result[name]["same_output_as_fp32_for_one_checkpoint"] = sum(a == b for a, b in pairs) / len(pairs)
+        print(f"  {name}: {result[name]}", flush=True)
+    return result
+
+
+def toy_outputs(options: argparse.Namespace, trained: str, decoded: str) -> list[str]:
+    """Translations of the test set by the checkpoint of one precision, decoded in another."""
+    how = PRECISIONS[decoded].replace("--amp", "")
+    flags = f"data-bin --user-dir {USER_DIR} --task diffusion_translation --path {trained}/checkpoint_last.pt {how}"
+    decoding = "--gen-subset test --batch-size 100 --iter-decode-max-iter 20 --remove-bpe"
+    return hypotheses(fairseq(options, "generate", f"decode {trained} in {decoded}", f"{flags} {decoding}"))
+
+
+def toy_valid(options: argparse.Namespace, name: str) -> float:
+    log = Stage(f"decode {name} in {name}", "", options.work).log.relative_to(options.work)
+    command = f"{program('fairseq-diffusion')} toy score --json --corpus corpus --hyp {log}"
+    return json.loads(run(Stage(f"score {name}", command, options.work)).splitlines()[-1])["valid"]
+
+
+def hypotheses(printed: str) -> list[str]:
+    """Detokenised best hypotheses in corpus order."""
+    best: dict[int, str] = {}
+    for number, text in re.findall(r"^D-(\d+)\t[^\t]*\t(.*)$", printed, re.MULTILINE):
+        best.setdefault(int(number), text)
+    return [best[number] for number in sorted(best)]
+
+
+# -- a real corpus --------------------------------------------------------------------------------------------------
+
+
+def corpus(options: argparse.Namespace) -> dict[str, Any]:
+    """Train AR and DINOISER of one size for `--minutes` each, or go on; BLEU of both against the raw references."""
+    if not (options.work / "real-bin").exists():
+        prepare(options)
+    result: dict[str, Any] = {}
+    common = f"real-bin --user-dir {USER_DIR} {ADAM} --lr 7e-4 --lr-scheduler inverse_sqrt --warmup-updates 2000"
+    for name, system in SYSTEMS.items():
+        limits = f"--max-tokens 12000 --stop-time-hours {options.minutes / 60:.4f} {'' if options.cpu else '--bf16'}"
+        saving = f"--save-dir real-{name} --save-interval 20 --validate-interval 20"
+        printed = fairseq(options, "train", f"train {name}", f"{common} {system} {limits} {saving}")
+        result[name] = {"updates": curve(printed, "train")[-1]["train_num_updates"]}
+    references = (options.raw / f"test.{options.target}").read_text(encoding="utf-8").splitlines()
+    for name, (system, flags) in DECODINGS.items():
+        where = f"real-bin --user-dir {USER_DIR} --path real-{system}/checkpoint_last.pt --gen-subset test"
+        post = f"--batch-size 100 --required-batch-size-multiple 1 --remove-bpe --tokenizer moses -t {options.target}"
+        printed = fairseq(options, "generate", f"decode {name}", f"{where} {post} -s {options.source} {flags}")
+        bleu = sacrebleu.metrics.BLEU()
+        score = bleu.corpus_score(hypotheses(printed), [references])
+        speed = re.search(r"\(([\d.]+) sentences/s", printed)
+        result[name] = {
+            "sacrebleu": score.score,
+            "brevity_penalty": score.bp,
+            "signature": str(bleu.get_signature()),
+            "sentences_per_second": float(speed[1]) if speed else None,
+        }
+        print(f"  {name}: {result[name]}", flush=True)
+    return result
+
+
+def prepare(options: argparse.Namespace) -> None:
+    """Moses tokens, BPE of 8,000 merges a side learnt on the training data, data-bin."""
+    work = options.work
+    for side in (options.source, options.target):
+        for split in SPLITS:
+            lines = (options.raw / f"{split}.{side}").read_text(encoding="utf-8").splitlines()
+            (work / f"{split}.tok.{side}").write_text("".join(f"{line}\n" for line in tokenised(lines, side)))
+        bpe = program("subword-nmt")
+        run(Stage(f"learn BPE {side}", f"{bpe} learn-bpe -s 8000 -i train.tok.{side} -o codes.{side}", work))
+        for split in SPLITS:
+            files = f"-i {split}.tok.{side} -o {split}.real.{side}"
+            run(Stage(f"apply BPE {split} {side}", f"{bpe} apply-bpe -c codes.{side} {files}", work))
+    prefixes = " ".join(f"--{split}pref {split}.real" for split in SPLITS)
+    flags = f"-s {options.source} -t {options.target} {prefixes} --destdir real-bin --workers 4"
+    fairseq(options, "preprocess", "preprocess", flags)
+
+
+def tokenised(lines: Iterable[str], language: str) -> Iterable[str]:
+    moses = MosesTokenizer(lang=language)
+    return (moses.tokenize(line, return_str=True, escape=False) for line in lines)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
