@@ -12,7 +12,7 @@ PYTHON := $(shell cat .venv/chosen-python 2>/dev/null || echo "$(DEFAULT_PYTHON)
 endif
 
 # Stock fairseq 0.12.2 runs on Python 3.10 only, so its smoke test has its own environment.
-PYTHON_COMPAT ?= python3.10
+PYTHON_COMPAT ?= python3.10 $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python3.10)
 TORCH_COMPAT ?= torch==2.13.0
 
 key = $(shell echo "$(1)" | cksum | cut -d' ' -f1)

@@ -180,7 +180,8 @@ def decode_one(folder: Path, seed: int, system: str, how: str, steps: str, flags
 def draw(folder: Path) -> Path:
     """sigma_min, loss by noise level, and an ambiguous sentence on its way through the steps."""
     language, split = read_language(folder / "corpus"), read_split(folder / "corpus", "test")
-    sentence = next(i for i, source in enumerate(split.sources) if language.is_ambiguous(source))
+    ambiguous = [i for i, source in enumerate(split.sources) if language.is_ambiguous(source)]
+    sentence = max(ambiguous, key=lambda i: len(split.sources[i].split()))
     logs = " ".join(
         str(Stage(f"train {name}", "", folder).log.relative_to(folder)) for name in (DINOISER_NAME, PLAIN_NAME)
     )

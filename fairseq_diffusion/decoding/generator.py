@@ -91,17 +91,17 @@ class DiffusionGenerator:
         for first in range(0, len(tokens), per_sentence):
             rows = range(first, first + per_sentence)
             candidates = [
-                Candidate(
-                    self._words(tokens[r][: sizes[r]]), log_p[r][: sizes[r]], (r - first) // self.options.noise_beam
-                )
+                self._candidate(tokens[r][: sizes[r]], log_p[r][: sizes[r]], (r - first) // self.options.noise_beam)
                 for r in rows
             ]
             order = self.select(candidates)[: self.options.nbest]
             finished.append([self._hypothesis(candidates[i], result.calls, first + i, sizes, history) for i in order])
         return finished
 
-    def _words(self, tokens: list[int]) -> list[int]:
-        return [token for token in tokens if token not in self.silent]
+    def _candidate(self, tokens: list[int], log_p: list[float], length_rank: int) -> Candidate:
+        """Special symbols may come out anywhere and are dropped; the last position stands for the end."""
+        spoken = [(token, p) for token, p in zip(tokens, log_p) if token not in self.silent]
+        return Candidate([token for token, _ in spoken], [*(p for _, p in spoken), log_p[-1]], length_rank)
 
     def _hypothesis(
         self, candidate: Candidate, calls: int, row: int, sizes: list[int], history: list[Tensor]

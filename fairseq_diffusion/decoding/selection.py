@@ -11,15 +11,15 @@ from fairseq_diffusion.registry import Registry
 
 @dataclass(frozen=True)
 class Candidate:
-    """One finished translation: tokens without special symbols, and each position's log-probability."""
+    """One finished translation: tokens without special symbols, and log-probabilities of them and of the end."""
 
     tokens: list[int]
-    log_p: list[float]
+    log_p: list[float]  # one more than there are tokens
     length_rank: int  # which length of the beam it was decoded at
 
     @property
     def score(self) -> float:
-        """Mean log-probability a position, special symbols included."""
+        """Mean log-probability, as fairseq normalises its own."""
         return sum(self.log_p) / len(self.log_p)
 
 
