@@ -107,6 +107,7 @@ def patch() -> None:
     """Apply every repair this installation needs; calling it again changes nothing."""
     require_fairseq()
     allow_argparse_checkpoints()
+    allow_tensors_between_ranks()
     avoid_broken_apex()
     avoid_encoder_fast_path()
     wrap_checkpoint_loading()
@@ -120,6 +121,16 @@ def allow_argparse_checkpoints() -> None:
     allow = getattr(torch.serialization, "add_safe_globals", None)
     if allow is not None:  # absent before torch 2.4, where loading is not restricted either
         allow([argparse.Namespace])
+
+
+def allow_tensors_between_ranks() -> None:
+    """torch >= 2.6 refuses what stands for a tensor while fairseq's first rank sends a checkpoint to the others."""
+    import torch
+    from fairseq.distributed import utils
+
+    allow = getattr(torch.serialization, "add_safe_globals", None)
+    if allow is not None:
+        allow([utils._TensorPlaceholder])
 
 
 def avoid_encoder_fast_path() -> None:
@@ -196,8 +207,8 @@ def _loading_with_advice(load: Callable[..., dict[str, Any]]) -> Callable[..., d
             raise  # their own words say it all
         except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError, OSError) as error:
             raise UserError(_unreadable(path, error)) from error
-        if _resuming is not None and state.get("task_state"):
-            _resuming.load_state_dict(state["task_state"])
+        if _resuming is not None:
+            state = _checked_by(_resuming, state)
         return with_ema(state, path) if _use_ema else state
 
     load_checkpoint_to_cpu.says_what_to_do = True  # type: ignore[attr-defined]
@@ -224,6 +235,14 @@ def _asking_the_task(load: Callable[..., Any]) -> Callable[..., Any]:
 
     load_checkpoint.asks_the_task = True  # type: ignore[attr-defined]
     return load_checkpoint
+
+
+def _checked_by(task: Any, state: dict[str, Any]) -> dict[str, Any]:
+    """`state` without its configuration, once `task` has accepted it: fairseq sends it to the other ranks, where
+    torch >= 2.6 refuses omegaconf's objects, and training goes on with the configuration of the command line."""
+    if state.get("task_state"):
+        task.load_state_dict(state["task_state"])
+    return {**state, "cfg": None}
 
 
 def _unreadable(path: str, error: Exception) -> str:

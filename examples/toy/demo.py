@@ -27,13 +27,13 @@ from stages import Stage, StageFailed, new_folder, program, report_progress, run
 # quoted, because a clone may lie anywhere; all other paths are relative to the run's folder
 USER_DIR = shlex.quote(str(Path(fairseq_diffusion.__file__).parent))
 
-NETWORK = "--dropout 0.1 --encoder-layers 3 --decoder-layers 3"
 AR = (
     "--task translation --arch transformer --criterion label_smoothed_cross_entropy --label-smoothing 0.1 "
     "--share-decoder-input-output-embed --encoder-embed-dim 128 --decoder-embed-dim 128 --encoder-ffn-embed-dim 256 "
-    f"--decoder-ffn-embed-dim 256 --encoder-attention-heads 4 --decoder-attention-heads 4 {NETWORK}"
+    "--decoder-ffn-embed-dim 256 --encoder-attention-heads 4 --decoder-attention-heads 4 --dropout 0 "
+    "--encoder-layers 3 --decoder-layers 3"
 )
-DINOISER = f"--task diffusion_translation --arch dinoiser_toy --criterion diffusion_loss {NETWORK}"
+DINOISER = "--task diffusion_translation --arch dinoiser_toy --criterion diffusion_loss"
 OPTIMISER = "--optimizer adam --adam-betas (0.9,0.98) --lr 2e-3 --lr-scheduler polynomial_decay --batch-size 64 --cpu"
 SAVING = "--no-epoch-checkpoints --log-format json --log-interval 20"
 
@@ -65,8 +65,8 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where to make the new folder")
     parser.add_argument("--size", type=int, default=50_000, help="sentences to train on")
-    parser.add_argument("--test-size", type=int, default=300, help="sentences to test on")
-    parser.add_argument("--updates", type=int, default=2400, help="updates of DINOISER, with and without clipping")
+    parser.add_argument("--test-size", type=int, default=200, help="sentences to test on")
+    parser.add_argument("--updates", type=int, default=2000, help="updates of DINOISER, with and without clipping")
     parser.add_argument("--ar-updates", type=int, default=1000, help="updates of the autoregressive Transformer")
     parser.add_argument("--steps", type=int, default=20, help="decoding steps")
     parser.add_argument("--seed", type=int, default=1, help="seed of language, training and decoding")

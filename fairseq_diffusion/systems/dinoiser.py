@@ -53,7 +53,7 @@ preset(
     heads=4,
     encoder_layers=3,
     decoder_layers=3,
-    dropout=0.1,
+    dropout=0.0,
 )
 preset("dinoiser_iwslt_de_en", base="dinoiser", latent_dim=16, inner=1024, heads=4, dropout=0.2)
 preset("dinoiser_wmt16_en_ro", base="dinoiser", latent_dim=64, inner=2048, heads=8, dropout=0.05)

@@ -1,0 +1,184 @@
+"""What a user can do wrong: a sentence that says so, a non-zero exit, no traceback, and nothing overwritten."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import binarise
+from support import ENVIRONMENT, ROOT, USER_DIR, call, decoding, generate, hypotheses, process, training
+
+from fairseq_diffusion.errors import UserError
+
+
+def assert_one_sentence(result: subprocess.CompletedProcess[str], *words: str) -> None:
+    """The last thing on stderr is our sentence, and there is no traceback."""
+    assert result.returncode != 0
+    assert "Traceback" not in result.stderr
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("fairseq-diffusion: error: ")
+    assert all(word in last for word in words), last
+
+
+@pytest.fixture(scope="module")
+def renamed(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data-bin whose target dictionary has the same size but another word."""
+    text = tmp_path_factory.mktemp("renamed")
+    for file in corpus.iterdir():
+        (text / file.name).write_text(file.read_text().replace("W3", "X3"))
+    return binarise(text, tmp_path_factory.mktemp("renamed-bin"))
+
+
+@pytest.fixture(scope="module")
+def smaller(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data-bin whose target dictionary has one word for all."""
+    text = tmp_path_factory.mktemp("smaller")
+    for file in corpus.iterdir():
+        (text / file.name).write_text(re.sub(r"W\d+", "W", file.read_text()))
+    return binarise(text, tmp_path_factory.mktemp("smaller-bin"))
+
+
+# -- data and checkpoints
+
+
+def test_dictionary_of_another_size(smaller: Path, checkpoint: Path):
+    with pytest.raises(UserError, match=r"the target dictionary .* entries against \d+; .*--tgtdict"):
+        generate(smaller, checkpoint)
+
+
+def test_dictionary_of_other_words(renamed: Path, checkpoint: Path):
+    assert_one_sentence(process("generate", *decoding(renamed, checkpoint)), "target dictionary", "other words")
+
+
+def test_training_does_not_go_on_with_another_dictionary(renamed: Path, checkpoint: Path, tmp_path: Path):
+    shutil.copy(checkpoint, tmp_path / "checkpoint_last.pt")
+    with pytest.raises(UserError, match="target dictionary"):
+        call("train", *training(renamed, tmp_path, "--max-update 100"))
+    assert (tmp_path / "checkpoint_last.pt").read_bytes() == checkpoint.read_bytes()
+
+
+def test_missing_data(checkpoint: Path, tmp_path: Path):
+    with pytest.raises(UserError, match="does not exist"):
+        generate(tmp_path / "nowhere", checkpoint)
+    with pytest.raises(UserError, match="fairseq-preprocess"):
+        generate(tmp_path, checkpoint)
+
+
+def test_missing_split_or_language(data: Path, checkpoint: Path, tmp_path: Path):
+    with pytest.raises(UserError, match="no split 'heldout' .* it holds test, train, valid"):
+        generate(data, checkpoint, "--gen-subset heldout")
+    with pytest.raises(UserError, match="no dictionary for fr; it holds a, b"):
+        generate(data, checkpoint, "-s a -t fr")
+    with pytest.raises(UserError, match="no split 'late'"):
+        call("train", *training(data, tmp_path, "--valid-subset late"))
+
+
+def test_truncated_checkpoint(data: Path, checkpoint: Path, tmp_path: Path):
+    """Neither decoded nor, when training goes on, replaced."""
+    damaged = tmp_path / "checkpoint_last.pt"
+    damaged.write_bytes(checkpoint.read_bytes()[:5000])
+    with pytest.raises(UserError, match="5000 bytes"):
+        generate(data, damaged)
+    assert_one_sentence(process("train", *training(data, tmp_path, "--max-update 3")), str(damaged), "5000 bytes")
+    assert damaged.stat().st_size == 5000 and len(list(tmp_path.iterdir())) == 1
+
+
+# -- flags
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        ("--iter-decode-max-iter 0", "--iter-decode-max-iter"),
+        ("--iter-decode-with-beam 0", "--iter-decode-with-beam"),
+        ("--iter-decode-with-beam 1000", "--iter-decode-with-beam 128 or less"),
+        ("--noise-beam 0", "--noise-beam"),
+        ("--sampler ddim --told-end 0.99", "--told-end.*--sampler cedi"),
+        ("--told-start 0.5 --told-end 0.9", "0 < end <= start"),
+        ("--final-time 0", "--final-time"),
+        ("--oracle-length --iter-decode-with-beam 2", "--oracle-length"),
+        ("--prefix-size 2", "does not support prefix_tokens"),
+    ],
+)
+def test_decoding_flags(data: Path, checkpoint: Path, flags: str, words: str):
+    with pytest.raises(UserError, match=words):
+        generate(data, checkpoint, flags)
+
+
+def test_ensembles_are_refused(data: Path, checkpoint: Path):
+    with pytest.raises(UserError, match="an ensemble of 2 models"):
+        generate(data, f"{checkpoint}:{checkpoint}")
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        ("--schedule-modifier clip --embedding-norm none", "--embedding-norm l2"),
+        ("--schedule-modifier none --embedding-norm none --objective mse=1", "add rounding=1 or anchor=1"),
+        ("--hidden 16 --heads 3", "--heads 3"),
+        ("--schedule-update 0", "--schedule-update"),
+        ("--self-conditioning-p 1.5", "--self-conditioning-p"),
+        ("--objective mse=1,hinge=2", "unknown objective term 'hinge'; choose one of: anchor"),
+        ("--objective mse=much", "no number"),
+        ("--max-target-positions 10", "tokens.*--skip-invalid-size-inputs-valid-test"),
+    ],
+)
+def test_training_flags(data: Path, tmp_path: Path, flags: str, words: str):
+    with pytest.raises(UserError, match=words):
+        call("train", *training(data, tmp_path, f"{flags} --max-update 1"))
+
+
+def test_mistaken_flag_ends_a_process_with_a_sentence(data: Path, tmp_path: Path):
+    result = process("train", *training(data, tmp_path / "save", "--hidden 16 --heads 3"))
+    assert_one_sentence(result, "--hidden 16", "--heads 3")
+
+
+@pytest.mark.parametrize("flags", ["--sampler euler", "--selection best", "--length-beam wide"])
+def test_unknown_choices_are_listed(data: Path, checkpoint: Path, flags: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as exit_:
+        generate(data, checkpoint, flags)
+    assert exit_.value.code == 2
+    assert "choose from" in capsys.readouterr().err
+
+
+# -- interactive input
+
+
+def translate(data: Path, checkpoint: Path, text: str, flags: str = "") -> subprocess.CompletedProcess[str]:
+    usual = f"-s a -t b --path {checkpoint} --cpu --iter-decode-max-iter 3 --remove-bpe {flags}"
+    return process("interactive", data, *USER_DIR, *usual.split(), stdin=text)
+
+
+def test_empty_and_unknown_lines_are_translated(data: Path, checkpoint: Path):
+    result = translate(data, checkpoint, "w1 w2\n\nnever seen\nw3\n", "--buffer-size 4 --batch-size 4")
+    assert result.returncode == 0, result.stderr
+    assert set(hypotheses(result.stdout)) == {"0", "1", "2", "3"}
+
+
+def test_a_very_long_line(data: Path, checkpoint: Path):
+    """Refused in a sentence, or left out where that was asked for."""
+    text = "w1 w2\n" + "w1 " * 5000 + "\nw3\n"
+    assert_one_sentence(translate(data, checkpoint, text), "5002", "--skip-invalid-size-inputs-valid-test")
+    result = translate(data, checkpoint, text, "--skip-invalid-size-inputs-valid-test")
+    assert result.returncode == 0, result.stderr
+    assert set(hypotheses(result.stdout)) == {"0", "2"}
+
+
+# -- an installation that will not do
+
+
+@pytest.mark.parametrize(
+    "missing, words", [("fairseq", "fairseq is not installed"), ("fairseq.data.data_utils_fast", "data_utils_fast")]
+)
+def test_missing_fairseq_is_answered_with_install_lines(missing: str, words: str):
+    code = f"import sys; sys.modules[{missing!r}] = None; import fairseq_diffusion.tasks"
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert words in result.stderr and "pip install" in result.stderr
