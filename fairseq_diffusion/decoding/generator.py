@@ -46,7 +46,8 @@ class DiffusionGenerator:
         grid = make_grid(
             model.translator.schedule, self.options.steps, self.options.final_time, self.told, src_tokens.device
         )
-        result, trail = self._sample(model.translator, source, src_tokens, lengths, grid)
+        keys = noise.sentence_keys(self.options.seed, src_tokens, src_tokens.ne(model.pad))
+        result, trail = self._sample(model.translator, source, keys, lengths, grid)
         self._announce(result.calls)
         return self._finish(model.translator, result, lengths, trail)
 
@@ -55,18 +56,17 @@ class DiffusionGenerator:
         if self.options.oracle_length:
             if batch.get("target") is None:
                 raise UserError("--oracle-length takes lengths from references, and this data has none; drop it")
-            return batch["target"].ne(model.pad).sum(-1, keepdim=True)
+            return model.with_bos(batch["target"]).ne(model.pad).sum(-1, keepdim=True)
         head = model.translator.length
         logits = head(source.states, source.mask)
         return head.candidates(logits, source.length, self.options.length_beam, self.options.length_beam_kind)
 
     def _sample(
-        self, translator: Translator, source: Source, src_tokens: Tensor, lengths: Tensor, grid: Grid
+        self, translator: Translator, source: Source, keys: Tensor, lengths: Tensor, grid: Grid
     ) -> tuple[Sample, list[Tensor]]:
         """Every (length, noise) candidate as a row [S K]; noise depends on seed, sentence, length and number only."""
-        sentence = noise.sentence_keys(self.options.seed, src_tokens, source.mask)[:, None, None]
         numbers = torch.arange(self.options.noise_beam, device=lengths.device)
-        keys = noise.fold(sentence, lengths[:, :, None], numbers).flatten()
+        keys = noise.fold(keys[:, None, None], lengths[:, :, None], numbers).flatten()
         rows = lengths.repeat_interleave(self.options.noise_beam, 1).flatten()
         mask = torch.arange(int(rows.max()), device=rows.device) < rows[:, None]
         shape, trail = (mask.shape[1], translator.state.dim), []

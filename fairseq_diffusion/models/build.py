@@ -14,6 +14,8 @@ from fairseq_diffusion.process.schedule import Schedule
 from fairseq_diffusion.process.time_sampling import TIME_SAMPLERS
 from fairseq_diffusion.translator import Translator
 
+BOS = 1  # the model puts a <s> before every sentence
+
 
 def check(cfg: DiffusionConfig) -> None:
     """Refuse what makes no sense, before anything is built."""
@@ -42,20 +44,22 @@ def build_translator(cfg: DiffusionConfig, source_words: int, target_words: int)
     network = (cfg.hidden, cfg.inner, cfg.heads)
     style = (str(cfg.activation), cfg.pre_norm)
     return Translator(
-        encoder=Encoder(source_words, *network, cfg.encoder_layers, cfg.dropout, cfg.max_source_positions, *style),
+        encoder=Encoder(
+            source_words, *network, cfg.encoder_layers, cfg.dropout, cfg.max_source_positions + BOS, *style
+        ),
         denoiser=Denoiser(
             cfg.latent_dim,
             *network,
             cfg.decoder_layers,
             cfg.dropout,
-            cfg.max_target_positions,
+            cfg.max_target_positions + BOS,
             *style,
             self_conditioned=cfg.self_conditioning != "none",
         ),
         state=EmbeddingState(target_words, cfg.latent_dim, str(cfg.embedding_norm), cfg.embedding_init_std),
         schedule=Schedule(str(cfg.schedule), str(cfg.schedule_modifier)),
         length=LengthHead(
-            cfg.hidden, cfg.length_classes, str(cfg.length_target), cfg.length_grad, cfg.max_target_positions
+            cfg.hidden, cfg.length_classes, str(cfg.length_target), cfg.length_grad, cfg.max_target_positions + BOS
         ),
         prediction=PREDICTIONS[str(cfg.prediction)],
         objective=Objective(cfg.objective, str(cfg.loss_normaliser)),

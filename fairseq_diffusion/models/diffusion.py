@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from fairseq.models import ARCH_CONFIG_REGISTRY, BaseFairseqModel, register_model, register_model_architecture
 from torch import Tensor
 
@@ -14,7 +15,7 @@ from fairseq_diffusion.models.config import DiffusionConfig
 from fairseq_diffusion.presets import PRESETS
 from fairseq_diffusion.process import noise
 from fairseq_diffusion.process.time_sampling import coin
-from fairseq_diffusion.translator import Losses, Translator
+from fairseq_diffusion.translator import Losses, Source, Translator
 
 VALIDATION = -1  # stands for the update number in validation's noise keys
 
@@ -23,16 +24,17 @@ VALIDATION = -1  # stands for the update number in validation's noise keys
 class DiffusionModel(BaseFairseqModel):
     """Turns fairseq's batches into the translator's arguments, and keeps its schedule up to date."""
 
-    def __init__(self, cfg: DiffusionConfig, translator: Translator, pad: int):
+    def __init__(self, cfg: DiffusionConfig, translator: Translator, bos: int, pad: int):
         super().__init__()
-        self.cfg, self.translator, self.pad = cfg, translator, pad
+        self.cfg, self.translator, self.bos, self.pad = cfg, translator, bos, pad
         self.num_updates = 0
         self._freeze(str(cfg.length_training))
 
     @classmethod
     def build_model(cls, cfg: DiffusionConfig, task: Any) -> DiffusionModel:
         words = len(task.source_dictionary), len(task.target_dictionary)
-        return cls(cfg, build_translator(cfg, *words), task.target_dictionary.pad())
+        dictionary = task.target_dictionary
+        return cls(cfg, build_translator(cfg, *words), dictionary.bos(), dictionary.pad())
 
     def _freeze(self, length_training: str) -> None:
         """Frozen parameters stay out of the optimiser, so that weight decay cannot shrink them either."""
@@ -53,14 +55,23 @@ class DiffusionModel(BaseFairseqModel):
         if cfg.common.bf16:
             self.bfloat16()
 
-    def encode(self, src_tokens: Tensor) -> Any:
+    def with_bos(self, tokens: Tensor) -> Tensor:
+        """[B, L] -> [B, L + 1]: both sides begin with <s>, which fairseq's data leave out.
+
+        It may stand before left padding: positions count real tokens only.
+        """
+        return F.pad(tokens, (1, 0), value=self.bos)
+
+    def encode(self, src_tokens: Tensor) -> Source:
         """src_tokens [B, S], padded on either side -> the encoded Source."""
-        return self.translator.encode(src_tokens, src_tokens.ne(self.pad))
+        tokens = self.with_bos(src_tokens)
+        return self.translator.encode(tokens, tokens.ne(self.pad))
 
     def forward(self, src_tokens: Tensor, target: Tensor, ids: Tensor) -> dict[str, Any]:
         """Losses of targets [B, L] given sources [B, S]; noise depends on (seed, update, sentence id) only."""
         moment = self.num_updates if self.training else VALIDATION
         keys = noise.fold(ids, self.cfg.seed, moment)
+        target = self.with_bos(target)
         mask = target.ne(self.pad)
         source = self.encode(src_tokens)
         if self.cfg.length_training == "only":

@@ -18,8 +18,8 @@ class DiffusionTranslationConfig(TranslationConfig):
     """Steps, length beam and history are fairseq's --iter-decode-max-iter, --iter-decode-with-beam and
     --retain-iter-history."""
 
-    max_source_positions: int = flag(256, "longest source, in tokens with begin and end of sentence")
-    max_target_positions: int = flag(256, "longest target, in tokens with begin and end of sentence")
+    max_source_positions: int = flag(256, "longest source, in tokens with the end of sentence")
+    max_target_positions: int = flag(256, "longest target, in tokens with the end of sentence")
     sampler: Optional[ChoiceEnum(list(SAMPLERS))] = flag(None, "sampler (default: the one of the model's system)")
     told_start: Optional[float] = flag(None, "cedi: noise level sigma told to the network at the first step")
     told_end: Optional[float] = flag(None, "cedi: noise level sigma told to the network behind the last step")

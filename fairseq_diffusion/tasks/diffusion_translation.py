@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 from fairseq import utils
-from fairseq.data import LanguagePairDataset
 from fairseq.tasks import register_task
 from fairseq.tasks.fairseq_task import FairseqTask
-from fairseq.tasks.translation import TranslationTask, load_langpair_dataset
+from fairseq.tasks.translation import TranslationTask
 
 from fairseq_diffusion import compat
 from fairseq_diffusion.decoding.generator import DiffusionGenerator
@@ -23,7 +22,7 @@ from fairseq_diffusion.tasks.config import DiffusionTranslationConfig
 
 @register_task("diffusion_translation", dataclass=DiffusionTranslationConfig)
 class DiffusionTranslationTask(TranslationTask):
-    """Sentences carry both <s> and </s>: the papers diffuse the target with both."""
+    """Data are those of fairseq's translation task, from the same data-bin."""
 
     cfg: DiffusionTranslationConfig
 
@@ -49,35 +48,8 @@ class DiffusionTranslationTask(TranslationTask):
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> None:
         paths = utils.split_paths(self.cfg.data)
         directory = paths[(epoch - 1) % len(paths)] if split == self.cfg.train_subset else paths[0]
-        source, target = self.cfg.source_lang, self.cfg.target_lang
-        check_split(directory, split, source, target)
-        self.datasets[split] = load_langpair_dataset(
-            directory,
-            split,
-            source,
-            self.src_dict,
-            target,
-            self.tgt_dict,
-            combine=combine,
-            dataset_impl=self.cfg.dataset_impl,
-            upsample_primary=self.cfg.upsample_primary,
-            left_pad_source=self.cfg.left_pad_source,
-            left_pad_target=self.cfg.left_pad_target,
-            max_source_positions=self.cfg.max_source_positions,
-            max_target_positions=self.cfg.max_target_positions,
-            prepend_bos=True,
-            truncate_source=self.cfg.truncate_source,
-            num_buckets=self.cfg.num_batch_buckets,
-            shuffle=split != "test",
-            pad_to_multiple=self.cfg.required_seq_len_multiple,
-        )
-
-    def build_dataset_for_inference(self, src_tokens: Any, src_lengths: Any, constraints: Any = None) -> Any:
-        """Interactive input, made as the binarised data is."""
-        begin = torch.tensor([self.src_dict.bos()])
-        tokens = [torch.cat([begin, sentence.long()]) for sentence in src_tokens]
-        lengths = [len(sentence) for sentence in tokens]
-        return LanguagePairDataset(tokens, lengths, self.src_dict, tgt_dict=self.tgt_dict)
+        check_split(directory, split, self.cfg.source_lang, self.cfg.target_lang)
+        super().load_dataset(split, epoch, combine, **kwargs)
 
     def filter_indices_by_size(
         self, indices: np.ndarray, dataset: Any, max_positions: Any = None, ignore_invalid_inputs: bool = False

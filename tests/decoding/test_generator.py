@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairseq_diffusion.decoding.generator import DiffusionGenerator
@@ -31,7 +32,7 @@ class Oracle(nn.Module):
         self.length = LengthHead(4, 8, "difference", False, 20)
 
     def encode(self, tokens: Tensor, mask: Tensor) -> Source:
-        self.words = tokens.gather(1, mask.long().argmax(1, keepdim=True) + 1)[:, 0]
+        self.words = tokens.gather(1, (mask.cumsum(1) == 2).long().argmax(1, keepdim=True))[:, 0]
         return Source(mask, mask[..., None].float().expand(*mask.shape, 4), [])
 
     def denoise(self, x_t: Tensor, t: Tensor, c: Tensor, mask: Tensor, source: Source) -> Tensor:
@@ -46,11 +47,14 @@ class Model(nn.Module):
         super().__init__()
         self.translator, self.pad = Oracle(), PAD
 
+    def with_bos(self, tokens: Tensor) -> Tensor:
+        return F.pad(tokens, (1, 0), value=BOS)
+
     def encode(self, tokens: Tensor) -> Source:
-        return self.translator.encode(tokens, tokens.ne(PAD))
+        return self.translator.encode(self.with_bos(tokens), self.with_bos(tokens).ne(PAD))
 
 
-SOURCE = torch.tensor([[BOS, 5, 6, 7, EOS], [PAD, PAD, BOS, 9, EOS]])
+SOURCE = torch.tensor([[5, 6, 7, EOS], [PAD, PAD, 9, EOS]])
 
 
 def generate(target: Tensor | None = None, **options: Any) -> list[list[dict[str, Any]]]:
@@ -70,7 +74,7 @@ def test_hypothesis_is_as_fairseq_wants_it():
 
 
 def test_oracle_length_and_history():
-    target = torch.tensor([[BOS, 8, 8, 8, EOS], [BOS, EOS, PAD, PAD, PAD]])
+    target = torch.tensor([[8, 8, 8, EOS], [EOS, PAD, PAD, PAD]])
     (first,), (second,) = generate(target, oracle_length=True, history=True)
     assert first["tokens"].tolist() == [5, 5, 5, EOS] and second["tokens"].tolist() == [EOS]
     assert len(first["positional_scores"]) == 4 and len(second["positional_scores"]) == 1  # one a word, one for </s>
