@@ -55,6 +55,7 @@ def eight(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight training sentences of all lengths, binarised with the corpus' dictionaries."""
     text, rng = tmp_path_factory.mktemp("eight"), random.Random(2)
     write_pair(text, "train", [sentence(rng, 2 + 2 * i) for i in range(8)])
+    write_pair(text, "valid", [sentence(rng)])  # fairseq 0.12.2 wants it even where validation is off
     more = ["--srcdict", data / "dict.a.txt", "--tgtdict", data / "dict.b.txt"]
     return binarise(text, tmp_path_factory.mktemp("eight-bin"), *more)
 

@@ -66,7 +66,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where to make the new folder")
     parser.add_argument("--size", type=int, default=50_000, help="sentences to train on")
     parser.add_argument("--test-size", type=int, default=200, help="sentences to test on")
-    parser.add_argument("--updates", type=int, default=2000, help="updates of DINOISER, with and without clipping")
+    parser.add_argument("--updates", type=int, default=2400, help="updates of DINOISER, with and without clipping")
     parser.add_argument("--ar-updates", type=int, default=1000, help="updates of the autoregressive Transformer")
     parser.add_argument("--steps", type=int, default=20, help="decoding steps")
     parser.add_argument("--seed", type=int, default=1, help="seed of language, training and decoding")

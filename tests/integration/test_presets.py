@@ -12,13 +12,17 @@ import yaml
 from fairseq import options
 from fairseq.dataclass.initialize import add_defaults, hydra_init
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from support import ENVIRONMENT, ROOT, USER_DIR, call, read, training
 
 import fairseq_diffusion
 from fairseq_diffusion.cli.main import main
+
+try:
+    from hydra import compose, initialize_config_dir
+except ImportError:  # hydra 1.0, below fairseq 0.12.2
+    from hydra.experimental import compose, initialize_config_dir
 
 fairseq_diffusion.load()
 
