@@ -3,34 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
-import math
-import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from fairseq_diffusion.cli.output import check_writable, written_whole
 from fairseq_diffusion.errors import UserError
-
-NOISE_LOSS = re.compile(r"(?:train_)?mse_noise_(\d\d)")
-
-Series = tuple[list[float], list[float]]
-
-
-class Training(NamedTuple):
-    """Curves of one training log, each over numbers of updates."""
-
-    name: str
-    sigma_min: Series | None
-    noise_losses: dict[int, Series]  # by the lower edge of the bucket of sigma, in percent
-
-
-class Trajectory(NamedTuple):
-    """One sentence on its way through the decoding steps."""
-
-    sentence: str
-    source: str
-    steps: dict[int, list[str]]
+from fairseq_diffusion.plotting.read import read_training, read_trajectory
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,87 +37,9 @@ def run(args: argparse.Namespace) -> int:
 def load_plotting() -> Any:
     """The drawing function; matplotlib is needed only here."""
     try:
-        from fairseq_diffusion.plotting import draw_figure
+        from fairseq_diffusion.plotting.draw import draw_figure
     except ImportError as error:
         if (error.name or "").split(".")[0] != "matplotlib":
             raise
         raise UserError("plotting needs matplotlib: pip install 'fairseq-diffusion[plot]'") from error
     return draw_figure
-
-
-def read_lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-
-
-def read_training(path: Path) -> Training:
-    """The curves in a log written with ``--log-format json``, or a sentence on why there are none."""
-    records = [record for line in read_lines(path) if (record := json_record(line)) is not None]
-    if not records:
-        raise UserError(f"{path} holds no JSON lines; train with --log-format json and keep the log (--log-file)")
-    buckets = sorted({int(match[1]) for record in records for key in record if (match := NOISE_LOSS.fullmatch(key))})
-    losses = {bucket: series(records, f"mse_noise_{bucket:02d}") for bucket in buckets}
-    sigma_min = series(records, "sigma_min")
-    found = {bucket: curve for bucket, curve in losses.items() if curve is not None}
-    if sigma_min is None and not found:
-        raise UserError(f"{path} holds neither sigma_min nor mse_noise_XX; is it the log of a diffusion training?")
-    return Training(path.stem, sigma_min, found)
-
-
-def json_record(line: str) -> dict[str, Any] | None:
-    """The JSON object at the end of a log line, from its first brace; None if there is none."""
-    try:
-        record = json.loads(line[line.index("{") :])
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) else None
-
-
-def series(records: list[dict[str, Any]], key: str) -> Series | None:
-    """Updates and values of a key: those of the log interval, or else the epoch's; None if it never has a value.
-
-    Where a resumed training passes the same update again, its later value stands.
-    """
-    for prefix in ("", "train_"):
-        points = {number(r.get(f"{prefix}num_updates")): number(r.get(prefix + key)) for r in records}
-        kept = sorted((update, value) for update, value in points.items() if math.isfinite(update + value))
-        if kept:
-            return [update for update, _ in kept], [value for _, value in kept]
-    return None
-
-
-def number(text: Any) -> float:
-    """A logged value, fairseq writes them as strings; nan for anything else."""
-    try:
-        return float(text)
-    except (TypeError, ValueError):
-        return math.nan
-
-
-def read_trajectory(path: Path, sentence: str) -> Trajectory:
-    """Source and tokens at each step of a sentence's first hypothesis, from the lines S-ID and E-ID_STEP."""
-    entry = re.compile(rf"(?:(S)-|E-){re.escape(sentence)}(?:_(\d+))?\t(.*)")
-    source, found = "", False
-    steps: dict[int, list[str]] = {}
-    for match in filter(None, map(entry.fullmatch, lines := read_lines(path))):
-        kind, step, text = match.groups()
-        found = True
-        if kind:
-            source = text
-        elif step is not None:
-            steps.setdefault(int(step), text.split())  # a later hypothesis (--nbest) begins at step 0 again
-    if not found:
-        raise UserError(f"{path} holds no sentence {sentence!r}; {available(lines)}")
-    if not steps:
-        raise UserError(f"sentence {sentence} in {path} has no E- lines; decode with --retain-iter-history")
-    return Trajectory(sentence, source, steps)
-
-
-def available(lines: list[str]) -> str:
-    """A few of the sentences that are there."""
-    ids = [match[1] for line in lines if (match := re.match(r"S-(\d+)\t", line))]
-    if not ids:
-        return "it has no S- lines; is it the output of fairseq-generate?"
-    return f"it has {len(ids)}, among them {', '.join(ids[:5])}"

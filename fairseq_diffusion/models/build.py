@@ -7,6 +7,7 @@ from fairseq_diffusion.models.config import DiffusionConfig
 from fairseq_diffusion.network.denoiser import Denoiser
 from fairseq_diffusion.network.encoder import Encoder
 from fairseq_diffusion.network.length import LengthHead
+from fairseq_diffusion.network.transformer import Size
 from fairseq_diffusion.objective.objective import Objective
 from fairseq_diffusion.process.embedding import EmbeddingState
 from fairseq_diffusion.process.prediction import PREDICTIONS
@@ -41,26 +42,14 @@ def check(cfg: DiffusionConfig) -> None:
 def build_translator(cfg: DiffusionConfig, source_words: int, target_words: int) -> Translator:
     """The parts that `cfg` names, for dictionaries of the given sizes."""
     check(cfg)
-    network = (cfg.hidden, cfg.inner, cfg.heads)
-    style = (str(cfg.activation), cfg.pre_norm)
+    size = Size(cfg.hidden, cfg.inner, cfg.heads, cfg.dropout, str(cfg.activation), cfg.pre_norm)
+    longest = cfg.max_target_positions + BOS
     return Translator(
-        encoder=Encoder(
-            source_words, *network, cfg.encoder_layers, cfg.dropout, cfg.max_source_positions + BOS, *style
-        ),
-        denoiser=Denoiser(
-            cfg.latent_dim,
-            *network,
-            cfg.decoder_layers,
-            cfg.dropout,
-            cfg.max_target_positions + BOS,
-            *style,
-            self_conditioned=cfg.self_conditioning != "none",
-        ),
+        encoder=Encoder(source_words, size, cfg.encoder_layers, cfg.max_source_positions + BOS),
+        denoiser=Denoiser(cfg.latent_dim, size, cfg.decoder_layers, longest, cfg.self_conditioning != "none"),
         state=EmbeddingState(target_words, cfg.latent_dim, str(cfg.embedding_norm), cfg.embedding_init_std),
         schedule=Schedule(str(cfg.schedule), str(cfg.schedule_modifier)),
-        length=LengthHead(
-            cfg.hidden, cfg.length_classes, str(cfg.length_target), cfg.length_grad, cfg.max_target_positions + BOS
-        ),
+        length=LengthHead(cfg.hidden, cfg.length_classes, str(cfg.length_target), cfg.length_grad, longest),
         prediction=PREDICTIONS[str(cfg.prediction)],
         objective=Objective(cfg.objective, str(cfg.loss_normaliser)),
         time_sampler=TIME_SAMPLERS[str(cfg.time_sampler)],

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fairseq_diffusion.network.attention import Memory
 from fairseq_diffusion.network.time_features import TimeFeatures
-from fairseq_diffusion.network.transformer import Layer, Positions, parameter_dtype, tanh_map
+from fairseq_diffusion.network.transformer import Layer, Positions, Size, parameter_dtype, tanh_map
 
 
 class Denoiser(nn.Module):
@@ -18,30 +18,17 @@ class Denoiser(nn.Module):
     c is the self-condition, an earlier estimate of x_0 or zeros (Chen et al. 2023); None in a denoiser without it.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        hidden: int,
-        inner: int,
-        heads: int,
-        layers: int,
-        dropout: float,
-        max_positions: int,
-        activation: str = "gelu",
-        pre_norm: bool = False,
-        self_conditioned: bool = True,
-    ):
+    def __init__(self, dim: int, size: Size, layers: int, max_positions: int, self_conditioned: bool = True):
         super().__init__()
-        self.enter = tanh_map(2 * dim if self_conditioned else dim, 2 * hidden, hidden)
-        self.time = TimeFeatures(hidden)
-        self.positions = Positions(max_positions, hidden)
-        self.norm = nn.Identity() if pre_norm else nn.LayerNorm(hidden)
-        self.dropout = nn.Dropout(dropout)
-        self.layers = nn.ModuleList(
-            Layer(hidden, inner, heads, dropout, activation, pre_norm, cross=True) for _ in range(layers)
-        )
-        self.last_norm = nn.LayerNorm(hidden) if pre_norm else nn.Identity()
-        self.leave = tanh_map(hidden, 2 * hidden, dim)
+        h = size.hidden
+        self.enter = tanh_map(2 * dim if self_conditioned else dim, 2 * h, h)
+        self.time = TimeFeatures(h)
+        self.positions = Positions(max_positions, h)
+        self.norm = nn.Identity() if size.pre_norm else nn.LayerNorm(h)
+        self.dropout = nn.Dropout(size.dropout)
+        self.layers = nn.ModuleList(Layer(size, cross=True) for _ in range(layers))
+        self.last_norm = nn.LayerNorm(h) if size.pre_norm else nn.Identity()
+        self.leave = tanh_map(h, 2 * h, dim)
 
     def memory(self, source: Tensor, mask: Tensor) -> list[Memory]:
         """Each layer's keys and values of the encoded source [S, T, h]: made once, used at every step."""

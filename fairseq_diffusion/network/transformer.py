@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Callable, cast
 
 import torch
@@ -14,6 +15,18 @@ from fairseq_diffusion.registry import Registry
 ACTIVATIONS: Registry[Callable[[Tensor], Tensor]] = Registry("activation")
 ACTIVATIONS.register("gelu")(F.gelu)
 ACTIVATIONS.register("relu")(F.relu)
+
+
+@dataclass(frozen=True)
+class Size:
+    """Dimensions and style that encoder and denoiser have in common."""
+
+    hidden: int
+    inner: int
+    heads: int
+    dropout: float = 0.0
+    activation: str = "gelu"
+    pre_norm: bool = False
 
 
 class Positions(nn.Embedding):
@@ -31,11 +44,11 @@ class Positions(nn.Embedding):
 class Residual(nn.Module):
     """LayerNorm(x + f(x)), or x + f(LayerNorm(x)) with `pre_norm`."""
 
-    def __init__(self, hidden: int, dropout: float, pre_norm: bool):
+    def __init__(self, size: Size):
         super().__init__()
-        self.norm = nn.LayerNorm(hidden)
-        self.dropout = nn.Dropout(dropout)
-        self.pre_norm = pre_norm
+        self.norm = nn.LayerNorm(size.hidden)
+        self.dropout = nn.Dropout(size.dropout)
+        self.pre_norm = size.pre_norm
 
     def enter(self, x: Tensor) -> Tensor:
         return self.norm(x) if self.pre_norm else x
@@ -48,11 +61,11 @@ class Residual(nn.Module):
 class FeedForward(nn.Module):
     """Two linear layers with an activation, dropout between them."""
 
-    def __init__(self, hidden: int, inner: int, activation: str, dropout: float):
+    def __init__(self, size: Size):
         super().__init__()
-        self.up, self.down = nn.Linear(hidden, inner), nn.Linear(inner, hidden)
-        self.activation = ACTIVATIONS[activation]
-        self.dropout = nn.Dropout(dropout)
+        self.up, self.down = nn.Linear(size.hidden, size.inner), nn.Linear(size.inner, size.hidden)
+        self.activation = ACTIVATIONS[size.activation]
+        self.dropout = nn.Dropout(size.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(self.dropout(self.activation(self.up(x))))
@@ -61,21 +74,12 @@ class FeedForward(nn.Module):
 class Layer(nn.Module):
     """Self-attention without a causal mask, attention to the source if `cross`, feed-forward."""
 
-    def __init__(
-        self,
-        hidden: int,
-        inner: int,
-        heads: int,
-        dropout: float,
-        activation: str = "gelu",
-        pre_norm: bool = False,
-        cross: bool = False,
-    ):
+    def __init__(self, size: Size, cross: bool = False):
         super().__init__()
-        self.self_attention = Attention(hidden, heads, dropout)
-        self.cross_attention = Attention(hidden, heads, dropout) if cross else None
-        self.feed_forward = FeedForward(hidden, inner, activation, dropout)
-        self.residuals = nn.ModuleList(Residual(hidden, dropout, pre_norm) for _ in range(3 if cross else 2))
+        self.self_attention = Attention(size.hidden, size.heads, size.dropout)
+        self.cross_attention = Attention(size.hidden, size.heads, size.dropout) if cross else None
+        self.feed_forward = FeedForward(size)
+        self.residuals = nn.ModuleList(Residual(size) for _ in range(3 if cross else 2))
 
     def remember(self, source: Tensor, mask: Tensor) -> Memory:
         """What cross-attention needs of the source [S, T, h]."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fairseq_diffusion.cli.main import main
-from fairseq_diffusion.cli.plot import read_training, read_trajectory
+from fairseq_diffusion.plotting.read import read_training, read_trajectory
 
 
 def log_line(tag: str, **record: Any) -> str:
@@ -95,7 +95,7 @@ def test_figure_of_everything_is_a_png_1200_pixels_wide(tmp_path: Path, log: Pat
 
 def test_panels_are_those_there_is_something_for(tmp_path: Path, log: Path, generate: Path) -> None:
     pytest.importorskip("matplotlib")
-    from fairseq_diffusion.plotting import curve_panels, trajectory_panels
+    from fairseq_diffusion.plotting.draw import curve_panels, trajectory_panels
 
     training = read_training(log)
     assert len(curve_panels([training])) == 2
@@ -108,7 +108,7 @@ def test_panels_are_those_there_is_something_for(tmp_path: Path, log: Path, gene
 
 def test_a_long_decoding_keeps_its_first_and_last_step() -> None:
     pytest.importorskip("matplotlib")
-    from fairseq_diffusion.plotting import MOST_ROWS, chosen_steps
+    from fairseq_diffusion.plotting.draw import MOST_ROWS, chosen_steps
 
     steps = chosen_steps(list(range(100)))
     assert len(set(steps)) == MOST_ROWS and (steps[0], steps[-1]) == (0, 99)
@@ -117,7 +117,7 @@ def test_a_long_decoding_keeps_its_first_and_last_step() -> None:
 
 def test_positions_are_spread_evenly_over_blocks_that_fit() -> None:
     pytest.importorskip("matplotlib")
-    from fairseq_diffusion.plotting import LINE_CHARACTERS, even_blocks
+    from fairseq_diffusion.plotting.draw import LINE_CHARACTERS, even_blocks
 
     blocks = even_blocks([10] * (LINE_CHARACTERS // 10 + 2))
     assert [position for block in blocks for position in block] == list(range(LINE_CHARACTERS // 10 + 2))
@@ -127,7 +127,7 @@ def test_positions_are_spread_evenly_over_blocks_that_fit() -> None:
 
 def test_smoothing_averages_neighbours_and_invents_no_ends() -> None:
     pytest.importorskip("matplotlib")
-    from fairseq_diffusion.plotting import smoothed
+    from fairseq_diffusion.plotting.draw import smoothed
 
     updates, values = smoothed(([1.0, 2.0, 3.0, 4.0], [0.0, 3.0, 6.0, 0.0]), 3)
     assert updates == pytest.approx([2.0, 3.0]) and values == pytest.approx([3.0, 3.0])
@@ -163,6 +163,6 @@ def test_without_matplotlib_the_extra_is_named(
 ) -> None:
     for module in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, module)
-    monkeypatch.delitem(sys.modules, "fairseq_diffusion.plotting", raising=False)
+    monkeypatch.delitem(sys.modules, "fairseq_diffusion.plotting.draw", raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert "pip install 'fairseq-diffusion[plot]'" in refusal(capsys, tmp_path, "--log", log)

@@ -9,7 +9,7 @@ from fairseq_diffusion.network.denoiser import Denoiser
 from fairseq_diffusion.network.encoder import Encoder
 from fairseq_diffusion.network.length import LengthHead
 from fairseq_diffusion.network.time_features import TimeFeatures
-from fairseq_diffusion.network.transformer import Layer
+from fairseq_diffusion.network.transformer import Layer, Size
 
 PAD = 1
 
@@ -17,8 +17,8 @@ PAD = 1
 @pytest.fixture(params=[False, True], ids=["post_norm", "pre_norm"])
 def networks(request):
     torch.manual_seed(0)
-    sizes = {"hidden": 32, "inner": 64, "heads": 4, "layers": 2, "dropout": 0.1, "max_positions": 40}
-    return [net(width, **sizes, pre_norm=request.param).eval() for net, width in ((Encoder, 20), (Denoiser, 6))]
+    size = Size(hidden=32, inner=64, heads=4, dropout=0.1, pre_norm=request.param)
+    return Encoder(20, size, 2, 40).eval(), Denoiser(6, size, 2, 40).eval()
 
 
 def pad(sentences, left):
@@ -80,7 +80,7 @@ def test_attention_is_torchs():
 @pytest.mark.parametrize("activation", ["gelu", "relu"])
 def test_layer_is_torchs_decoder_layer(pre_norm, activation):
     torch.manual_seed(0)
-    ours = Layer(16, 32, 4, 0.0, activation, pre_norm, cross=True)
+    ours = Layer(Size(16, 32, 4, 0.0, activation, pre_norm), cross=True)
     theirs = torch.nn.TransformerDecoderLayer(16, 4, 32, 0.0, activation, batch_first=True, norm_first=pre_norm)
     with torch.no_grad():
         for mine, other in ((ours.self_attention, theirs.self_attn), (ours.cross_attention, theirs.multihead_attn)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,8 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 
-if TYPE_CHECKING:
-    from fairseq_diffusion.cli.plot import Series, Training, Trajectory
+from fairseq_diffusion.plotting.read import Series, Training, Trajectory
 
 INK, GREY, RULE = "#1f2933", "#7b8794", "#e4e7eb"
 RUNS = ("#2a6f97", "#c8553d", "#588157", "#8d6a9f", "#b08900")

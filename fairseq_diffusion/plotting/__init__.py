@@ -1,0 +1,1 @@
+"""Pictures of a training and of a decoding; only `draw` needs matplotlib."""
