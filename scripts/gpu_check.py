@@ -58,6 +58,7 @@ def main() -> int:
     parser.add_argument("what", choices=("precision", "corpus"))
     parser.add_argument("--out", type=Path, required=True, help="where the JSON file goes")
     parser.add_argument("--work", type=Path, default=Path("runs/gpu-check"), help="data, checkpoints and logs")
+    parser.add_argument("--size", type=int, default=50_000, help="precision: sentences to train on")
     parser.add_argument("--updates", type=int, default=1500, help="precision: updates of each training")
     parser.add_argument("--raw", type=Path, help="corpus: folder of the raw text")
     parser.add_argument("--source", default="de", help="corpus: source language")
@@ -98,7 +99,7 @@ def precision(options: argparse.Namespace) -> dict[str, Any]:
     """Train and decode the toy in every precision; compare losses, scores, and outputs of one checkpoint."""
     work = options.work
     if not (work / "data-bin").exists():
-        demo.prepare(work, argparse.Namespace(size=50_000, test_size=300, seed=1))
+        demo.prepare(work, argparse.Namespace(size=options.size, test_size=300, seed=1))
     flags = f"data-bin --user-dir {USER_DIR} {demo.DINOISER} {ADAM} --lr 2e-3 --lr-scheduler polynomial_decay"
     length = (
         f"--batch-size 128 --warmup-updates 200 --max-update {options.updates} --total-num-update {options.updates}"
