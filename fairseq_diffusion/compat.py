@@ -207,9 +207,10 @@ def _loading_with_advice(load: Callable[..., dict[str, Any]]) -> Callable[..., d
             raise  # their own words say it all
         except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError, OSError) as error:
             raise UserError(_unreadable(path, error)) from error
-        if _resuming is not None:
-            state = _checked_by(_resuming, state)
-        return with_ema(state, path) if _use_ema else state
+        if _resuming is not None:  # the optimiser goes on from the last weights, never from averaged ones
+            return _checked_by(_resuming, state)
+        overrides = dict(zip(("arg_overrides",), args), **kwargs).get("arg_overrides") or {}
+        return with_ema(state, path) if overrides.get("use_ema", _use_ema) else state
 
     load_checkpoint_to_cpu.says_what_to_do = True  # type: ignore[attr-defined]
     return load_checkpoint_to_cpu

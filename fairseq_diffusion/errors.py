@@ -11,6 +11,14 @@ class UserError(ValueError):
     """Says in a sentence what is wrong, what was found, and what to do about it."""
 
 
+def sentence_of(kind: type[BaseException], error: BaseException) -> str | None:
+    """A UserError's sentence, also when it was raised in a rank that torch spawned; None for another exception."""
+    if issubclass(kind, UserError):
+        return str(error)
+    _, found, sentence = str(error).rpartition("fairseq_diffusion.errors.UserError: ")
+    return sentence.strip() if found and kind.__name__ == "ProcessRaisedException" else None
+
+
 def exit_with_a_sentence() -> None:
     """Make an uncaught :class:`UserError` end the program with its sentence alone; other exceptions are untouched."""
     previous: Callable = sys.excepthook
@@ -18,8 +26,9 @@ def exit_with_a_sentence() -> None:
         return
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if issubclass(kind, UserError):
-            print(f"fairseq-diffusion: error: {error}", file=sys.stderr)
+        sentence = sentence_of(kind, error)
+        if sentence is not None:
+            print(f"fairseq-diffusion: error: {sentence}", file=sys.stderr)
         else:
             previous(kind, error, trace)
 

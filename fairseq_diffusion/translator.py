@@ -17,7 +17,6 @@ from fairseq_diffusion.objective.objective import Objective
 from fairseq_diffusion.objective.terms import Outcome
 from fairseq_diffusion.process import noise
 from fairseq_diffusion.process.embedding import EmbeddingState
-from fairseq_diffusion.process.level import times
 from fairseq_diffusion.process.prediction import Prediction
 from fairseq_diffusion.process.schedule import Schedule
 
@@ -94,7 +93,7 @@ class Translator(nn.Module):
         level = self.schedule.level(t[:, None])
         x_t = self.state.corrupt(x_0, level, noise.normal(noise.fold(keys, 1), *x_0.shape[1:]))
         estimates = self._passes(lambda c: self.denoise(x_t, t, c, mask, source), x_t, recondition)
-        last = self.schedule.level(times(1.0).to(t.device)[None, None])
+        last = self.schedule.level(t.new_ones(1, 1))
         outcome = Outcome(tokens, x_0, estimates, last, self.state, self.label_smoothing)
         length = self.length_losses(source, mask)
         error = masked_mean((estimates[-1] - x_0).detach().square(), mask).mean(-1)
@@ -110,5 +109,6 @@ class Translator(nn.Module):
         if self.self_conditioning == "coin" and recondition:
             with torch.no_grad():
                 first = denoise(nothing)
+            torch.clear_autocast_cache()  # older torch would reuse weights cast in there, which have no gradient
             return [denoise(first)]
         return [denoise(nothing)]

@@ -39,7 +39,7 @@ SYSTEMS = {
     "--encoder-embed-dim 256 --decoder-embed-dim 256 --encoder-ffn-embed-dim 1024 --decoder-ffn-embed-dim 1024 "
     f"--encoder-attention-heads 4 --decoder-attention-heads 4 --share-decoder-input-output-embed {SIZE}",
     "dinoiser": "--task diffusion_translation --arch dinoiser_iwslt_de_en --criterion diffusion_loss --hidden 256 "
-    f"--inner 1024 --heads 4 --store-ema --ema-decay 0.999 {SIZE}",
+    f"--inner 1024 --heads 4 --store-ema --ema-fp32 --ema-decay 0.999 {SIZE}",
 }
 DECODINGS = {
     "AR, beam 5": ("ar", "--task translation --beam 5 --lenpen 1"),
@@ -156,7 +156,8 @@ def corpus(options: argparse.Namespace) -> dict[str, Any]:
     result: dict[str, Any] = {}
     common = f"real-bin --user-dir {USER_DIR} {ADAM} --lr 7e-4 --lr-scheduler inverse_sqrt --warmup-updates 2000"
     for name, system in SYSTEMS.items():
-        limits = f"--max-tokens 12000 --stop-time-hours {options.minutes / 60:.4f} {'' if options.cpu else '--bf16'}"
+        hours = options.minutes / 60 + hours_so_far(options.work / f"real-{name}" / "checkpoint_last.pt")
+        limits = f"--max-tokens 12000 --stop-time-hours {hours:.4f} {'' if options.cpu else '--bf16'}"
         saving = f"--save-dir real-{name} --save-interval 20 --validate-interval 20"
         printed = fairseq(options, "train", f"train {name}", f"{common} {system} {limits} {saving}")
         result[name] = {"updates": curve(printed, "train")[-1]["train_num_updates"]}
@@ -176,6 +177,13 @@ def corpus(options: argparse.Namespace) -> dict[str, Any]:
         }
         print(f"  {name}: {result[name]}", flush=True)
     return result
+
+
+def hours_so_far(checkpoint: Path) -> float:
+    """What fairseq counts towards --stop-time-hours from earlier calls."""
+    if not checkpoint.exists():
+        return 0.0
+    return torch.load(checkpoint, map_location="cpu")["extra_state"]["previous_training_time"] / 3600
 
 
 def prepare(options: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -30,6 +31,9 @@ def program(name: str) -> str:
     module, function = ENTRIES[name].split(":")
     code = f"import sys; from {module} import {function}; sys.exit({function}())"
     return f"{shlex.quote(sys.executable)} -c {shlex.quote(code)}"
+
+
+running: dict[str, subprocess.Popen] = {}
 
 
 class StageFailed(Exception):
@@ -65,27 +69,36 @@ def new_folder(parent: Path, name: str) -> Path:
 
 
 def run(stage: Stage) -> str:
-    """Run to the end and return what was printed."""
+    """Run to the end and return what was printed; one that fails ends what runs beside it."""
     if not stage.updates:
         print(f"{stage.name} ...", flush=True)
     with stage.log.open("w") as log:
         log.write(f"$ {stage.command}\n")
         log.flush()
-        code = subprocess.run(
-            shlex.split(stage.command), cwd=stage.folder, stdout=log, stderr=subprocess.STDOUT
-        ).returncode
+        started = subprocess.Popen(
+            shlex.split(stage.command),
+            cwd=stage.folder,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},  # stages share the cores: spinning threads would fight
+        )
+        running[stage.name] = started
+        code = started.wait()
+        del running[stage.name]
     said = stage.log.read_text(errors="replace")
     if code:
+        for other in list(running.values()):
+            other.terminate()
         last = "\n".join(said.strip().splitlines()[-5:])
         raise StageFailed(f"'{stage.name}' failed with status {code}:\n{last}\nits whole log: {stage.log}")
     return said
 
 
-def report_progress(stages: Sequence[Stage], running: Sequence[Future], every: float = 10.0) -> None:
+def report_progress(stages: Sequence[Stage], futures: Sequence[Future], every: float = 10.0) -> None:
     """Print where the trainings are until all are done or one has failed; on a terminal, in one line."""
     begun = time.time()
-    while not all(future.done() for future in running):
-        if any(future.done() and future.exception() for future in running):
+    while not all(future.done() for future in futures):
+        if any(future.done() and future.exception() for future in futures):
             return
         time.sleep(every)
         states = " | ".join(f"{stage.name.removeprefix('train ')} {progress(stage)}" for stage in stages)

@@ -13,7 +13,7 @@ import json
 import shlex
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from table import Row, render
@@ -114,9 +114,9 @@ def train(folder: Path, options: argparse.Namespace) -> None:
         training(folder, AR_NAME, AR, options.ar_updates, options.seed),
     ]
     with ThreadPoolExecutor(len(stages)) as pool:
-        running = [pool.submit(run, stage) for stage in stages]
-        report_progress(stages, running)
-        for future in running:
+        futures = [pool.submit(run, stage) for stage in stages]
+        report_progress(stages, futures)
+        for future in as_completed(futures):  # the first to fail speaks, not those it ended
             future.result()
 
 

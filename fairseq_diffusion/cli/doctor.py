@@ -120,7 +120,7 @@ def packages() -> Iterator[Finding]:
 def triton() -> Finding:
     """Worth a note only where a GPU could use it."""
     found = version("triton")
-    mend = "" if found or not has_gpu() else "pip install triton   (fused kernels; without it torch's are used)"
+    mend = "" if found or not has_gpu() else "pip install triton   (torch.compile wants it; we do not)"
     return Finding("triton", found or "absent (not needed)", mend, required=False)
 
 

@@ -31,6 +31,17 @@ def error_by_noise(losses: Losses) -> dict[str, Tensor]:
     }
 
 
+def summed(logging_outputs: list[dict[str, Any]]) -> dict[str, float]:
+    """Sums over outputs as plain numbers; each output's tensors come from the device together."""
+    sums: dict[str, float] = {}
+    for log in logging_outputs:
+        tensors = {key: value.double() for key, value in log.items() if torch.is_tensor(value)}
+        numbers = torch.stack(list(tensors.values())).tolist() if tensors else []
+        for key, value in {**log, **dict(zip(tensors, numbers))}.items():
+            sums[key] = sums.get(key, 0) + value
+    return sums
+
+
 @register_criterion("diffusion_loss", dataclass=FairseqDataclass)
 class DiffusionLoss(FairseqCriterion):
     """The loss itself is the model's: see the page of the system in fairseq_diffusion/systems."""
@@ -53,14 +64,12 @@ class DiffusionLoss(FairseqCriterion):
     @staticmethod
     def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
         """Means over all ranks and --update-freq; losses in nats."""
-
-        def total(key: str) -> Any:
-            return sum(log.get(key, 0) for log in logging_outputs)
-
+        sums = summed(logging_outputs)
+        total = sums.__getitem__
         size, sentences = total("sample_size"), total("nsentences")
         metrics.log_scalar("loss", total("loss") / size, size, round=4)
         metrics.log_scalar("length_accuracy", total("length_correct") / sentences, sentences, round=3)
-        for key in sorted(set().union(*logging_outputs)):
+        for key in sorted(sums):
             kind, _, name = key.lstrip("_").partition("_")
             if not key.startswith("_"):
                 continue

@@ -81,11 +81,6 @@ def best_first(scores: np.ndarray) -> list[int]:
     return np.argsort(-np.round(scores, TIE_DECIMALS), kind="stable").tolist()
 
 
-def select_flat(candidates: Sequence[Candidate], effective_order: bool = True) -> int:
-    """Index of the candidate with the best mean BLEU against all others; the lowest index among ties."""
-    return ranking(candidates, effective_order)[0]
-
-
 def ranking_two_level(groups: Sequence[Sequence[Candidate]], effective_order: bool = True) -> list[tuple[int, int]]:
     """All candidates as (group, index within it), best first: DINOISER's selection, continued to the last candidate.
 
@@ -100,8 +95,3 @@ def ranking_two_level(groups: Sequence[Sequence[Candidate]], effective_order: bo
     among = best_first(mean_against_others(bleu[np.ix_(winners, winners)]))
     rounds = range(max(map(len, within)))
     return [(group, within[group][rank]) for rank in rounds for group in among if rank < len(within[group])]
-
-
-def select_two_level(groups: Sequence[Sequence[Candidate]], effective_order: bool = True) -> tuple[int, int]:
-    """(group, index within it) of the best among the length groups' winners; lowest indices among ties (DINOISER)."""
-    return ranking_two_level(groups, effective_order)[0]

@@ -1,1 +1,1 @@
-"""Fused operations, each beside its portable reference.  torch only."""
+"""Operations that never hold all logits at once.  torch only."""

@@ -8,7 +8,7 @@ from fairseq_diffusion.network.denoiser import Denoiser
 from fairseq_diffusion.network.encoder import Encoder
 from fairseq_diffusion.network.length import LengthHead
 from fairseq_diffusion.network.transformer import Size
-from fairseq_diffusion.objective.objective import Objective
+from fairseq_diffusion.objective.objective import Objective, parse_terms
 from fairseq_diffusion.process.embedding import EmbeddingState
 from fairseq_diffusion.process.prediction import PREDICTIONS
 from fairseq_diffusion.process.schedule import Schedule
@@ -32,10 +32,16 @@ def check(cfg: DiffusionConfig) -> None:
             f"variance, but --embedding-norm is {cfg.embedding_norm}; pass --embedding-norm l2 "
             "or --schedule-modifier none"
         )
-    if cfg.embedding_norm == "none" and "anchor" not in cfg.objective and "rounding" not in cfg.objective:
+    weights = parse_terms(cfg.objective)
+    if weights.get("rounding", 0) <= 0 and weights.get("anchor", 0) <= 0:
         raise UserError(
-            f"nothing in --objective {cfg.objective} keeps the embeddings apart, so they would all shrink to zero; "
+            f"nothing in --objective {cfg.objective} keeps the embeddings apart, so they would all become one; "
             "add rounding=1 or anchor=1"
+        )
+    if cfg.length_loss <= 0 and cfg.length_training != "off":
+        raise UserError(
+            f"--length-loss is {cfg.length_loss}, which would leave the length predictor untrained; "
+            "pass a positive weight, or --length-training off"
         )
 
 

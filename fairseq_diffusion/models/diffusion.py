@@ -10,6 +10,7 @@ from fairseq.models import ARCH_CONFIG_REGISTRY, BaseFairseqModel, register_mode
 from torch import Tensor
 
 import fairseq_diffusion.systems  # noqa: F401  enters the presets
+from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.models.build import build_translator
 from fairseq_diffusion.models.config import DiffusionConfig
 from fairseq_diffusion.presets import PRESETS
@@ -28,6 +29,7 @@ class DiffusionModel(BaseFairseqModel):
         super().__init__()
         self.cfg, self.translator, self.bos, self.pad = cfg, translator, bos, pad
         self.num_updates = 0
+        self._adapted_at = -1  # --update-freq announces the same update several times
         self._freeze(str(cfg.length_training))
 
     @classmethod
@@ -46,8 +48,15 @@ class DiffusionModel(BaseFairseqModel):
         """Called by fairseq before each training step: adapt the schedule to the embeddings when it is due."""
         super().set_num_updates(num_updates)
         self.num_updates = num_updates
-        if self.training and num_updates % self.cfg.schedule_update == 0:
+        due = num_updates % self.cfg.schedule_update == 0 and num_updates != self._adapted_at
+        if self.training and due:
             self.translator.schedule.update(self.translator.state.table().detach())
+            self._adapted_at = num_updates
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Other embeddings: what was adapted to the old ones at this update is to be done again."""
+        self._adapted_at = -1
+        return super().load_state_dict(*args, **kwargs)
 
     def prepare_for_inference_(self, cfg: Any) -> None:
         """fairseq-generate knows --fp16 only; --bf16 is ours."""
@@ -67,8 +76,12 @@ class DiffusionModel(BaseFairseqModel):
         tokens = self.with_bos(src_tokens)
         return self.translator.encode(tokens, tokens.ne(self.pad))
 
-    def forward(self, src_tokens: Tensor, target: Tensor, ids: Tensor) -> dict[str, Any]:
+    def forward(
+        self, src_tokens: Tensor, target: Tensor | None = None, ids: Tensor | None = None, **other: Any
+    ) -> dict[str, Any]:
         """Losses of targets [B, L] given sources [B, S]; noise depends on (seed, update, sentence id) only."""
+        if target is None or ids is None:
+            raise UserError("a diffusion model computes its own losses: train with --criterion diffusion_loss")
         moment = self.num_updates if self.training else VALIDATION
         keys = noise.fold(ids, self.cfg.seed, moment)
         target = self.with_bos(target)
@@ -92,6 +105,10 @@ class DiffusionModel(BaseFairseqModel):
         length = 0.0 if self.cfg.length_training == "off" else self.cfg.length_loss
         weights = {**self.translator.objective.weights, "length": length}
         return sum(weights[name] * share.sum() for name, share in losses.terms.items() if weights[name])
+
+    def max_decoder_positions(self) -> int:
+        """Asked by fairseq's own generator, which only another task builds."""
+        raise UserError("this is a diffusion model: decode it with --task diffusion_translation")
 
     def max_positions(self) -> tuple[int, int]:
         return self.cfg.max_source_positions, self.cfg.max_target_positions

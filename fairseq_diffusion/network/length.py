@@ -48,10 +48,14 @@ class LengthHead(nn.Module):
                 f"a length beam of {beam} is wider than this length model allows; "
                 f"pass --iter-decode-with-beam {widest} or less"
             )
-        lengths = self._origin(source_length)[:, None] + torch.arange(self.classes, device=logits.device)
+        # the window of classes, moved to where it holds enough possible lengths whatever the source's
+        lowest, highest = SHORTEST + beam - self.classes, self.longest - beam + 1
+        lengths = self._origin(source_length).clamp(lowest, highest)[:, None] + torch.arange(
+            self.classes, device=logits.device
+        )
         impossible = (lengths < SHORTEST) | (lengths > self.longest)
         scores = logits.masked_fill(impossible, -torch.inf)
         if kind == "offsets":
             offset = lengths - lengths.gather(1, scores.argmax(-1, keepdim=True))
             scores = (-offset.abs() + (offset > 0) / 2).masked_fill(impossible, -torch.inf)
-        return lengths.gather(1, scores.topk(beam, -1).indices).clamp(SHORTEST, self.longest)
+        return lengths.gather(1, scores.topk(beam, -1).indices)

@@ -20,10 +20,6 @@ class Level:
         """alpha^2 + sigma^2 = 1, without the cancellation of 1 - sigma^2 near sigma = 1."""
         return cls(((1 - sigma) * (1 + sigma)).sqrt(), sigma)
 
-    @property
-    def log_snr(self) -> Tensor:
-        return 2 * (self.alpha.log() - self.sigma.log())
-
     def __getitem__(self, index: int) -> Level:
         """One row of a table of levels: [M, 1, 1] -> [1, 1]."""
         return Level(self.alpha[index], self.sigma[index])

@@ -27,10 +27,15 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ _shift(x, 31)
 
 
+def _wrapped(value: int) -> int:
+    """As int64 arithmetic wraps; done here so that no constant has to travel to a GPU."""
+    return (value + 2**63) % 2**64 - 2**63
+
+
 def fold(key: Tensor, *data: Tensor | int) -> Tensor:
     """A new key [...] for each combination of `key` [...] and the integers in `data` (which broadcast against it)."""
     for value in data:
-        key = _mix(key + GOLDEN) ^ (torch.as_tensor(value, device=key.device) * GOLDEN)
+        key = _mix(key + GOLDEN) ^ (_wrapped(value * GOLDEN) if isinstance(value, int) else value * GOLDEN)
     return _mix(key)
 
 

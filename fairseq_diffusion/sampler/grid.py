@@ -25,11 +25,6 @@ class Grid:
     def steps(self) -> int:
         return len(self.where) - 1
 
-    @property
-    def consistent(self) -> bool:
-        """The network is told the truth."""
-        return torch.equal(self.where, self.told)
-
 
 def even_times(start: float, end: float, steps: int) -> Tensor:
     """steps + 1 times from start down to end, fp64."""

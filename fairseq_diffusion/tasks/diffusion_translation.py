@@ -74,6 +74,9 @@ class DiffusionTranslationTask(TranslationTask):
     # -- decoding ---------------------------------------------------------------------------------------------------
 
     def build_generator(self, models: list[Any], args: Any, **kwargs: Any) -> DiffusionGenerator:
+        for flag in ("print_alignment", "replace_unk", "score_reference", "constraints", "prefix_size"):
+            if getattr(args, flag, None):
+                raise UserError(f"--{flag.replace('_', '-')} needs a left-to-right decoder; drop it here")
         options = DecodeOptions.from_flags(self.cfg, args)
         return DiffusionGenerator(options, str(models[0].cfg.sampler), self.tgt_dict)
 

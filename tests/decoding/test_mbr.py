@@ -14,8 +14,6 @@ from fairseq_diffusion.decoding.mbr import (
     mbr_scores,
     ranking,
     ranking_two_level,
-    select_flat,
-    select_two_level,
 )
 
 
@@ -49,7 +47,7 @@ def test_scores_and_choice_equal_a_sacrebleu_loop(effective_order: bool) -> None
         candidates = random_candidates(rng)
         wanted = loop_scores(candidates, effective_order)
         assert np.allclose(mbr_scores(candidates, effective_order), wanted, rtol=0, atol=1e-9)
-        assert select_flat(candidates, effective_order) == first_best(wanted)
+        assert ranking(candidates, effective_order)[0] == first_best(wanted)
 
 
 @pytest.mark.parametrize("effective_order", [True, False])
@@ -76,7 +74,7 @@ def test_copies_count_as_other_candidates() -> None:
 @pytest.mark.parametrize("candidates", [[[]], [[], []], [[], ["a"]]])
 def test_empty_candidates_score_zero_and_ties_go_to_the_first(candidates: list[list[str]]) -> None:
     assert not mbr_scores(candidates).any()
-    assert select_flat(candidates) == 0
+    assert ranking(candidates)[0] == 0
 
 
 def test_ranking_is_by_descending_score() -> None:
@@ -94,13 +92,13 @@ def test_two_levels_equal_a_loop_over_groups() -> None:
         groups = [random_candidates(rng, most=3) for _ in range(rng.randint(1, 4))]
         picks = [first_best(loop_scores(group)) for group in groups]
         group = first_best(loop_scores([group[pick] for group, pick in zip(groups, picks)]))
-        assert select_two_level(groups) == (group, picks[group])
+        assert ranking_two_level(groups)[0] == (group, picks[group])
 
 
 def test_two_level_ranking_lists_winners_first_and_everyone_once() -> None:
     groups = [[list("abcd"), list("abce"), list("wxyz")], [list("abcf")], [list("mnop"), list("abcg")]]
     order = ranking_two_level(groups)
-    assert [group for group, _ in order[:3]] == [0, 1, 2] and order[0] == select_two_level(groups)
+    assert [group for group, _ in order[:3]] == [0, 1, 2] and order[0] == ranking_two_level(groups)[0]
     assert sorted(order) == [(0, 0), (0, 1), (0, 2), (1, 0), (2, 0), (2, 1)]
     assert order[-1] == (0, 2)
 
@@ -109,11 +107,11 @@ def test_two_levels_can_choose_other_than_flat() -> None:
     """A crowded group of like samples wins flat selection; between lengths only one voice each is heard."""
     crowd = [list("vwxyz")] * 4
     groups = [crowd, [list("abcde")], [list("abcdef")]]
-    assert select_flat([candidate for group in groups for candidate in group]) == 0
-    assert select_two_level(groups)[0] in (1, 2)
+    assert ranking([candidate for group in groups for candidate in group])[0] == 0
+    assert ranking_two_level(groups)[0][0] in (1, 2)
 
 
 @pytest.mark.parametrize("groups", [[], [["a"], []]])
 def test_no_candidates_is_an_error(groups: list[list[str]]) -> None:
     with pytest.raises(ValueError, match="at least one"):
-        select_two_level(groups)
+        ranking_two_level(groups)[0]

@@ -101,7 +101,9 @@ def test_truncated_checkpoint(data: Path, checkpoint: Path, tmp_path: Path):
         ("--told-start 0.5 --told-end 0.9", "0 < end <= start"),
         ("--final-time 0", "--final-time"),
         ("--oracle-length --iter-decode-with-beam 2", "--oracle-length"),
-        ("--prefix-size 2", "does not support prefix_tokens"),
+        ("--prefix-size 2", "--prefix-size needs a left-to-right decoder"),
+        ("--print-alignment", "--print-alignment needs"),
+        ("--task translation", "--task diffusion_translation"),
     ],
 )
 def test_decoding_flags(data: Path, checkpoint: Path, flags: str, words: str):
@@ -119,6 +121,9 @@ def test_ensembles_are_refused(data: Path, checkpoint: Path):
     [
         ("--schedule-modifier clip --embedding-norm none", "--embedding-norm l2"),
         ("--schedule-modifier none --embedding-norm none --objective mse=1", "add rounding=1 or anchor=1"),
+        ("--objective mse=1,anchor=0", "add rounding=1 or anchor=1"),
+        ("--length-loss 0", "--length-training off"),
+        ("--criterion cross_entropy", "--criterion diffusion_loss"),
         ("--hidden 16 --heads 3", "--heads 3"),
         ("--schedule-update 0", "--schedule-update"),
         ("--self-conditioning-p 1.5", "--self-conditioning-p"),

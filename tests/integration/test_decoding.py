@@ -14,6 +14,7 @@ import torch
 from conftest import BEAM, SIZES
 from support import ENVIRONMENT, USER_DIR, call, generate, hypotheses, lines, process, read, same_hypotheses
 
+import fairseq_diffusion
 from fairseq_diffusion.cli.main import main
 from fairseq_diffusion.decoding.generator import DiffusionGenerator
 from fairseq_diffusion.errors import UserError
@@ -220,3 +221,20 @@ print(len(hypotheses), model.translator.state.dim)
 """
     result = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert result.stdout.split() == ["3", "4"], result.stderr
+
+
+def test_averaged_weights_through_the_python_interface(checkpoint: Path):
+    """The flag as an override is in force for this load, and for this load only."""
+    from fairseq import checkpoint_utils
+
+    fairseq_diffusion.load()
+
+    def weights(**overrides: Any) -> torch.Tensor:
+        models, _, _ = checkpoint_utils.load_model_ensemble_and_task([str(checkpoint)], arg_overrides=overrides)
+        return models[0].state_dict()["translator.state.weight"]
+
+    saved = read(checkpoint)
+    ema, last = (state["translator.state.weight"] for state in (saved["extra_state"]["ema"], saved["model"]))
+    assert not torch.equal(ema, last)
+    assert torch.equal(weights(use_ema=True), ema)
+    assert torch.equal(weights(use_ema=False), last)

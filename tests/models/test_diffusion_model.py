@@ -78,10 +78,10 @@ def test_loss_is_the_weighted_sum_of_the_terms(data: Path):
 
 
 def test_a_term_of_weight_zero_is_logged_only(data: Path):
-    task, model, criterion = build(data, "--objective mse=1,anchor=0 --length-loss 0 --dropout 0")
+    task, model, criterion = build(data, "--objective mse=0,rounding=1 --length-loss 1e-9 --dropout 0")
     loss, _, log = criterion(model, batch_of(task))
-    torch.testing.assert_close(loss, log["_term_mse"])
-    assert log["_term_anchor"] > 0
+    torch.testing.assert_close(loss, log["_term_rounding"])
+    assert log["_term_mse"] > 0
 
 
 def test_padding_and_batching_do_not_change_a_sentences_loss(data: Path):

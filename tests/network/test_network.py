@@ -127,6 +127,10 @@ class TestLengthHead:
         logits = torch.arange(16)[None].float()
         assert self.head(longest=12).candidates(logits, torch.tensor([9]), 3).tolist() == [[12, 11, 10]]
 
+    def test_a_source_far_longer_than_any_target_still_has_different_lengths(self):
+        lengths = self.head(longest=12).candidates(torch.arange(16)[None].float(), torch.tensor([200]), 3)
+        assert lengths.tolist() == [[12, 11, 10]]
+
     def test_too_wide_a_beam_is_explained(self):
         with pytest.raises(UserError, match="--iter-decode-with-beam 8 or less"):
             self.head().candidates(torch.zeros(1, 16), torch.tensor([5]), 9)

@@ -38,6 +38,11 @@ def test_fold_tells_arguments_and_their_order_apart():
     assert len(set(made)) == len(made)
 
 
+def test_an_integer_folds_like_a_tensor_of_it():
+    for value in (0, 1, -1, 7, 2**40):
+        assert noise.fold(keys[0], value) == noise.fold(keys[0], torch.tensor(value))
+
+
 def test_fold_broadcasts():
     grid = noise.fold(keys[:3, None], torch.arange(4))
     assert grid.shape == (3, 4)
