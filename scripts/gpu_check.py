@@ -25,6 +25,7 @@ from sacremoses import MosesTokenizer
 from stages import Stage, StageFailed, program, run
 
 import fairseq_diffusion
+from fairseq_diffusion import compat
 from fairseq_diffusion.toy.corpus import SPLITS
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "examples" / "toy"))
@@ -154,7 +155,8 @@ def corpus(options: argparse.Namespace) -> dict[str, Any]:
     if not (options.work / "real-bin").exists():
         prepare(options)
     result: dict[str, Any] = {}
-    common = f"real-bin --user-dir {USER_DIR} {ADAM} --lr 7e-4 --lr-scheduler inverse_sqrt --warmup-updates 2000"
+    schedule = "--lr 7e-4 --lr-scheduler inverse_sqrt --warmup-updates 2000"
+    common = f"real-bin --user-dir {USER_DIR} --required-batch-size-multiple 1 {ADAM} {schedule}"
     for name, system in SYSTEMS.items():
         hours = options.minutes / 60 + hours_so_far(options.work / f"real-{name}" / "checkpoint_last.pt")
         limits = f"--max-tokens 12000 --stop-time-hours {hours:.4f} {'' if options.cpu else '--bf16'}"
@@ -183,6 +185,7 @@ def hours_so_far(checkpoint: Path) -> float:
     """What fairseq counts towards --stop-time-hours from earlier calls."""
     if not checkpoint.exists():
         return 0.0
+    compat.allow_argparse_checkpoints()
     return torch.load(checkpoint, map_location="cpu")["extra_state"]["previous_training_time"] / 3600
 
 
