@@ -264,6 +264,11 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
+def is_noise_schedule(key: str) -> bool:
+    """Whether an entry of a model belongs to its noise schedule, of which no average makes sense."""
+    return ".schedule." in f".{key}"
+
+
 def with_ema(state: dict[str, Any], path: str) -> dict[str, Any]:
     """`state` with ``extra_state["ema"]`` as its model; a checkpoint of another task without it (AR) stays as it is.
 
@@ -271,7 +276,7 @@ def with_ema(state: dict[str, Any], path: str) -> dict[str, Any]:
     """
     ema = (state.get("extra_state") or {}).get("ema")
     if ema:
-        in_force = {key: value for key, value in state["model"].items() if ".schedule." in key}
+        in_force = {key: value for key, value in state["model"].items() if is_noise_schedule(key)}
         return {**state, "model": {**ema, **in_force}}
     if _task_name(state) == OUR_TASK:
         raise UserError(f"{path} holds no averaged (EMA) weights: train with --store-ema, or drop --use-ema")

@@ -136,7 +136,7 @@ def bench_denoiser(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def bench_losses(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Rounding loss without its logits, against torch's; and the rounding term once, against once a pass."""
+    """Rounding loss without its logits, against torch's."""
     n, V, D = options.sentences * LENGTH * 4, options.vocabulary, 16
     x = torch.randn(n, D, device=options.device, requires_grad=True)
     W = torch.randn(V, D, device=options.device, requires_grad=True)

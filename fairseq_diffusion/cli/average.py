@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from fairseq_diffusion import compat
 from fairseq_diffusion.cli.output import check_writable, written_whole
 from fairseq_diffusion.errors import UserError
 
@@ -127,9 +127,7 @@ def exported(newest: dict[str, Any], model: Weights, paths: list[Path]) -> dict[
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """A fairseq checkpoint on the CPU, read without executing code from it."""
-    allow: Callable | None = getattr(torch.serialization, "add_safe_globals", None)  # torch >= 2.4
-    if allow is not None:
-        allow([argparse.Namespace])  # fairseq's older way to keep its arguments
+    compat.allow_argparse_checkpoints()
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a file that is something else ends the unpickler in any exception
@@ -160,8 +158,7 @@ def weights_of(state: dict[str, Any], ema: bool, path: Path) -> Weights:
 
 def is_averaged(key: str, value: Any) -> bool:
     """Weights are averaged; counters, flags and the noise table in force are the newest checkpoint's."""
-    schedule = ".schedule." in f".{key}" or key.endswith("sigma_min")
-    return torch.is_tensor(value) and value.is_floating_point() and not schedule
+    return torch.is_tensor(value) and value.is_floating_point() and not compat.is_noise_schedule(key)
 
 
 def check_same_shapes(wanted: Weights, found: Weights, wanted_in: Any, found_in: Any) -> None:

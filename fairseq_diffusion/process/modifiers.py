@@ -30,7 +30,6 @@ class Clip(Modifier):
     """Noise-scale clipping (DINOISER eq. 13-14): never train where noise is smaller than the space between tokens.
 
     sigma^2 / (1 - sigma^2) >= delta^2  <=>  sigma >= sigma_min = sqrt(delta^2 / (1 + delta^2)),  t ~ U(sigma^-1, 1).
-    `plus_one` puts delta^2 + 1 for delta^2, which the released WMT14 recipe does and the paper does not mention.
     """
 
     extra = 0.0
@@ -41,7 +40,7 @@ class Clip(Modifier):
         self.register_buffer("sigma_min", torch.zeros((), dtype=torch.float64))
 
     def time(self, u: Tensor, curve: Curve) -> Tensor:
-        t_min = curve.time(self.sigma_min).to(u.device)
+        t_min = curve.time(self.sigma_min)
         return t_min + (1 - t_min) * u
 
     def update(self, table: Tensor) -> None:
@@ -50,7 +49,7 @@ class Clip(Modifier):
 
 
 class ClipPlusOne(Clip):
-    """Clipping with delta^2 + 1 for delta^2, so that sigma_min >= sqrt(1/2)."""
+    """Clipping with delta^2 + 1 for delta^2, so that sigma_min >= sqrt(1/2): in a released recipe, not in the paper."""
 
     extra = 1.0
 

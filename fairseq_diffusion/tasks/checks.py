@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from fairseq import utils
+
 from fairseq_diffusion.errors import UserError
 
 
@@ -17,7 +19,7 @@ def languages_of(directory: Path) -> set[str]:
 
 def check_data(cfg: Any) -> None:
     """The data-bin exists and holds the language pair that is asked for."""
-    directory = Path(str(cfg.data).split(":")[0])
+    directory = Path(utils.split_paths(cfg.data)[0])
     if not directory.is_dir():
         raise UserError(f"the data directory {directory} does not exist; fairseq-preprocess --destdir makes one")
     found = languages_of(directory)

@@ -74,7 +74,7 @@ class DiffusionTranslationTask(TranslationTask):
     # -- decoding ---------------------------------------------------------------------------------------------------
 
     def build_generator(self, models: list[Any], args: Any, **kwargs: Any) -> DiffusionGenerator:
-        for flag in ("print_alignment", "replace_unk", "score_reference", "constraints", "prefix_size"):
+        for flag in ("print_alignment", "replace_unk", "score_reference"):
             if getattr(args, flag, None):
                 raise UserError(f"--{flag.replace('_', '-')} needs a left-to-right decoder; drop it here")
         options = DecodeOptions.from_flags(self.cfg, args)

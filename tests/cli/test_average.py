@@ -18,7 +18,7 @@ def save(path: Path, weight: float, updates: int = 0, ema: float | None = None, 
         "decoder.weight": torch.full((2, 3), weight),
         "decoder.half": torch.full((2,), weight, dtype=torch.float16),
         "decoder.schedule.table": torch.full((4,), weight),
-        "process.sigma_min": torch.tensor(weight),
+        "process.schedule.modifier.sigma_min": torch.tensor(weight),
         "decoder.steps": torch.tensor(updates),
     }
     weights.update(model)
@@ -63,7 +63,7 @@ def test_weights_are_averaged_and_the_rest_is_the_newest(tmp_path: Path) -> None
     model = state["model"]
     assert model["decoder.weight"].tolist() == [[2.5] * 3] * 2
     assert model["decoder.half"].tolist() == [2.5] * 2 and model["decoder.half"].dtype == torch.float16
-    assert model["decoder.schedule.table"].tolist() == [4.0] * 4 and model["process.sigma_min"] == 4.0
+    assert model["decoder.schedule.table"].tolist() == [4.0] * 4 and model["process.schedule.modifier.sigma_min"] == 4.0
     assert model["decoder.steps"] == 20 and model["decoder.steps"].dtype == torch.int64
     assert state["args"].seed == 20 and state["extra_state"]["val_loss"] == 4.0
     assert "last_optimizer_state" not in state and names(state) == ["a.pt", "b.pt"]

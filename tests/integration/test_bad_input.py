@@ -101,7 +101,7 @@ def test_truncated_checkpoint(data: Path, checkpoint: Path, tmp_path: Path):
         ("--told-start 0.5 --told-end 0.9", "0 < end <= start"),
         ("--final-time 0", "--final-time"),
         ("--oracle-length --iter-decode-with-beam 2", "--oracle-length"),
-        ("--prefix-size 2", "--prefix-size needs a left-to-right decoder"),
+        ("--prefix-size 2", "does not support prefix_tokens"),
         ("--print-alignment", "--print-alignment needs"),
         ("--task translation", "--task diffusion_translation"),
     ],
