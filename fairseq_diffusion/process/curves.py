@@ -16,7 +16,7 @@ from fairseq_diffusion.registry import Registry
 
 
 class Curve(NamedTuple):
-    """sigma(t) and the time at which a sigma is reached."""
+    """sigma(t) and the time at which a sigma is reached; every time is one of its own."""
 
     sigma: Callable[[Tensor], Tensor]
     inverse: Callable[[Tensor], Tensor]
@@ -24,6 +24,14 @@ class Curve(NamedTuple):
     def time(self, sigma: Tensor) -> Tensor:
         """sigma^-1, held inside [0, 1] where a curve does not quite reach 0 or 1."""
         return self.inverse(sigma).clamp(0, 1)
+
+    def snap(self, t: Tensor) -> Tensor:
+        """The nearest time the curve has."""
+        return t
+
+    def snap_up(self, t: Tensor) -> Tensor:
+        """The next time the curve has."""
+        return t
 
 
 CURVES: Registry[Curve] = Registry("schedule")
@@ -44,11 +52,36 @@ def odds(sigma: Tensor) -> Tensor:
     return sigma / ((1 - sigma) * (1 + sigma)).sqrt()
 
 
+def sigma_of_odds(tau: Tensor) -> Tensor:
+    """sigma of the variance-exploding noise tau."""
+    return tau / (1 + tau.square()).sqrt()
+
+
 # DINOISER's default, sigma(t) = t.
 CURVES.register("sigma_t")(Curve(lambda t: t, lambda s: s))
 
 # Diffusion-LM's square root without its offset: alpha^2 = 1 - sqrt(t).
 CURVES.register("sqrt")(Curve(lambda t: t**0.25, lambda s: s**4))
+
+SQRT_OFFSET = 1e-4
+SQRT_LOW = math.sqrt(SQRT_OFFSET)
+
+
+def _sqrt_offset_sigma(t: Tensor) -> Tensor:
+    """alpha^2 = (1 - sqrt(t + d)) / (1 - sqrt(d)), d = 1e-4 (Li et al. 2022, appendix A), clean at t = 0.
+
+    sqrt(t + d) - sqrt(d) is written without its cancellation; all is noise from t = 1 - d on.
+    """
+    rise = t / ((t + SQRT_OFFSET).sqrt() + SQRT_LOW)
+    return (rise / (1 - SQRT_LOW)).clamp(max=1).sqrt()
+
+
+def _sqrt_offset_inverse(sigma: Tensor) -> Tensor:
+    rise = sigma.square() * (1 - SQRT_LOW)
+    return rise * (rise + 2 * SQRT_LOW)
+
+
+CURVES.register("sqrt_offset")(Curve(_sqrt_offset_sigma, _sqrt_offset_inverse))
 
 # Masked diffusion's log-linear survival as a Gaussian curve: alpha^2 = 1 - t.
 CURVES.register("log_linear")(Curve(torch.sqrt, torch.square))
@@ -124,8 +157,21 @@ CURVES.register("shifted_cosine")(
 TAU_HIGH = 300.0
 # tau from 1 to 300 (CDCD), evenly in log tau.
 CURVES.register("variance_exploding")(
-    Curve(
-        lambda t: TAU_HIGH**t / (1 + TAU_HIGH ** (2 * t)).sqrt(),
-        lambda s: torch.log(odds(s)) / math.log(TAU_HIGH),
-    )
+    Curve(lambda t: sigma_of_odds(TAU_HIGH**t), lambda s: torch.log(odds(s)) / math.log(TAU_HIGH))
 )
+
+RHO = 7
+
+
+def _power(low: float, high: float) -> Curve:
+    """tau from low to high, evenly in tau^(1/rho) with rho = 7 (Karras et al. 2022, eq. 5)."""
+    first, last = low ** (1 / RHO), high ** (1 / RHO)
+    return Curve(
+        lambda t: sigma_of_odds((first + t * (last - first)) ** RHO),
+        lambda s: (odds(s) ** (1 / RHO) - first) / (last - first),
+    )
+
+
+CURVES.register("edm")(_power(0.002, 80.0))
+# The range of CDCD, spaced as in EDM: some translators call this one CDCD's.
+CURVES.register("edm_wide")(_power(1.0, TAU_HIGH))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,8 +21,13 @@ class Level:
         """alpha^2 + sigma^2 = 1, without the cancellation of 1 - sigma^2 near sigma = 1."""
         return cls(((1 - sigma) * (1 + sigma)).sqrt(), sigma)
 
-    def __getitem__(self, index: int) -> Level:
-        """One row of a table of levels: [M, 1, 1] -> [1, 1]."""
+    @property
+    def half_log_snr(self) -> Tensor:
+        """lambda = log(alpha / sigma), in the dtype of the coefficients: -inf is pure noise, +inf clean data."""
+        return self.alpha.log() - self.sigma.log()
+
+    def __getitem__(self, index: int | slice) -> Level:
+        """One row of a table of levels, [M, 1, 1] -> [1, 1], or some of its rows."""
         return Level(self.alpha[index], self.sigma[index])
 
     def to(self, like: Tensor) -> Level:
@@ -39,6 +45,6 @@ class Level:
         return (x_t - level.alpha[..., None] * x_0) / level.sigma[..., None]
 
 
-def times(values: Tensor | float) -> Tensor:
+def times(values: Tensor | float | Sequence[float]) -> Tensor:
     """Diffusion times, always fp64: schedules are smooth in t, and half precision is not."""
     return torch.as_tensor(values, dtype=torch.float64)

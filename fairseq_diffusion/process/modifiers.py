@@ -1,20 +1,48 @@
-"""Schedule modifiers: at most one stands between the base curve and training."""
+"""Schedule modifiers: at most one stands between the base curve and the process."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
 
+from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.process.curves import Curve
+from fairseq_diffusion.process.discrete import DiscreteCurve
+from fairseq_diffusion.process.level import Level
 from fairseq_diffusion.process.nearest import spread
 from fairseq_diffusion.process.precision import KeepsPrecision
 from fairseq_diffusion.registry import Registry
 
 
-class Modifier(KeepsPrecision):
-    """Leaves the curve as it is; subclasses change the times trained on, and own what they learn as buffers."""
+def checked(factor: float) -> float:
+    """A noise factor F, if it is one."""
+    if not 0 < factor < math.inf:
+        raise UserError(f"the noise factor is {factor}; it multiplies the noise: give a number above 0, or 1 for none")
+    return factor
 
-    def time(self, u: Tensor, curve: Curve) -> Tensor:
+
+class Modifier(KeepsPrecision):
+    """x_t = alpha x_0 + F sigma eps, nothing else; F = 1 leaves the curve as it is.
+
+    Subclasses change levels or the times trained on, and own what they learn as buffers.
+    """
+
+    def __init__(self, factor: float = 1.0):
+        super().__init__()
+        self.factor = checked(factor)
+
+    def level(self, sigma: Tensor, factor: float | None = None) -> Level:
+        """Level where the curve has sigma, any shape; `factor`, if given, stands for the F trained with."""
+        F = self.factor if factor is None else checked(factor)
+        return self.with_factor(Level.variance_preserving(sigma), F)
+
+    def with_factor(self, level: Level, F: float) -> Level:
+        """F times the noise: the signal-to-noise ratio is divided by F^2, the variance is not preserved."""
+        return Level(level.alpha, F * level.sigma)
+
+    def time(self, u: Tensor, curve: Curve | DiscreteCurve) -> Tensor:
         """Training time for a uniform u in [0, 1], both [B]."""
         return u
 
@@ -24,8 +52,21 @@ class Modifier(KeepsPrecision):
 
 MODIFIERS: Registry[type[Modifier]] = Registry("schedule modifier")
 MODIFIERS.register("none")(Modifier)
+MODIFIERS.register("factor")(Modifier)  # every modifier takes a factor; this one takes nothing else
 
 
+@MODIFIERS.register("factor_vp")
+class FactorVP(Modifier):
+    """The signal-to-noise ratio of `factor` at unit variance: abar' = abar / (F^2 - (F^2 - 1) abar)."""
+
+    def with_factor(self, level: Level, F: float) -> Level:
+        """alpha and F sigma over their norm, sqrt(alpha^2 + F^2 sigma^2)."""
+        noisy = super().with_factor(level, F)
+        norm = torch.hypot(noisy.alpha, noisy.sigma)
+        return Level(noisy.alpha / norm, noisy.sigma / norm)
+
+
+@MODIFIERS.register("clip")
 class Clip(Modifier):
     """Noise-scale clipping (DINOISER eq. 13-14): never train where noise is smaller than the space between tokens.
 
@@ -35,11 +76,11 @@ class Clip(Modifier):
     extra = 0.0
     sigma_min: Tensor
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, factor: float = 1.0):
+        super().__init__(factor)
         self.register_buffer("sigma_min", torch.zeros((), dtype=torch.float64))
 
-    def time(self, u: Tensor, curve: Curve) -> Tensor:
+    def time(self, u: Tensor, curve: Curve | DiscreteCurve) -> Tensor:
         t_min = curve.time(self.sigma_min)
         return t_min + (1 - t_min) * u
 
@@ -48,11 +89,8 @@ class Clip(Modifier):
         self.sigma_min.copy_((delta_2 / (1 + delta_2)).sqrt())
 
 
+@MODIFIERS.register("clip_plus_one")
 class ClipPlusOne(Clip):
     """Clipping with delta^2 + 1 for delta^2, so that sigma_min >= sqrt(1/2): in a released recipe, not in the paper."""
 
     extra = 1.0
-
-
-MODIFIERS.register("clip")(Clip)
-MODIFIERS.register("clip_plus_one")(ClipPlusOne)

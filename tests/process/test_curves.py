@@ -16,6 +16,7 @@ t = times(torch.linspace(0, 1, 1001))
 ENDS = {
     "sigma_t": (0, 1),
     "sqrt": (0, 1),
+    "sqrt_offset": (0, 1),
     "log_linear": (0, 1),
     "geometric": (1e-3, 1),
     "linear": (0, math.sqrt(1 - math.exp(-10.05))),
@@ -23,7 +24,12 @@ ENDS = {
     "cosine": (0, 1),
     "shifted_cosine": (0, 1),
     "variance_exploding": (math.sqrt(1 / 2), 300 / math.sqrt(1 + 300**2)),
+    "edm": (0.002 / math.sqrt(1 + 0.002**2), 80 / math.sqrt(1 + 80**2)),
+    "edm_wide": (math.sqrt(1 / 2), 300 / math.sqrt(1 + 300**2)),
 }
+
+# where sigma(1) is reached first, if before t = 1
+FULL = {"sqrt_offset": 1 - 1e-4}
 
 
 def test_every_curve_has_its_ends_stated():
@@ -52,11 +58,26 @@ def test_inverse_of_forward_is_the_identity(name):
     schedule = Schedule(name)
     inner = t[1:-1]  # at the ends alpha or sigma is 0 and the inverse loses half of its digits
     assert torch.allclose(schedule.time(schedule.level(inner).sigma), inner, atol=1e-9, rtol=0)
-    assert torch.allclose(schedule.time(schedule.level(t[[0, -1]]).sigma), t[[0, -1]], atol=1e-6, rtol=0)
+    ends = schedule.time(schedule.level(t[[0, -1]]).sigma)
+    assert torch.allclose(ends, times([0, FULL.get(name, 1)]), atol=1e-6, rtol=0)
 
 
 def test_dinoisers_sqrt_reaches_099_at_09606():
     assert Schedule("sqrt").time(times(0.99)).item() == pytest.approx(0.9606, abs=5e-5)
+
+
+@pytest.mark.parametrize("s", [1e-9, 0.01, 0.3, 0.9, 0.9999])
+def test_sqrt_with_offset_is_diffusion_lms_relative_to_its_start(s):
+    d = 1e-4
+    sigma_2 = (math.sqrt(s + d) - math.sqrt(d)) / (1 - math.sqrt(d))
+    assert Schedule("sqrt_offset").level(times([s])).sigma.item() ** 2 == pytest.approx(sigma_2, rel=1e-6)
+    alpha_2 = (1 - math.sqrt(s + d)) / (1 - math.sqrt(d))
+    assert Schedule("sqrt_offset").level(times([s])).alpha.item() ** 2 == pytest.approx(alpha_2, rel=1e-9, abs=1e-12)
+
+
+def test_sqrt_with_offset_stays_all_noise_to_the_end():
+    level = Schedule("sqrt_offset").level(times([0.99991, 0.99999, 1]))
+    assert level.sigma.tolist() == [1, 1, 1] and level.alpha.tolist() == [0, 0, 0]
 
 
 def test_linear_is_the_integral_of_its_beta():
@@ -79,6 +100,13 @@ def test_shifted_cosine_shifts_log_snr():
 def test_variance_exploding_is_its_rescaled_self():
     level = Schedule("variance_exploding").level(times([0.25]))
     assert (level.sigma / level.alpha).item() == pytest.approx(300**0.25, rel=1e-9)
+
+
+@pytest.mark.parametrize("name, low, high", [("edm", 0.002, 80), ("edm_wide", 1, 300)])
+def test_edm_is_even_in_the_seventh_root_of_its_noise(name, low, high):
+    level = Schedule(name).level(times([0, 0.5, 1]))
+    middle = ((low ** (1 / 7) + high ** (1 / 7)) / 2) ** 7
+    assert (level.sigma / level.alpha).tolist() == pytest.approx([low, middle, high], rel=1e-9)
 
 
 def test_unknown_schedule_lists_the_choices():

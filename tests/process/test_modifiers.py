@@ -1,3 +1,4 @@
+import math
 import subprocess
 import sys
 
@@ -5,6 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.process.level import times
 from fairseq_diffusion.process.modifiers import MODIFIERS
 from fairseq_diffusion.process.nearest import spread
 from fairseq_diffusion.process.schedule import Schedule
@@ -92,3 +95,55 @@ def test_sigma_min_is_in_the_checkpoint_and_keeps_its_digits_in_half_precision()
     fresh = Schedule("sigma_t", "clip")
     fresh.load_state_dict(schedule.half().bfloat16().state_dict())
     assert fresh.modifier.sigma_min.item() == exact
+
+
+SIGMAS = times([0.0, 1e-9, 0.121, 0.5, 0.9, 1 - 1e-9, 1.0])
+
+
+@pytest.mark.parametrize("name", MODIFIERS)
+def test_without_a_factor_the_level_is_the_curves(name):
+    level = MODIFIERS[name]().level(SIGMAS)
+    assert torch.allclose(level.sigma, SIGMAS, atol=1e-15, rtol=1e-15)
+    assert torch.allclose(level.alpha, ((1 - SIGMAS) * (1 + SIGMAS)).sqrt(), atol=1e-15, rtol=1e-15)
+
+
+def test_a_factor_multiplies_the_noise_alone():
+    plain, level = MODIFIERS["none"]().level(SIGMAS), MODIFIERS["factor"](4.0).level(SIGMAS)
+    assert torch.equal(level.alpha, plain.alpha) and torch.equal(level.sigma, 4 * plain.sigma)
+
+
+@pytest.mark.parametrize("factor", [0.5, 3.5, 4.0])
+def test_variance_preserving_factor_is_the_closed_form_of_abar(factor):
+    level = MODIFIERS["factor_vp"](factor).level(SIGMAS)
+    abar = (1 - SIGMAS) * (1 + SIGMAS)
+    assert torch.allclose(level.alpha.square(), abar / (factor**2 - (factor**2 - 1) * abar), rtol=1e-12, atol=0)
+    assert torch.allclose(level.alpha.square() + level.sigma.square(), torch.ones_like(SIGMAS), rtol=0, atol=1e-15)
+    assert level.sigma[[0, -1]].tolist() == [0, 1] and level.alpha[[0, -1]].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("name", MODIFIERS)
+def test_a_factor_given_replaces_the_one_trained_with(name):
+    trained = MODIFIERS[name](4.0)
+    for factor in (1.0, 2.0):
+        given, other = trained.level(SIGMAS, factor), MODIFIERS[name](factor).level(SIGMAS)
+        assert torch.equal(given.alpha, other.alpha) and torch.equal(given.sigma, other.sigma)
+    assert not torch.equal(trained.level(SIGMAS).sigma, trained.level(SIGMAS, 1.0).sigma)
+
+
+@pytest.mark.parametrize("name", ["factor", "factor_vp"])
+def test_half_log_snr_falls_by_log_f(name):
+    plain, level = MODIFIERS["none"]().level(SIGMAS), MODIFIERS[name](3.0).level(SIGMAS)
+    assert level.half_log_snr.dtype == torch.float64
+    assert level.half_log_snr[[0, -1]].tolist() == [math.inf, -math.inf]
+    assert plain.half_log_snr[3].item() == pytest.approx(math.log(0.75) / 2 - math.log(0.5), rel=1e-14)
+    fall = (plain.half_log_snr - level.half_log_snr)[1:-1]
+    assert torch.allclose(fall, torch.full_like(fall, math.log(3)), rtol=1e-13)
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0, math.nan, math.inf])
+def test_a_factor_that_is_none(factor):
+    for name in MODIFIERS:
+        with pytest.raises(UserError, match="noise factor is .*above 0"):
+            MODIFIERS[name](factor)
+        with pytest.raises(UserError, match="noise factor is .*above 0"):
+            MODIFIERS[name]().level(SIGMAS, factor)
