@@ -114,13 +114,13 @@ def averaged_state(paths: list[Path], ema: bool) -> dict[str, Any]:
         if not newest or updates(state) >= updates(newest):
             newest = state
     mean = {key: (value / len(paths)).to(newest["model"][key].dtype) for key, value in total.items()}
-    return exported(newest, {**newest["model"], **mean}, paths)
+    return exported(newest, {**newest["model"], **mean}, paths, ema)
 
 
-def exported(newest: dict[str, Any], model: Weights, paths: list[Path]) -> dict[str, Any]:
+def exported(newest: dict[str, Any], model: Weights, paths: list[Path], ema: bool) -> dict[str, Any]:
     """The newest checkpoint with the weights `model`, without what only continues a training (optimizer, EMA)."""
     extra = {key: value for key, value in newest["extra_state"].items() if key not in ("ema", "ema_fp32_params")}
-    extra["averaged"] = [str(path) for path in paths]
+    extra["averaged"], extra["averaged_ema"] = [str(path) for path in paths], ema
     kept = {key: value for key, value in newest.items() if key != "last_optimizer_state"}
     return {**kept, "model": model, "extra_state": extra}
 

@@ -1,0 +1,74 @@
+"""The only room that knows which fairseq, torch, hydra and apex it stands on.
+
+Each repair names the versions it is for and does nothing elsewhere.  Supported: fairseq 0.12.2 (Python 3.10) and
+fairseq-fixed 0.12.3.1 (Python 3.11 and 3.12), torch 2.1 and newer.  hydra 1.0 / omegaconf 2.0 (below the first) and
+hydra 1.3 / omegaconf 2.3 (below the second) need no repair for what this package uses; both are in the smoke test.
+"""
+
+from fairseq_diffusion.compat.checkpoints import (
+    OUR_TASK,
+    is_noise_schedule,
+    model_name,
+    prefer_ema,
+    task_name,
+    watched_loading,
+    with_ema,
+    wrap_checkpoint_loading,
+    wrap_resuming,
+)
+from fairseq_diffusion.compat.generation import watched_tasks, wrap_generation
+from fairseq_diffusion.compat.installed import (
+    INSTALL_LINES,
+    OLDEST_FAIRSEQ,
+    OLDEST_TORCH,
+    distributions,
+    fairseq_problem,
+    require_fairseq,
+    version_tuple,
+)
+from fairseq_diffusion.compat.repairs import (
+    allow_argparse_checkpoints,
+    allow_tensors_between_ranks,
+    apex_state,
+    avoid_broken_apex,
+    avoid_encoder_fast_path,
+)
+
+__all__ = [
+    "INSTALL_LINES",
+    "OLDEST_FAIRSEQ",
+    "OLDEST_TORCH",
+    "OUR_TASK",
+    "allow_argparse_checkpoints",
+    "allow_tensors_between_ranks",
+    "apex_state",
+    "avoid_broken_apex",
+    "avoid_encoder_fast_path",
+    "distributions",
+    "fairseq_problem",
+    "is_noise_schedule",
+    "model_name",
+    "patch",
+    "prefer_ema",
+    "require_fairseq",
+    "task_name",
+    "version_tuple",
+    "watched_loading",
+    "watched_tasks",
+    "with_ema",
+    "wrap_checkpoint_loading",
+    "wrap_generation",
+    "wrap_resuming",
+]
+
+
+def patch() -> None:
+    """Apply every repair this installation needs; calling it again changes nothing."""
+    require_fairseq()
+    allow_argparse_checkpoints()
+    allow_tensors_between_ranks()
+    avoid_broken_apex()
+    avoid_encoder_fast_path()
+    wrap_checkpoint_loading()
+    wrap_resuming()
+    wrap_generation()

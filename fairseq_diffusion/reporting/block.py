@@ -1,0 +1,138 @@
+"""A report as lines of text; each begins with a bar, so that no reader takes it for a line of a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+FIRST = ("steps", "calls", "sampler", "told", "grid")  # the order in which decoding is told; what is unknown goes last
+THEN = ("selection", "utility", "rescored", "oracle_length")
+LAST = ("seed",)
+UNITS = {"calls": " (mean of a candidate)"}
+NAMES = {"calls": "network calls", "rescored": "AR rescoring", "told": "told sigma"}
+ORACLE = "LENGTHS OF THE REFERENCES WERE USED: FOR ANALYSIS ONLY"
+
+
+def render(report: dict[str, Any]) -> str:
+    rows = [*head_rows(report), *decoding_rows(report), *score_rows(report["scores"]), *last_rows(report)]
+    width = max(len(label) for label, _ in rows)
+    lines = [f"| {label.ljust(width)}  {' '.join(text.split())}".rstrip() for label, text in rows]
+    rule = "|" + "-" * 79
+    return "\n".join([rule, *lines, rule])
+
+
+def head_rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    data = report["data"]
+    yield "system", f"{report['system']} (task {report['task']})"
+    for checkpoint in report["checkpoints"]:
+        yield "checkpoint", checkpoint["path"]
+        yield "", f"{checkpoint['system']}, {checkpoint['updates']} updates, {weights_text(checkpoint)}"
+        for path in checkpoint["averaged"]:
+            yield "", f"averaged: {path}"
+    yield "data", f"{data['directory']}, subset {data['subset']} ({data['languages']})"
+    yield "sentences", sentences_text(data)
+
+
+def weights_text(checkpoint: dict[str, Any]) -> str:
+    count = len(checkpoint["averaged"])
+    average = f"average of {count} checkpoint{'s' * (count != 1)}" if count else "not averaged"
+    ema = {True: "EMA weights", False: "no EMA", None: "EMA not recorded"}[checkpoint["ema"]]
+    return f"{average}, {ema}"
+
+
+def sentences_text(data: dict[str, Any]) -> str:
+    text = f"{data['decoded']} of {data['sentences']} decoded"
+    if data["shards"] > 1:
+        return f"{text} (shard {data['shard']} of {data['shards']}, counted from 0)"
+    return text + (f", {data['skipped']} SKIPPED" if data["skipped"] else "")
+
+
+def decoding_rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    facts = dict(report["decoding"])
+    for name in FIRST:
+        if name in facts:
+            yield fact_row(name, facts.pop(name))
+    yield from candidate_rows(facts)
+    for name in THEN:
+        if name == "rescored" and facts.get(name):
+            yield NAMES[name], f"yes, by {report['checkpoints'][-1]['path']}"
+        elif name == "oracle_length" and facts.get(name):
+            yield "ORACLE LENGTH", ORACLE
+        elif name in facts:
+            yield fact_row(name, facts[name])
+        facts.pop(name, None)
+    for name in (*sorted(facts.keys() - set(LAST)), *LAST):
+        if name in facts:
+            yield fact_row(name, facts[name])
+
+
+def candidate_rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Both beams on one line, with what they make together."""
+    if "length_beam" in facts and "noise_beam" in facts:
+        lengths, noises = facts.pop("length_beam"), facts.pop("noise_beam")
+        count = noises * (lengths if isinstance(lengths, int) else 1)  # an oracle's length is one, and said in words
+        yield "candidates", f"length beam {lengths} x noise beam {noises} = {count}"
+
+
+def fact_row(name: str, value: Any) -> tuple[str, str]:
+    return NAMES.get(name, name.replace("_", " ")), value_text(value) + UNITS.get(name, "")
+
+
+def value_text(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(value_text, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def score_rows(scores: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, label in (("tokenised", "tokenised BLEU"), ("sacrebleu", "sacreBLEU")):
+        score = scores[name]
+        if "unavailable" in score:
+            yield label, f"not available: {score['unavailable']}"
+            continue
+        yield (
+            label,
+            f"{score['bleu']:.2f} (brevity penalty {score['brevity_penalty']:.3f}, length ratio "
+            f"{score['length_ratio']:.3f}, {score['sentences']} sentences)",
+        )
+        yield "", tokenised_text(score) if name == "tokenised" else raw_text(score)
+        yield "", score["signature"]
+
+
+def tokenised_text(score: dict[str, Any]) -> str:
+    return f"against the data's own references; BPE {score['bpe']}"
+
+
+def raw_text(score: dict[str, Any]) -> str:
+    missing = f"; {score['missing']} MISSING, scored as empty" if score["missing"] else ""
+    shard = "; of this shard alone" if score["shard_alone"] else ""
+    return f"against {score['reference']}; BPE removed, detokenised by {score['detokenised']}{missing}{shard}"
+
+
+def last_rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    speed, here = report["speed"], report["environment"]
+    silent = "" if speed["printed"] else ", without printing (--quiet)"
+    yield "sentences/s", f"{rate_text(speed['end_to_end'])} end to end{silent}"
+    yield "", f"{rate_text(speed['inference_step'])} inside inference_step"
+    if speed["model"]:
+        yield "", f"{rate_text(speed['model'])} inside encoder and sampler"
+    yield "loading", f"{speed['loading_seconds']:.2f} s before the first batch, not counted above"
+    limits = [
+        f"{speed[name]} {what}"
+        for name, what in (("max_sentences", "sentences"), ("max_tokens", "tokens"))
+        if speed[name]
+    ]
+    yield "batches", f"up to {' and '.join(limits)}"
+    yield "device", f"{here['device']}, {here['precision']}"
+    yield (
+        "versions",
+        f"torch {here['torch']}, {here['fairseq']}, python {here['python']}, fairseq-diffusion "
+        f"{here['fairseq_diffusion']}",
+    )
+
+
+def rate_text(rate: dict[str, Any]) -> str:
+    speed = rate["sentences_per_second"]
+    return f"{'unknown' if speed is None else f'{speed:.2f}'} in {rate['seconds']:.3f} s"

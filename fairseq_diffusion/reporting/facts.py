@@ -1,0 +1,119 @@
+"""The report as a dictionary: what was decoded, by what, how, how well, how fast, and on what."""
+
+from __future__ import annotations
+
+import platform
+import re
+from pathlib import Path
+from typing import Any
+
+import fairseq
+import torch
+
+from fairseq_diffusion import __version__, compat
+from fairseq_diffusion.reporting.record import Recorder
+from fairseq_diffusion.reporting.scores import scores_of
+
+PRECISIONS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.float64: "fp64"}
+
+
+def facts_of(recorder: Recorder) -> dict[str, Any]:
+    told = dict(recorder.generator.describe()) if hasattr(recorder.generator, "describe") else {}
+    model = {key: told.pop(key, None) for key in ("model_seconds", "sentences")}
+    precision = told.pop("precision", None) or precision_of(recorder.models[0])
+    return {
+        "system": recorder.checkpoints[0]["system"],
+        "task": name_of_task(recorder.cfg),
+        "checkpoints": recorder.checkpoints,
+        "data": data_of(recorder),
+        "decoding": told or usual_decoding(recorder),
+        "scores": scores_of(recorder),
+        "speed": speed_of(recorder, **model),
+        "environment": {**environment_of(recorder.models[0]), "precision": precision},
+    }
+
+
+def name_of_task(cfg: Any) -> str | None:
+    return getattr(cfg.task, "_name", None) or getattr(cfg.task, "task", None)
+
+
+def data_of(recorder: Recorder) -> dict[str, Any]:
+    """`skipped` is unknown to a shard, which does not know the others' sentences."""
+    decoded, sentences = len(recorder.decoded), len(recorder.dataset)
+    languages = [getattr(recorder.task_cfg, side, None) for side in ("source_lang", "target_lang")]
+    return {
+        "directory": recorder.cfg.task.data,
+        "subset": recorder.cfg.dataset.gen_subset,
+        "languages": "-".join(map(str, languages)),
+        "decoded": decoded,
+        "sentences": sentences,
+        "skipped": sentences - decoded if recorder.shards == 1 else None,
+        "shard": recorder.shard,
+        "shards": recorder.shards,
+    }
+
+
+def usual_decoding(recorder: Recorder) -> dict[str, Any]:
+    """Of a generator that does not describe itself: fairseq's own beam search."""
+    generation = recorder.cfg.generation
+    facts = {
+        "decoder": type(recorder.generator).__name__,
+        "beam": generation.beam,
+        "lenpen": generation.lenpen,
+        "seed": recorder.cfg.common.seed,
+    }
+    if generation.lm_path is not None:
+        facts["language_model"] = f"{generation.lm_path} (weight {generation.lm_weight})"
+    return facts | ({"sampling": True} if generation.sampling else {})
+
+
+def speed_of(recorder: Recorder, model_seconds: float | None, sentences: int | None) -> dict[str, Any]:
+    """End to end is from the first batch to the last line printed; the rest is a part of it."""
+    first = recorder.first_batch or recorder.ended
+    decoded = len(recorder.decoded)
+    return {
+        "loading_seconds": first - recorder.begun,
+        "end_to_end": rate(decoded, recorder.ended - first),
+        "inference_step": rate(decoded, recorder.inference_seconds),
+        "model": rate(decoded if sentences is None else sentences, model_seconds),
+        "printed": not recorder.cfg.common_eval.quiet,
+        "max_sentences": recorder.cfg.dataset.batch_size,
+        "max_tokens": recorder.cfg.dataset.max_tokens,
+    }
+
+
+def rate(sentences: int, seconds: float | None) -> dict[str, Any] | None:
+    """Sentences a second, where the seconds are known."""
+    if seconds is None:
+        return None
+    return {"seconds": seconds, "sentences_per_second": sentences / seconds if seconds else None}
+
+
+def environment_of(model: Any) -> dict[str, Any]:
+    installed = " and ".join(f"{name} {number}" for name, number in compat.distributions().items())
+    return {
+        "device": device_of(next(model.parameters()).device),
+        "torch": torch.__version__,
+        "fairseq": installed or f"{fairseq.__version__} from a source tree",
+        "python": platform.python_version(),
+        "fairseq_diffusion": __version__,
+    }
+
+
+def device_of(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{processor()}, {torch.get_num_threads()} threads"
+
+
+def processor() -> str:
+    """The name Linux has for it; platform's is often empty."""
+    listed = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*: (.+)$", listed.read_text(), re.MULTILINE) if listed.exists() else None
+    return found[1] if found else platform.processor() or platform.machine()
+
+
+def precision_of(model: Any) -> str:
+    """That of the weights: flags may promise another, as --bf16 does, of which fairseq-generate takes no notice."""
+    dtype = next(model.parameters()).dtype
+    return PRECISIONS.get(dtype, str(dtype))

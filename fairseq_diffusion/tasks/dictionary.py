@@ -1,0 +1,51 @@
+"""fairseq's dictionary, with a sentence turned into text by looking words up in a list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from fairseq.data import Dictionary, data_utils
+
+
+class TableDictionary(Dictionary):
+    """Gives the text that fairseq's gives, which takes the numbers out of a tensor one by one, and more than once."""
+
+    def string(
+        self,
+        tensor: Any,
+        bpe_symbol: str | None = None,
+        escape_unk: bool = False,
+        extra_symbols_to_ignore: Iterable[int] | None = None,
+        unk_string: str | None = None,
+        include_eos: bool = False,
+        separator: str = " ",
+    ) -> str:
+        """Text of one sentence [L], a tensor or a list; or of several [B, L], one a line.
+
+        As in fairseq, `unk_string` and `separator` are for single sentences only.
+        """
+        if torch.is_tensor(tensor) and tensor.dim() == 2:
+            rows = (
+                self.string(row, bpe_symbol, escape_unk, extra_symbols_to_ignore, None, include_eos) for row in tensor
+            )
+            return "\n".join(rows)
+        unknown = self.unk_string(escape_unk) if unk_string is None else unk_string
+        words = self._words(tensor, self._silent(extra_symbols_to_ignore, include_eos), unknown)
+        return data_utils.post_process(separator.join(words), bpe_symbol)
+
+    def _silent(self, extra: Iterable[int] | None, include_eos: bool) -> set[int]:
+        """Numbers of the symbols that are left out."""
+        silent = set(extra or ())
+        if not include_eos:
+            silent.add(self.eos())
+        if hasattr(self, "bos_index"):
+            silent.add(self.bos())
+        return silent
+
+    def _words(self, tokens: Any, silent: set[int], unknown: str) -> list[str]:
+        """Words of tokens [L]; numbers beyond the table are unknown by fairseq's name, whatever stands for <unk>."""
+        numbers = tokens.tolist() if hasattr(tokens, "tolist") else map(int, tokens)
+        symbols, size, unk = self.symbols, len(self.symbols), self.unk()
+        return [unknown if i == unk else symbols[i] if i < size else self.unk_word for i in numbers if i not in silent]

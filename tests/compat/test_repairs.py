@@ -1,0 +1,122 @@
+"""Each repair is tried against a stand-in for the version it is for, and against the fairseq that is installed."""
+
+from __future__ import annotations
+
+import importlib
+from argparse import Namespace
+
+import pytest
+import torch
+from apart import python_with, write
+
+from fairseq_diffusion import compat
+
+
+def test_patch_twice_changes_nothing_more():
+    from fairseq import checkpoint_utils
+
+    compat.patch()
+    first = checkpoint_utils.load_checkpoint_to_cpu
+    compat.patch()
+    assert checkpoint_utils.load_checkpoint_to_cpu is first
+
+
+def test_argparse_namespace_loads_under_the_safe_default(tmp_path):
+    torch.save({"args": Namespace(arch="transformer")}, tmp_path / "old.pt")
+    compat.allow_argparse_checkpoints()
+    assert torch.load(tmp_path / "old.pt")["args"].arch == "transformer"
+
+
+def test_fast_path_is_refused_where_there_is_one(monkeypatch):
+    """A stand-in with the attribute and the method of 0.12.2's layer."""
+
+    class Layer(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.can_use_fastpath = True
+
+        def _load_from_state_dict(self, *args):
+            pass
+
+    module = importlib.import_module("fairseq.modules.transformer_layer")
+    monkeypatch.setattr(module, "TransformerEncoderLayerBase", Layer)
+    before = Layer()
+    compat.avoid_encoder_fast_path()
+    assert not before.can_use_fastpath and not Layer().can_use_fastpath
+
+
+def test_fast_path_repair_leaves_other_fairseqs_alone(monkeypatch):
+    class Layer(torch.nn.Module):
+        pass
+
+    module = importlib.import_module("fairseq.modules.transformer_layer")
+    monkeypatch.setattr(module, "TransformerEncoderLayerBase", Layer)
+    compat.avoid_encoder_fast_path()
+    assert not hasattr(Layer, "can_use_fastpath")
+
+
+def test_loaded_encoder_layer_gives_the_same_in_eval_mode_as_in_training_mode():
+    """With dropout 0 the modes agree; 0.12.2 after loading weights in eval mode fails without the repair."""
+    from fairseq.models.transformer import TransformerConfig
+    from fairseq.modules.transformer_layer import TransformerEncoderLayerBase
+
+    compat.avoid_encoder_fast_path()
+    cfg = TransformerConfig(dropout=0.0, activation_dropout=0.0, attention_dropout=0.0)
+    cfg.encoder.embed_dim, cfg.encoder.ffn_embed_dim, cfg.encoder.attention_heads = 8, 16, 2
+    layer = TransformerEncoderLayerBase(cfg)
+    layer.load_state_dict(layer.state_dict())
+    x, padding = torch.randn(5, 2, 8), torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    evaluated = layer.eval()(x, encoder_padding_mask=padding)
+    torch.testing.assert_close(evaluated, layer.train()(x, encoder_padding_mask=padding))
+
+
+HALF_BUILT = "class FusedLayerNorm:\n    def __init__(self, size): import fused_layer_norm_cuda\n"
+HEALTHY = "class FusedLayerNorm:\n    def __init__(self, *size): pass\n"
+APEXES = {
+    "foreign": {"apex/__init__.py": "raise SystemExit('must not be imported')"},
+    "broken": {"apex/__init__.py": "", "apex/normalization/__init__.py": HALF_BUILT},
+    "healthy": {
+        "apex/__init__.py": "",
+        "apex/normalization/__init__.py": HEALTHY,
+        "fused_layer_norm_cuda.py": "",
+    },
+}
+
+
+@pytest.mark.parametrize("state", ["absent", *APEXES])
+def test_apex_state(tmp_path, state):
+    for name, text in APEXES.get(state, {}).items():
+        write(tmp_path / name, text)
+    hide = "sys.modules['apex'] = None\n" if state == "absent" else ""
+    result = python_with(tmp_path, hide + "from fairseq_diffusion import compat; print(compat.apex_state())")
+    assert result.stdout.strip() == state, result.stderr
+
+
+LAYER_NORM = """
+import torch, fairseq.modules.layer_norm as layer_norm
+from fairseq_diffusion import compat
+assert layer_norm.has_fused_layernorm
+torch.cuda.is_available = lambda: True
+compat.avoid_broken_apex()
+print(type(layer_norm.LayerNorm(8)).__mro__[-3 if {healthy} else 0].__module__)
+try:
+    import apex.normalization
+    print("apex stays")
+except ImportError:
+    print("apex is refused")
+"""
+
+
+def test_broken_apex_is_replaced_by_torch(tmp_path):
+    for name, text in APEXES["broken"].items():
+        write(tmp_path / name, text)
+    result = python_with(tmp_path, LAYER_NORM.format(healthy=False))
+    assert result.stdout.split("\n")[:2] == ["torch.nn.modules.normalization", "apex is refused"], result.stderr
+
+
+def test_healthy_apex_is_honoured(tmp_path):
+    for name, text in APEXES["healthy"].items():
+        write(tmp_path / name, text)
+    result = python_with(tmp_path, LAYER_NORM.format(healthy=True))
+    assert result.stdout.split("\n")[1] == "apex stays", result.stderr
+    assert "fairseq.modules.layer_norm" in result.stdout

@@ -1,0 +1,272 @@
+"""Reports of real runs, of a small autoregressive model: nothing of them needs a diffusion model."""
+
+import importlib
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+import pytest
+from conftest import SIZES
+from fairseq.tasks import register_task
+from fairseq.tasks.translation import TranslationConfig, TranslationTask
+from sacrebleu import corpus_bleu
+from support import ENVIRONMENT, ROOT, call, hypotheses, lines
+
+from fairseq_diffusion.cli.main import main
+from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.models.config import flag
+from fairseq_diffusion.reporting import read, render
+
+run_module = importlib.import_module("fairseq_diffusion.reporting.run")  # the package's `run` is the function
+
+SMALL = "--encoder-layers 1 --decoder-layers 1 --encoder-embed-dim 16 --decoder-embed-dim 16 --encoder-ffn-embed-dim 16"
+MODEL = f"--arch transformer {SMALL} --encoder-attention-heads 2 --decoder-attention-heads 2"
+TRAINING = "--optimizer adam --lr 1e-2 --cpu --batch-size 8 --max-epoch 20 --save-interval 10 --num-workers 0"
+EVERY = "--required-batch-size-multiple 1"  # fairseq after 0.12.2 drops a last batch that is smaller
+N = SIZES["test"]
+MOSES = "--tokenizer moses -s a -t b"  # which fairseq wants to hear the languages of
+
+
+@dataclass
+class RawConfig(TranslationConfig):
+    raw_reference: Optional[str] = flag(None, "raw references")
+
+
+@register_task("translation_with_raw", dataclass=RawConfig)
+class RawTask(TranslationTask):
+    pass
+
+
+@pytest.fixture(scope="module")
+def ar(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a training of fairseq's own Transformer."""
+    folder = tmp_path_factory.mktemp("ar")
+    user = ["--user-dir", ROOT / "fairseq_diffusion", "--task", "translation"]
+    call("train", data, *user, *MODEL.split(), *TRAINING.split(), "--save-dir", folder)
+    return folder
+
+
+def arguments(data: Path, path: Path, flags: str) -> list[Any]:
+    usual = f"--gen-subset test --batch-size 4 --cpu --num-workers 0 --beam 2 --path {path}"
+    user = ["--user-dir", ROOT / "fairseq_diffusion", "--task", "translation_with_raw"]
+    return [data, *user, *usual.split(), *flags.split()]
+
+
+def decode(data: Path, ar: Path, flags: str = f"--remove-bpe {EVERY}", name: str = "checkpoint_last.pt") -> str:
+    return call("generate", *arguments(data, ar / name, flags))
+
+
+def report(data: Path, ar: Path, tmp_path: Path, flags: str = f"--remove-bpe {EVERY}", **more: Any) -> dict[str, Any]:
+    """From the JSON file, which says the same as the end of the text beside it."""
+    results = tmp_path / "results"
+    assert decode(data, ar, f"{flags} --results-path {results}", **more) == ""
+    found = read(results / "generate-test.json")
+    assert (results / "generate-test.txt").read_text().endswith(render(found) + "\n")
+    return found
+
+
+def block(output: str) -> str:
+    *_, found, end = re.split(r"^\|-+\n", output, flags=re.MULTILINE)
+    assert end == ""
+    return found
+
+
+@pytest.fixture
+def raw(data: Path, ar: Path, tmp_path: Path) -> Path:
+    """References that are the hypotheses as text, but for the third."""
+    found = lines(decode(data, ar, f"--remove-bpe {MOSES} {EVERY}"), "D")
+    texts = [found[str(i)][0][1] for i in range(N)]
+    texts[3] = "Something else."
+    (tmp_path / "raw.b").write_text("".join(f"{text}\n" for text in texts))
+    return tmp_path / "raw.b"
+
+
+# -- what it says
+
+
+def test_the_block_ends_the_output(data: Path, ar: Path):
+    output = decode(data, ar)
+    found = block(output)
+    assert re.search(rf"^\| sentences +{N} of {N} decoded$", found, re.MULTILINE)
+    assert re.search(r"^\| beam +2$", found, re.MULTILINE) and "network calls" not in found
+    assert len(hypotheses(output)) == N and output.count("| system") == 1
+
+
+def test_facts_of_a_plain_run(data: Path, ar: Path, tmp_path: Path):
+    found = report(data, ar, tmp_path, f"--remove-bpe {EVERY} --seed 7 --lenpen 0.5")
+    assert (found["system"], found["task"]) == ("transformer", "translation_with_raw")
+    (checkpoint,) = found["checkpoints"]
+    assert checkpoint == {
+        **{"path": str(ar / "checkpoint_last.pt"), "system": "transformer", "task": "translation"},
+        **{"updates": 20 * SIZES["train"] // 8, "averaged": [], "ema": False},
+    }
+    assert found["decoding"] == {"decoder": "SequenceGenerator", "beam": 2, "lenpen": 0.5, "seed": 7}
+    assert (found["data"]["directory"], found["data"]["languages"], found["data"]["skipped"]) == (str(data), "a-b", 0)
+    assert found["environment"]["precision"] == "fp32" and "fairseq" in found["environment"]["fairseq"]
+    speed = found["speed"]
+    assert 0 < speed["inference_step"]["seconds"] < speed["end_to_end"]["seconds"] and speed["model"] is None
+
+
+def test_skipped_sentences_show(data: Path, ar: Path, tmp_path: Path, raw: Path):
+    """And count as empty against raw references, of which there is one for each sentence of the subset."""
+    flags = "--skip-invalid-size-inputs-valid-test --max-source-positions 9"
+    found = report(data, ar, tmp_path, f"--remove-bpe {EVERY} {flags} --raw-reference {raw}")
+    printed = lines((tmp_path / "results" / "generate-test.txt").read_text(), "D")
+    assert 0 < len(printed) < N
+    assert (found["data"]["decoded"], found["data"]["skipped"]) == (len(printed), N - len(printed))
+    assert "SKIPPED" in render(found) and f"{N - len(printed)} MISSING" in render(found)
+    texts = [printed[str(i)][0][1] if str(i) in printed else "" for i in range(N)]
+    score = found["scores"]["sacrebleu"]
+    assert score["sentences"] == N and score["brevity_penalty"] < 1
+    assert score["bleu"] == pytest.approx(corpus_bleu(texts, [raw.read_text().splitlines()]).score)
+    assert found["scores"]["tokenised"]["sentences"] == len(printed)
+
+
+def test_tokenised_bleu_is_of_the_printed_lines(data: Path, ar: Path, tmp_path: Path):
+    found = report(data, ar, tmp_path)["scores"]["tokenised"]
+    text = (tmp_path / "results" / "generate-test.txt").read_text()
+    spoken, wanted = lines(text, "H"), lines(text, "T")
+    expected = corpus_bleu(
+        *([spoken[i][0][1] for i in spoken], [[wanted[i][0][0] for i in spoken]]), tokenize="none", force=True
+    )
+    assert found["bleu"] == pytest.approx(expected.score) and found["bleu"] > 0
+    assert found["brevity_penalty"] == pytest.approx(expected.bp)
+    assert found["length_ratio"] == pytest.approx(expected.ratio)
+    assert "tok:none" in found["signature"] and found["bpe"] == "removed (subword_nmt)"
+
+
+def test_tokenised_bleu_does_not_see_the_detokenizer(data: Path, ar: Path, tmp_path: Path):
+    """With --tokenizer fairseq prints joined references beside hypotheses that are not."""
+    plain = report(data, ar, tmp_path)["scores"]["tokenised"]
+    assert report(data, ar, tmp_path, f"--remove-bpe {MOSES} {EVERY}")["scores"]["tokenised"] == plain
+
+
+def test_sacrebleu_against_raw_references(data: Path, ar: Path, tmp_path: Path, raw: Path):
+    flags = f"--remove-bpe {EVERY} --raw-reference {raw}"
+    plain = report(data, ar, tmp_path, flags)["scores"]["sacrebleu"]
+    moses = report(data, ar, tmp_path, f"{flags} {MOSES}")["scores"]["sacrebleu"]
+    printed = lines((tmp_path / "results" / "generate-test.txt").read_text(), "D")
+    texts = [printed[str(i)][0][1] for i in range(N)]
+    assert moses["bleu"] == pytest.approx(corpus_bleu(texts, [raw.read_text().splitlines()]).score)
+    assert 0 < moses["bleu"] < 100 and plain["bleu"] == moses["bleu"]  # b is no language Moses knows more about
+    assert (plain["detokenised"], moses["detokenised"]) == ("sacremoses (b)", "--tokenizer moses")
+    assert re.match(r"nrefs:1\|case:mixed\|eff:no\|tok:13a\|smooth:exp\|version:", plain["signature"])
+    assert plain["reference"] == str(raw) and plain["missing"] == 0
+
+
+def test_the_best_of_several_hypotheses_is_scored(data: Path, ar: Path, tmp_path: Path):
+    best = report(data, ar, tmp_path)["scores"]
+    assert report(data, ar, tmp_path, f"--remove-bpe {EVERY} --nbest 2")["scores"] == best
+
+
+def test_averaged_checkpoints_are_named(data: Path, ar: Path, tmp_path: Path):
+    command = ["average", "--inputs", str(ar), "--last", "2", "--output", str(tmp_path / "mean.pt")]
+    assert main(command) == 0
+    found = report(data, tmp_path, tmp_path, name="mean.pt")
+    assert found["checkpoints"][0]["averaged"] == [str(ar / f"checkpoint{i}.pt") for i in (20, 10)]
+    assert "average of 2 checkpoints" in render(found) and str(ar / "checkpoint10.pt") in render(found)
+
+
+def test_without_printing_nothing_is_scored(data: Path, ar: Path):
+    found = block(decode(data, ar, f"--quiet {EVERY}"))
+    assert len(re.findall(r"BLEU +not available: --quiet", found)) == 2
+    assert f"{N} of {N} decoded" in found and "(--quiet)" in found
+
+
+def test_a_generator_describes_itself(data: Path, ar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    build = TranslationTask.build_generator
+
+    def build_generator(self: Any, *args: Any, **kwargs: Any) -> Any:
+        generator = build(self, *args, **kwargs)
+        generator.describe = lambda: {
+            **{"steps": 3, "calls": 2.5, "length_beam": 2, "noise_beam": 4, "oracle_length": True, "sampler": "s"},
+            **{"model_seconds": 0.5, "sentences": N, "precision": "bf16"},
+        }
+        return generator
+
+    monkeypatch.setattr(TranslationTask, "build_generator", build_generator)
+    found = report(data, ar, tmp_path)
+    assert set(found["decoding"]) == {"steps", "calls", "length_beam", "noise_beam", "oracle_length", "sampler"}
+    assert found["speed"]["model"] == {"seconds": 0.5, "sentences_per_second": 2 * N}
+    assert found["environment"]["precision"] == "bf16"
+    assert "ORACLE" in render(found) and "beam 2 x noise beam 4 = 8" in render(found)
+
+
+def test_a_shard_speaks_for_itself(data: Path, ar: Path, tmp_path: Path, raw: Path):
+    flags = f"--remove-bpe {EVERY} --raw-reference {raw} --distributed-world-size 2 --results-path {tmp_path}"
+    counts = []
+    for rank in (0, 1):
+        decode(data, ar, f"{flags} --distributed-rank {rank}")
+        found = read(tmp_path / f"generate-test.shard-{rank}-of-2.json")
+        counts.append(found["data"]["decoded"])
+        assert found["scores"]["sacrebleu"]["sentences"] == counts[-1] and found["scores"]["sacrebleu"]["missing"] == 0
+        assert found["data"]["skipped"] is None and f"shard {rank} of 2" in render(found)
+    assert sum(counts) == N and min(counts) > 0
+
+
+# -- what it must not do
+
+
+@pytest.mark.parametrize("count", [N - 1, N + 1])
+def test_raw_references_of_another_subset_are_refused_before_decoding(
+    data: Path, ar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+):
+    (tmp_path / "raw").write_text("a\n" * count)
+    monkeypatch.setattr(RawTask, "inference_step", lambda *args, **kwargs: pytest.fail("decoding began"))
+    with pytest.raises(UserError, match=f"raw has {count} lines, but the subset test has {N} sentences"):
+        decode(data, ar, f"--raw-reference {tmp_path / 'raw'}")
+
+
+def test_missing_raw_references_are_refused(data: Path, ar: Path, tmp_path: Path):
+    with pytest.raises(UserError, match="--raw-reference .*nowhere cannot be read"):
+        decode(data, ar, f"--raw-reference {tmp_path / 'nowhere'}")
+
+
+def test_a_failing_report_leaves_the_translations(
+    data: Path, ar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(recorder: Any) -> Any:
+        raise RuntimeError("one\nH-2")
+
+    monkeypatch.setattr(run_module, "facts_of", fail)
+    decode(data, ar, f"{EVERY} --results-path {tmp_path}")
+    text = (tmp_path / "generate-test.txt").read_text()
+    assert len(hypotheses(text)) == N and text.endswith("| no report: RuntimeError: one H-2\n")
+    assert not list(tmp_path.glob("*.json"))
+
+
+def test_a_failing_score_leaves_the_report(data: Path, ar: Path, monkeypatch: pytest.MonkeyPatch):
+    from fairseq_diffusion.reporting import scores
+
+    monkeypatch.setattr(scores, "BLEU", lambda **options: 1 / 0)
+    found = block(decode(data, ar))
+    assert "tokenised BLEU  not available: ZeroDivisionError" in found and "| device" in found
+
+
+def test_an_interrupted_run_leaves_no_older_report(
+    data: Path, ar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    report(data, ar, tmp_path)
+    monkeypatch.setattr(RawTask, "inference_step", lambda *args, **kwargs: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        decode(data, ar, f"--results-path {tmp_path / 'results'}")
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["generate-test.txt"]
+
+
+def test_a_file_of_the_same_name_is_not_replaced(data: Path, ar: Path, tmp_path: Path):
+    (tmp_path / "generate-test.json").write_text("{}")
+    with pytest.raises(UserError, match="which we did not write; take another --results-path"):
+        decode(data, ar, f"--results-path {tmp_path}")
+    assert (tmp_path / "generate-test.json").read_text() == "{}"
+
+
+def test_generate_run_as_a_module_reports_too(data: Path, ar: Path):
+    command = [sys.executable, "-m", "fairseq_cli.generate", *arguments(data, ar / "checkpoint_last.pt", EVERY)]
+    command[command.index("translation_with_raw")] = "translation"
+    result = subprocess.run(
+        list(map(str, command)), env=ENVIRONMENT, capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert f"{N} of {N} decoded" in block(result.stdout), result.stderr
