@@ -8,6 +8,7 @@ from typing import Callable
 import torch
 from torch import Tensor, nn
 
+from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.network.attention import Memory
 from fairseq_diffusion.network.denoiser import Denoiser
 from fairseq_diffusion.network.encoder import Encoder
@@ -35,6 +36,11 @@ class Source:
     def length(self) -> Tensor:
         return self.mask.sum(-1)
 
+    def select(self, sentences: Tensor) -> Source:
+        """The source of the sentences numbered [N] alone."""
+        mask, states = (tensor.index_select(0, sentences) for tensor in (self.mask, self.states))
+        return Source(mask, states, [layer.select(sentences) for layer in self.memory])
+
 
 @dataclass(frozen=True)
 class Losses:
@@ -42,7 +48,7 @@ class Losses:
 
     terms: dict[str, Tensor]
     length_correct: Tensor  # [B]
-    sigma: Tensor | None = None  # [B], the noise trained on
+    sigma: Tensor | None = None  # [B], the noise trained on, as its share of a state of unit variance
     error: Tensor | None = None  # [B], mean squared error of the last estimate
 
 
@@ -61,17 +67,41 @@ class Translator(nn.Module):
         time_sampler: Callable[[Tensor], Tensor],
         self_conditioning: str,
         label_smoothing: float,
+        source_drop: float = 0.0,
     ):
         super().__init__()
         self.encoder, self.denoiser, self.state = encoder, denoiser, state
         self.schedule, self.length = schedule, length
         self.prediction, self.objective, self.time_sampler = prediction, objective, time_sampler
         self.self_conditioning, self.label_smoothing = self_conditioning, label_smoothing
+        self.source_drop = source_drop
+        self.null = nn.Parameter(torch.zeros(encoder.hidden)) if source_drop else None
 
-    def encode(self, tokens: Tensor, mask: Tensor) -> Source:
-        """Source tokens [S, T], mask true at real ones."""
+    def dropped(self, keys: Tensor) -> Tensor | None:
+        """Which sentences [S] of a training batch with noise `keys` [S] are to do without their source."""
+        if not self.training or self.null is None:
+            return None
+        return noise.uniform(noise.fold(keys, 3), 1)[:, 0] < self.source_drop
+
+    def encode(self, tokens: Tensor, mask: Tensor, dropped: Tensor | None = None) -> Source:
+        """Source tokens [S, T], mask true at real ones; the denoiser does not see those that are `dropped` [S]."""
         states = self.encoder(tokens, mask)
-        return Source(mask, states, self.denoiser.memory(states, mask))
+        return Source(mask, states, self._memory(states, mask, dropped))
+
+    def nothing(self, source: Source) -> Source:
+        """The batch as the unconditional estimate of guidance sees it: every source dropped."""
+        everyone = torch.ones_like(source.mask[:, 0])
+        return Source(source.mask, source.states, self._memory(source.states, source.mask, everyone))
+
+    def _memory(self, states: Tensor, mask: Tensor, dropped: Tensor | None) -> list[Memory]:
+        """Of states [S, T, h]; a dropped sentence has a null vector in its first place, and nothing behind it."""
+        if dropped is not None:
+            if self.null is None:
+                raise UserError("--guidance needs a model trained with --source-drop, for example 0.1")
+            states = torch.where(dropped[:, None, None], self.null.to(states.dtype), states)
+            first = torch.arange(mask.shape[1], device=mask.device) == 0
+            mask = torch.where(dropped[:, None], first, mask)
+        return self.denoiser.memory(states, mask)
 
     def denoise(self, x_t: Tensor, t: Tensor, c: Tensor, mask: Tensor, source: Source) -> Tensor:
         """x_0-hat [S K, L, D] from x_t and the self-condition c, both [S K, L, D], told the times t [S K]."""
@@ -98,7 +128,8 @@ class Translator(nn.Module):
         length = self.length_losses(source, mask)
         error = masked_mean((estimates[-1] - x_0).detach().square(), mask).mean(-1)
         terms = {**self.objective.terms(outcome, mask), **length.terms}
-        return Losses(terms, length.length_correct, level.sigma[:, 0], error)
+        share = level.sigma / torch.hypot(level.alpha, level.sigma)
+        return Losses(terms, length.length_correct, share[:, 0], error)
 
     def _passes(self, denoise: Callable[[Tensor], Tensor], x_t: Tensor, recondition: bool) -> list[Tensor]:
         """The graded estimates: one, one behind an ungraded first (a coin's heads), or both."""

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fairseq_diffusion.decoding.hypotheses import hypotheses, speak
 from fairseq_diffusion.decoding.options import DecodeOptions
-from fairseq_diffusion.decoding.selection import SELECTIONS, Candidate
+from fairseq_diffusion.decoding.rescore import Teacher
+from fairseq_diffusion.decoding.rows import Rows
+from fairseq_diffusion.decoding.selection import Selector
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.process import noise
-from fairseq_diffusion.sampler.grid import Grid, make_grid
-from fairseq_diffusion.sampler.loop import Sample, sample
-from fairseq_diffusion.sampler.rules import SAMPLERS
-from fairseq_diffusion.translator import Source, Translator
+from fairseq_diffusion.sampler.grid import make_grid
+from fairseq_diffusion.sampler.loop import Refinement, Sample, sample
+from fairseq_diffusion.sampler.roster import Leaving, Roster
+from fairseq_diffusion.sampler.rules import SAMPLERS, steps_of
+from fairseq_diffusion.translator import Source
 
 logger = logging.getLogger(__name__)
 
@@ -23,33 +28,40 @@ logger = logging.getLogger(__name__)
 class DiffusionGenerator:
     """What fairseq calls a sequence generator: batches in, lists of hypotheses out, best first."""
 
-    def __init__(self, options: DecodeOptions, default_sampler: str, dictionary: Any):
-        self.options = options
-        self.sampler = options.sampler or default_sampler
-        self.rule, self.told = SAMPLERS[self.sampler].rule, options.resolve_told(self.sampler)
-        self.select = SELECTIONS[options.selection]
+    def __init__(self, options: DecodeOptions, dictionary: Any, teacher: Teacher | None = None):
+        self.options, self.teacher = options, teacher
+        self.sampler = SAMPLERS[options.sampler]
+        self.told = options.resolve_told(self.sampler)
+        self.select = Selector(options.selection, options.mbr_utility, options.mbr_units, dictionary, teacher)
         self.eos = dictionary.eos()
-        self.silent = {dictionary.bos(), dictionary.pad(), dictionary.eos()}
-        self._announced = False
+        self.silent = torch.tensor(sorted({dictionary.bos(), dictionary.pad(), dictionary.eos()}))
+        self.sentences, self.candidates, self.calls, self.model_seconds = 0, 0, 0, 0.0
 
     @torch.no_grad()
     def generate(self, models: list[Any], batch: dict[str, Any], **unsupported: Any) -> list[list[dict[str, Any]]]:
         """Hypotheses of each sentence of a fairseq batch; each is a dict as fairseq's own generators make them."""
-        asked = [name for name, value in unsupported.items() if value is not None]
-        if asked or len(models) != 1:
-            what = " and ".join(asked) or f"an ensemble of {len(models)} models"
-            raise UserError(f"diffusion decoding does not support {what}; decode with one checkpoint and without them")
-        model = models[0]
-        model.eval()  # returns nothing once fairseq has prepared a model for inference
+        model = self._model(models, unsupported)
+        begun = time.perf_counter()
         src_tokens = batch["net_input"]["src_tokens"]
-        lengths = self._lengths(model, batch, source := model.encode(src_tokens))
-        grid = make_grid(
-            model.translator.schedule, self.options.steps, self.options.final_time, self.told, src_tokens.device
-        )
+        source = model.encode(src_tokens)
+        lengths = self._lengths(model, batch, source)
         keys = noise.sentence_keys(self.options.seed, src_tokens, src_tokens.ne(model.pad))
-        result, trail = self._sample(model.translator, source, keys, lengths, grid)
-        self._announce(result.calls)
-        return self._finish(model.translator, result, lengths, trail)
+        rows = Rows.of(model.translator, source, keys, lengths, self.options.noise_beam)
+        result, trail = self._sample(rows)
+        spoken = speak(model.translator.state, result, rows.mask, self.silent.to(src_tokens.device), self._ranks(rows))
+        self._count(result, time.perf_counter() - begun)
+        chosen = [order[: self.options.nbest] for order in self.select(spoken.candidates, batch["net_input"])]
+        return hypotheses(spoken, chosen, self.eos, trail)
+
+    def _model(self, models: list[Any], unsupported: dict[str, Any]) -> Any:
+        """The one model that decodes; fairseq's last is the teacher where there is one."""
+        asked = [name for name, value in unsupported.items() if value is not None]
+        own = models[:-1] if self.teacher else models
+        if asked or len(own) != 1:
+            what = " and ".join(asked) or f"an ensemble of {len(own)} models"
+            raise UserError(f"diffusion decoding does not support {what}; decode with one checkpoint and without them")
+        own[0].eval()  # returns nothing once fairseq has prepared a model for inference
+        return own[0]
 
     def _lengths(self, model: Any, batch: dict[str, Any], source: Source) -> Tensor:
         """Target lengths to try, [S, length beam], from the model alone unless the oracle was asked for."""
@@ -61,71 +73,69 @@ class DiffusionGenerator:
         logits = head(source.states, source.mask)
         return head.candidates(logits, source.length, self.options.length_beam, self.options.length_beam_kind)
 
-    def _sample(
-        self, translator: Translator, source: Source, keys: Tensor, lengths: Tensor, grid: Grid
-    ) -> tuple[Sample, list[Tensor]]:
-        """Every (length, noise) candidate as a row [S K]; noise depends on seed, sentence, length and number only."""
-        numbers = torch.arange(self.options.noise_beam, device=lengths.device)
-        keys = noise.fold(keys[:, None, None], lengths[:, :, None], numbers).flatten()
-        rows = lengths.repeat_interleave(self.options.noise_beam, 1).flatten()
-        mask = torch.arange(int(rows.max()), device=rows.device) < rows[:, None]
-        shape, trail = (mask.shape[1], translator.state.dim), []
-        result = sample(
-            lambda x_t, t, c: translator.denoise(x_t, t, c, mask, source),
-            noise.normal(noise.fold(keys, 0), *shape),
-            grid,
-            self.rule,
-            lambda i: noise.normal(noise.fold(keys, i + 1), *shape),
-            (lambda i, x_0: trail.append(translator.state.round(x_0)[0])) if self.options.history else None,
+    def _ranks(self, rows: Rows) -> Tensor:
+        """Which length of the beam each candidate was decoded at, [K]."""
+        return torch.arange(rows.keys.shape[1], device=rows.keys.device) // self.options.noise_beam
+
+    def _sample(self, rows: Rows) -> tuple[Sample, list[Tensor]]:
+        """The candidates' last estimates, and with --retain-iter-history the tokens [S, K, L] of every step."""
+        o, state = self.options, rows.translator.state
+        grid = make_grid(
+            rows.translator.schedule, o.steps, o.final_time, self.told, o.grid, o.early_stop, o.decode_noise_factor
         )
-        return result, trail
+        refine = Refinement(o.guidance, state.clamp if o.clamp else None)
+        leaving = (
+            Leaving(rows.mask, state.round, o.prune_after, o.stop_stable) if o.prune_after or o.stop_stable else None
+        )
+        trail: list[Tensor] = []
 
-    def _finish(
-        self, translator: Translator, result: Sample, lengths: Tensor, trail: list[Tensor]
-    ) -> list[list[dict[str, Any]]]:
-        """Round, come to the host once, choose, and only then make hypotheses."""
-        tokens, log_p = (rows.tolist() for rows in translator.state.round(result.x_0))
-        sizes = lengths.repeat_interleave(self.options.noise_beam, 1).flatten().tolist()
-        history = [step.cpu() for step in trail]
-        per_sentence, finished = lengths.shape[1] * self.options.noise_beam, []
-        for first in range(0, len(tokens), per_sentence):
-            rows = range(first, first + per_sentence)
-            candidates = [
-                self._candidate(tokens[r][: sizes[r]], log_p[r][: sizes[r]], (r - first) // self.options.noise_beam)
-                for r in rows
-            ]
-            order = self.select(candidates)[: self.options.nbest]
-            finished.append([self._hypothesis(candidates[i], result.calls, first + i, sizes, history) for i in order])
-        return finished
+        def watch(roster: Roster, x_0: Tensor) -> None:
+            seen = trail[-1].clone() if trail else rows.mask.new_zeros(rows.mask.shape, dtype=torch.long)
+            seen[roster.here] = torch.where(roster.held[..., None], seen[roster.here], state.round(x_0)[0])
+            trail.append(seen)
 
-    def _candidate(self, tokens: list[int], log_p: list[float], length_rank: int) -> Candidate:
-        """Special symbols may come out anywhere and are dropped; the last position stands for the end."""
-        spoken = [(token, p) for token, p in zip(tokens, log_p) if token not in self.silent]
-        return Candidate([token for token, _ in spoken], [*(p for _, p in spoken), log_p[-1]], length_rank)
+        steps = steps_of(self.sampler, grid, o.eta, o.temperature)
+        return sample(rows, grid, steps, refine, leaving, watch if o.history else None), trail
 
-    def _hypothesis(
-        self, candidate: Candidate, calls: int, row: int, sizes: list[int], history: list[Tensor]
-    ) -> dict[str, Any]:
-        """fairseq's form: tokens end in </s>; `score` is the mean log-probability; `steps` are network calls."""
-        return {
-            "tokens": torch.tensor([*candidate.tokens, self.eos]),
-            "score": candidate.score,
-            "positional_scores": torch.tensor(candidate.log_p),
-            "attention": None,
-            "alignment": None,
-            "steps": calls,
-            "history": [{"tokens": step[row, : sizes[row]]} for step in history],
-        }
+    def _count(self, result: Sample, seconds: float) -> None:
+        """Keep the books of the report; the first batch says what decoding does."""
+        self.sentences += result.calls.shape[0]
+        self.candidates += result.calls.numel()
+        self.calls += int(result.calls.sum())
+        self.model_seconds += seconds
+        if self.sentences == result.calls.shape[0]:
+            logger.info("decoding: " + ", ".join(f"{key} {value}" for key, value in self.describe().items()))
 
-    def _announce(self, calls: int) -> None:
-        """Say once what decoding does, with the number of network calls that the loop counted."""
-        if self._announced:
-            return
+    def _utility(self) -> str:
+        if "mbr" not in self.options.selection:
+            return "none"
+        units = "characters" if self.options.mbr_utility == "chrf" else self.options.mbr_units
+        return f"{self.options.mbr_utility} of {units}"
+
+    def describe(self) -> dict[str, Any]:
+        """What decoding does and has done, for the log and the report."""
         o = self.options
-        logger.info(
-            f"decoding: {self.sampler}, {o.steps} steps, told sigma "
-            f"{'as it is' if self.told is None else '{} to {}'.format(*self.told)}, {calls} network calls, "
-            f"{'ORACLE length' if o.oracle_length else f'length beam {o.length_beam}'} x noise beam {o.noise_beam}, "
-            f"selection by {o.selection}, seed {o.seed}"
-        )
-        self._announced = True
+        return {
+            "sampler": o.sampler,
+            "steps": o.steps,
+            "calls": self.calls / max(1, self.candidates),
+            "early_stop": o.early_stop,
+            "grid": o.grid,
+            "told": "as it is" if self.told is None else "{} to {}".format(*self.told),
+            "decode_noise_factor": o.decode_noise_factor,
+            "eta": self.sampler.eta if o.eta is None else o.eta,
+            "temperature": o.temperature,
+            "guidance": o.guidance,
+            "clamp": o.clamp,
+            "prune_after": ", ".join(map(str, o.prune_after)) or "never",
+            "stop_stable": o.stop_stable or "never",
+            "length_beam": "ORACLE length" if o.oracle_length else o.length_beam,
+            "noise_beam": o.noise_beam,
+            "selection": o.selection,
+            "utility": self._utility(),
+            "rescored": self.teacher is not None,
+            "oracle_length": o.oracle_length,
+            "seed": o.seed,
+            "sentences": self.sentences,
+            "model_seconds": self.model_seconds,
+        }

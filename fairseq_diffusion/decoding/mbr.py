@@ -1,97 +1,88 @@
-"""Choosing among candidates by minimum Bayes risk with sentence BLEU (Kumar and Byrne 2004).
+"""Choosing among candidates by minimum Bayes risk (Kumar and Byrne 2004), with sentence BLEU as the utility.
 
-The candidate returned is the one most like the others: argmax_i 1/(K-1) sum_{j != i} BLEU(hypothesis i, reference j).
-A candidate is any sequence of hashable tokens: words, or plain integers (a tensor's `.tolist()`, not its elements).
+The best candidate is the one most like the others: argmax_i 1/(K-1) sum_{j != i} utility(hypothesis i, reference j).
+Copies are one translation with several votes, and utilities are computed between different translations only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 
 import numpy as np
 
-from fairseq_diffusion.decoding.ngrams import MAX_ORDER, PairStatistics, pair_statistics
+from fairseq_diffusion.decoding.ngrams import PairStatistics, Sequences, pair_statistics
 
-Candidate = Sequence[Hashable]
+ORDERS = 4
+TIE_DECIMALS = 9  # merits that agree to here are equal: the rest is the order in which floats were added
 
-TIE_DECIMALS = 9  # scores that agree to here are equal: the rest is the order in which floats were added
 
+def bleu(sequences: Sequences) -> np.ndarray:
+    """Sentence BLEU (0..100) of each of U sequences as hypothesis (row) against each as reference: [S, U, U].
 
-def bleu_matrix(candidates: Sequence[Candidate], effective_order: bool = True) -> np.ndarray:
-    """Sentence BLEU (0..100) of each of K candidates as hypothesis (row) against each as reference (column): [K, K].
-
-    Equals sacreBLEU with ``smooth_method="exp"`` and ``tokenize="none"`` on the tokens joined by spaces. With
-    `effective_order` orders longer than the hypothesis are left out (sacreBLEU's setting for single sentences); without
-    it, a hypothesis of fewer than four tokens scores 0.
+    Equals sacreBLEU with ``smooth_method="exp"``, ``effective_order=True`` and ``tokenize="none"``.
     """
-    numbers: dict[tuple[Hashable, ...], int] = {}
+    statistics = pair_statistics(sequences, ORDERS)
+    orders = np.clip(sequences.sizes, 1, ORDERS)  # those longer than the hypothesis are left out
+    mean = smoothed_log_precisions(statistics).sum(axis=0) / orders[..., None]
+    scores = 100.0 * np.exp(mean + log_brevity_penalty(sequences.sizes))
+    return np.where(statistics.matches.any(axis=0), scores, 0.0)
+
+
+def smoothed_log_precisions(statistics: PairStatistics) -> np.ndarray:
+    """Log of n-gram precisions, [4, S, U, U]; the k-th order without a match counts 2^-k matches (NIST).
+
+    Orders the hypothesis is too short for contribute 0.
+    """
+    totals = statistics.totals[..., None]
+    missed = (statistics.matches == 0) & (totals > 0)
+    log_matches = np.log(np.maximum(statistics.matches, 1.0))
+    counted = np.where(missed, np.log(0.5) * np.cumsum(missed, axis=0), log_matches)
+    return counted - np.log(np.maximum(totals, 1))
+
+
+def log_brevity_penalty(sizes: np.ndarray) -> np.ndarray:
+    """min(0, 1 - |reference| / |hypothesis|) for all pairs of sizes [S, U]: [S, U, U]."""
+    return np.minimum(1.0 - sizes[:, None, :] / np.maximum(sizes, 1)[:, :, None], 0.0)
+
+
+def expected_utility(utility: np.ndarray, votes: np.ndarray) -> np.ndarray:
+    """Mean utility of one copy of each translation against all other candidates, further copies of it included.
+
+    From utility [S, U, U] and how many copies there are, votes [S, U]: [S, U]; a lone candidate has 0.
+    """
+    others = votes[:, None, :] - np.eye(votes.shape[1])
+    mean = (utility * others).sum(axis=2) / np.maximum(votes.sum(axis=1, keepdims=True) - 1, 1)
+    return np.round(mean, TIE_DECIMALS)
+
+
+def mbr_scores(candidates: Sequence[Sequence[int]]) -> np.ndarray:
+    """Mean BLEU of each of K candidates, lists of token ids, against the K-1 others, copies of it included: [K]."""
+    numbers: dict[tuple[int, ...], int] = {}
     number = [numbers.setdefault(tuple(candidate), len(numbers)) for candidate in candidates]
-    return bleu_from_statistics(pair_statistics(list(numbers)), effective_order)[np.ix_(number, number)]
+    items = np.fromiter(chain.from_iterable(numbers), np.int64)
+    sizes = np.array([[len(candidate) for candidate in numbers]])
+    return expected_utility(bleu(Sequences(items, sizes)), np.bincount(number)[None])[0][number]
 
 
-def bleu_from_statistics(statistics: PairStatistics, effective_order: bool) -> np.ndarray:
-    """BLEU = brevity penalty * geometric mean of the n-gram precisions, over all pairs: [U, U]."""
-    log_precisions = smoothed_log_precisions(statistics.matches, statistics.totals)
-    orders = (
-        np.minimum(statistics.lengths, MAX_ORDER) if effective_order else np.full_like(statistics.lengths, MAX_ORDER)
-    )
-    bleu = np.exp(log_precisions.sum(axis=0) / np.maximum(orders, 1)[:, None]) * brevity_penalty(statistics.lengths)
-    defined = statistics.matches.any(axis=0) & (statistics.lengths >= orders)[:, None]
-    return np.where(defined, bleu, 0.0)
+def two_level_merit(utility: np.ndarray, votes: np.ndarray) -> np.ndarray:
+    """DINOISER's selection (Ye et al. 2023), continued to the last translation: [S, U], higher is better.
 
-
-def smoothed_log_precisions(matches: np.ndarray, totals: np.ndarray) -> np.ndarray:
-    """Log of n-gram precisions in percent, [4, U, U]; the k-th order without a match counts 2^-k matches (NIST).
-
-    Orders the hypothesis is too short for contribute 0. `matches` is [4, U, U], `totals` [4, U].
+    Each length ranks its own translations by their utility against the length's other candidates; then the lengths are
+    ranked by the utility of their winners against the other winners. First come the winners, then the runners-up, and
+    so on, in the order of their lengths; a translation found at several lengths stands where it comes first.
+    From utility [S, U, U] and the copies at each of R lengths, votes [S, U, R].
     """
-    possible = totals[:, :, None] > 0
-    missed = (matches == 0) & possible
-    counted = np.where(missed, 0.5 ** np.cumsum(missed, axis=0), matches)
-    precisions = 100.0 * counted / np.maximum(totals, 1)[:, :, None]
-    return np.log(np.where(possible, precisions, 1.0))
+    within = np.stack([expected_utility(utility, votes[..., r]) for r in range(votes.shape[2])], axis=1)
+    member = votes.swapaxes(1, 2) > 0
+    rank = ranks(np.where(member, within, -np.inf))
+    winner, present = rank.argmin(axis=2), member.any(axis=2)
+    sentence = np.arange(len(votes))[:, None, None]
+    among = expected_utility(utility[sentence, winner[:, :, None], winner[:, None, :]], present.astype(int))
+    place = ranks(np.where(present, among, -np.inf))[..., None]
+    return -np.where(member, rank * votes.shape[2] + place, np.inf).min(axis=1)
 
 
-def brevity_penalty(lengths: np.ndarray) -> np.ndarray:
-    """min(1, exp(1 - |reference| / |hypothesis|)) for all pairs of lengths [U]: [U, U]."""
-    return np.exp(np.minimum(1.0 - lengths[None, :] / np.maximum(lengths, 1)[:, None], 0.0))
-
-
-def mbr_scores(candidates: Sequence[Candidate], effective_order: bool = True) -> np.ndarray:
-    """Mean BLEU of each of K candidates against the K-1 others, copies of it included: [K]; a lone candidate has 0."""
-    return mean_against_others(bleu_matrix(candidates, effective_order))
-
-
-def mean_against_others(bleu: np.ndarray) -> np.ndarray:
-    """Mean of each row of bleu [K, K] without its diagonal entry: [K]."""
-    others = np.where(np.eye(len(bleu), dtype=bool), 0.0, bleu)
-    return others.sum(axis=1) / max(len(bleu) - 1, 1)
-
-
-def ranking(candidates: Sequence[Candidate], effective_order: bool = True) -> list[int]:
-    """Indices of the candidates from the best MBR score to the worst; ties keep the order of the list."""
-    return best_first(mbr_scores(candidates, effective_order))
-
-
-def best_first(scores: np.ndarray) -> list[int]:
-    """Indices of scores [K] in descending order, equal scores by index."""
-    if not len(scores):
-        raise ValueError("no candidates to choose from: every sentence, and every length group, needs at least one")
-    return np.argsort(-np.round(scores, TIE_DECIMALS), kind="stable").tolist()
-
-
-def ranking_two_level(groups: Sequence[Sequence[Candidate]], effective_order: bool = True) -> list[tuple[int, int]]:
-    """All candidates as (group, index within it), best first: DINOISER's selection, continued to the last candidate.
-
-    Each length group is ranked by mean BLEU against the group's other samples, then the groups by mean BLEU of their
-    winners against the other winners. First come the winners, then the runners-up, and so on, by order of their groups.
-    """
-    bleu = bleu_matrix(list(chain.from_iterable(groups)), effective_order)
-    ends = np.cumsum([len(group) for group in groups])
-    places = [np.arange(end - len(group), end) for group, end in zip(groups, ends)]
-    within = [best_first(mean_against_others(bleu[np.ix_(place, place)])) for place in places]
-    winners = [place[order[0]] for place, order in zip(places, within)]
-    among = best_first(mean_against_others(bleu[np.ix_(winners, winners)]))
-    rounds = range(max(map(len, within)))
-    return [(group, within[group][rank]) for rank in rounds for group in among if rank < len(within[group])]
+def ranks(merit: np.ndarray) -> np.ndarray:
+    """How many stand before each entry of `merit` [..., U] when the last axis is sorted best first, ties in order."""
+    return np.argsort(np.argsort(-merit, axis=-1, kind="stable"), axis=-1)

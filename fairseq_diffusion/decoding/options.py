@@ -7,9 +7,10 @@ from typing import Any
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.network.length import BEAMS
-from fairseq_diffusion.sampler.rules import SAMPLERS
+from fairseq_diffusion.sampler.rules import SAMPLERS, Sampler
 
 STEPS = 20  # where fairseq's own default for --iter-decode-max-iter is not in force (validation)
+OF_THE_SYSTEM = ("sampler", "grid", "early_stop", "decode_noise_factor")  # the model says them unless the task does
 
 
 @dataclass(frozen=True)
@@ -17,30 +18,59 @@ class DecodeOptions:
     """Steps, sampler, candidates and their choice."""
 
     steps: int = STEPS
-    sampler: str | None = None
+    sampler: str = "ddim"
+    grid: str = "time"
+    early_stop: int = 0
+    decode_noise_factor: float = 1.0
     told: tuple[float | None, float | None] = (None, None)
-    final_time: float = 1e-3
+    final_time: float | None = None
+    eta: float | None = None
+    temperature: float = 1.0
+    guidance: float = 1.0
+    clamp: bool = False
     length_beam: int = 1
     length_beam_kind: str = BEAMS[0]
     noise_beam: int = 1
+    prune_after: tuple[int, ...] = ()
+    stop_stable: int = 0
     selection: str = "score"
+    mbr_utility: str = "bleu"
+    mbr_units: str = "tokens"
+    rescore: bool = False
     nbest: int = 1
     oracle_length: bool = False
     history: bool = False
     seed: int = 1
 
     @classmethod
-    def from_flags(cls, task: Any, generation: Any) -> DecodeOptions:
-        """Ours from the task's config, fairseq's own (--iter-decode-..., --retain-iter-history) from `generation`."""
+    def from_flags(cls, task: Any, generation: Any, model: Any) -> DecodeOptions:
+        """Ours from the task's config, fairseq's own (--iter-decode-..., --retain-iter-history) from `generation`, and
+        what neither says from the model's."""
+        said = {name: getattr(task, name) for name in OF_THE_SYSTEM}
+        of_the_system = {name: getattr(model, name) if value is None else value for name, value in said.items()}
+        check_prediction(model, of_the_system["decode_noise_factor"])
+        rescore = getattr(generation, "iter_decode_with_external_reranker", False)
         return cls(
             steps=getattr(generation, "iter_decode_max_iter", STEPS),
-            sampler=task.sampler and str(task.sampler),
+            sampler=str(of_the_system["sampler"]),
+            grid=str(of_the_system["grid"]),
+            early_stop=of_the_system["early_stop"],
+            decode_noise_factor=of_the_system["decode_noise_factor"],
             told=(task.told_start, task.told_end),
             final_time=task.final_time,
+            eta=task.eta,
+            temperature=task.temperature,
+            guidance=task.guidance,
+            clamp=task.clamp,
             length_beam=getattr(generation, "iter_decode_with_beam", 1),
             length_beam_kind=str(task.length_beam),
             noise_beam=task.noise_beam,
-            selection=str(task.selection),
+            prune_after=parse_steps(task.prune_after),
+            stop_stable=task.stop_stable,
+            selection=task.selection or ("rescore" if rescore else "score"),
+            mbr_utility=str(task.mbr_utility),
+            mbr_units=str(task.mbr_units),
+            rescore=rescore,
             nbest=getattr(generation, "nbest", 1),
             oracle_length=task.oracle_length,
             history=getattr(generation, "retain_iter_history", False),
@@ -54,16 +84,49 @@ class DecodeOptions:
             raise UserError(f"--noise-beam is {self.noise_beam}; at least one noise must be drawn for each length")
         if self.oracle_length and self.length_beam > 1:
             raise UserError("--oracle-length decodes the reference's length alone; drop it or --iter-decode-with-beam")
+        if self.decode_noise_factor <= 0:
+            raise UserError(f"--decode-noise-factor is {self.decode_noise_factor}; pass a positive number, usually 1")
+        if self.stop_stable < 0:
+            raise UserError(f"--stop-stable is {self.stop_stable}; pass how many checks must agree, or 0 for no stop")
+        if late := [step for step in self.prune_after if not 0 < step < self.calls]:
+            raise UserError(
+                f"--prune-after names step {late[0]}, but candidates can be compared behind steps 1 to "
+                f"{self.calls - 1} of the {self.calls} taken"
+            )
 
-    def resolve_told(self, sampler: str) -> tuple[float, float] | None:
+    @property
+    def calls(self) -> int:
+        """Steps taken: early stop leaves some out."""
+        return self.steps - self.early_stop
+
+    def resolve_told(self, sampler: Sampler) -> tuple[float, float] | None:
         """The noise levels told to the network: what was asked for, else the sampler's own; None is the truth."""
-        usual = SAMPLERS[sampler].told
+        usual = sampler.told
         if self.told == (None, None):
             return usual
         if usual is None:
             raise UserError(
-                f"the sampler {sampler} tells the network the true noise level, so --told-start and --told-end do not "
-                f"apply; drop them or pass --sampler {' or '.join(s for s in SAMPLERS if SAMPLERS[s].told)}"
+                f"the sampler {self.sampler} tells the network the true noise level, so --told-start and --told-end do "
+                f"not apply; drop them or pass --sampler {' or '.join(s for s in SAMPLERS if SAMPLERS[s].told)}"
             )
+        if usual[0] == usual[1]:  # one level throughout: one flag says it
+            usual = (self.told[0] or self.told[1] or 0.0,) * 2
         start, end = (asked if asked is not None else default for asked, default in zip(self.told, usual))
         return start, end
+
+
+def check_prediction(model: Any, factor: float) -> None:
+    """v mixes state and noise by the level trained on, so the state must be at that level."""
+    if str(model.prediction) == "v" and factor != model.noise_factor:
+        raise UserError(
+            f"this model predicts v under a noise factor of {model.noise_factor}, so it cannot decode with {factor}; "
+            f"pass --decode-noise-factor {model.noise_factor}"
+        )
+
+
+def parse_steps(text: str) -> tuple[int, ...]:
+    """ "5,10" -> (5, 10)."""
+    try:
+        return tuple(int(step) for step in text.split(",")) if text else ()
+    except ValueError as error:
+        raise UserError(f"--prune-after {text!r} is not a list of steps; write for example 5,10") from error

@@ -1,50 +1,218 @@
-"""Ranking a sentence's candidates, best first."""
+"""Choosing among the candidates of a batch: a chain of stages, each of which ranks what the one before it kept."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Callable
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
-from fairseq_diffusion.decoding.mbr import ranking, ranking_two_level
+import numpy as np
+
+from fairseq_diffusion.decoding import mbr
+from fairseq_diffusion.decoding.chrf import chrf
+from fairseq_diffusion.decoding.ngrams import unpadded
+from fairseq_diffusion.decoding.words import Pieces
+from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.registry import Registry
+
+if TYPE_CHECKING:
+    from fairseq_diffusion.decoding.rescore import Teacher
+
+UTILITIES = {"bleu": mbr.bleu, "chrf": chrf}
+UNITS = ("tokens", "words")
+ENTRIES = 2**18  # n-gram counts held at once, about: what a cache takes
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """One finished translation: tokens without special symbols, and log-probabilities of them and of the end."""
+class Candidates:
+    """K finished translations of each of S sentences."""
 
-    tokens: list[int]
-    log_p: list[float]  # one more than there are tokens
-    length_rank: int  # which length of the beam it was decoded at
+    tokens: np.ndarray  # [S, K, L] without special symbols; -1 behind the end
+    sizes: np.ndarray  # [S, K]
+    scores: np.ndarray  # [S, K] the model's mean log-probability of tokens and end of sentence
+    length_rank: np.ndarray  # [S, K] which length of the beam it was decoded at
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The U different translations that are left of a sentence; where it has fewer, the rest have no votes."""
+
+    tokens: np.ndarray  # [S, U, L]
+    sizes: np.ndarray  # [S, U]
+    scores: np.ndarray  # [S, U] of the best copy
+    votes: np.ndarray  # [S, U, R] copies at each length of the beam
+    index: np.ndarray  # [S, U] the best copy's place among the candidates; -1 where there is none
+
+    @classmethod
+    def of(cls, candidates: Candidates) -> Pool:
+        """Different translations by falling model score, which is thus the order of ties in every stage."""
+        order = np.argsort(-candidates.scores, axis=1, kind="stable")
+        tokens, sizes, scores, length = (
+            take(part, order)
+            for part in (candidates.tokens, candidates.sizes, candidates.scores, candidates.length_rank)
+        )
+        number = np.array([first_seen(sentence) for sentence in tokens])
+        votes = np.zeros((len(tokens), number.max() + 1, length.max() + 1), dtype=np.int64)
+        np.add.at(votes, (np.arange(len(tokens))[:, None], number, length), 1)
+        exists = votes.any(axis=2)
+        first = (number[:, None, :] == np.arange(votes.shape[1])[:, None]).argmax(axis=2)
+        index = np.where(exists, take(order, first), -1)
+        return cls(take(tokens, first), np.where(exists, take(sizes, first), 0), take(scores, first), votes, index)
 
     @property
-    def score(self) -> float:
-        """Mean log-probability, as fairseq normalises its own."""
-        return sum(self.log_p) / len(self.log_p)
+    def exists(self) -> np.ndarray:
+        """[S, U] whether there is such a translation."""
+        return self.index >= 0
+
+    def keep(self, order: np.ndarray) -> Pool:
+        """The translations of order [S, U'] alone."""
+        return Pool(*(take(part, order) for part in (self.tokens, self.sizes, self.scores, self.votes, self.index)))
 
 
-Selection = Callable[[list[Candidate]], list[int]]
-SELECTIONS: Registry[Selection] = Registry("selection")
+def take(part: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Entries of `part` [S, U, ...] in the order [S, U']."""
+    return part[np.arange(len(part))[:, None], order]
+
+
+def first_seen(rows: np.ndarray) -> list[int]:
+    """For each row of [K, L]: how many different rows come before its first copy."""
+    numbers: dict[bytes, int] = {}
+    return [numbers.setdefault(row.tobytes(), len(numbers)) for row in rows]
+
+
+class Judges(NamedTuple):
+    """What the stages judge by."""
+
+    utility: Callable[[Pool], np.ndarray]  # [S, U, U]
+    teacher: Any  # a Teacher; None where no stage asks it
+
+
+Stage = Callable[[Pool, Judges, Any], np.ndarray]  # pool, judges, the batch's net_input -> merit [S, U], high is good
+SELECTIONS: Registry[Stage] = Registry("selection")
 
 
 @SELECTIONS.register("score")
-def by_score(candidates: list[Candidate]) -> list[int]:
+def by_score(pool: Pool, judges: Judges, net_input: Any) -> np.ndarray:
     """The model's own mean log-probability."""
-    return sorted(range(len(candidates)), key=lambda i: -candidates[i].score)
+    return pool.scores
 
 
 @SELECTIONS.register("mbr")
-def by_mbr(candidates: list[Candidate]) -> list[int]:
-    """Minimum Bayes risk under BLEU among all candidates."""
-    return ranking([candidate.tokens for candidate in candidates])
+def by_mbr(pool: Pool, judges: Judges, net_input: Any) -> np.ndarray:
+    """Minimum Bayes risk among all candidates."""
+    return mbr.expected_utility(judges.utility(pool), pool.votes.sum(axis=2))
 
 
 @SELECTIONS.register("mbr_two_level")
-def by_mbr_two_level(candidates: list[Candidate]) -> list[int]:
-    """As in DINOISER: among the noises of each length first, then among the lengths' winners."""
-    groups: dict[int, list[int]] = {}
-    for i, candidate in enumerate(candidates):
-        groups.setdefault(candidate.length_rank, []).append(i)
-    order = ranking_two_level([[candidates[i].tokens for i in group] for group in groups.values()])
-    members = list(groups.values())
-    return [members[group][i] for group, i in order]
+def by_mbr_two_level(pool: Pool, judges: Judges, net_input: Any) -> np.ndarray:
+    """Minimum Bayes risk among the noises of each length first, then among the lengths' winners."""
+    return mbr.two_level_merit(judges.utility(pool), pool.votes)
+
+
+@SELECTIONS.register("rescore")
+def by_teacher(pool: Pool, judges: Judges, net_input: Any) -> np.ndarray:
+    """An autoregressive model's mean log-probability (noisy parallel decoding, Gu et al. 2018)."""
+    hypotheses = [
+        [row[:size].tolist() for row, size in zip(tokens[exists], sizes[exists])]
+        for tokens, sizes, exists in zip(pool.tokens, pool.sizes, pool.exists)
+    ]
+    merit = np.full(pool.sizes.shape, -np.inf)
+    merit[pool.exists] = [p for sentence in judges.teacher.scores(net_input, hypotheses) for p in sentence]
+    return merit
+
+
+class Step(NamedTuple):
+    """One link of a chain."""
+
+    stage: str
+    keep: int | None  # how many different translations go on; None: all
+
+
+def parse(spec: str) -> list[Step]:
+    """The chain that `STAGE[:KEEP],STAGE[:KEEP],...` says."""
+    steps = [parse_step(text.strip()) for text in spec.split(",")]
+    for step in steps[:-1]:
+        if step.keep is None:
+            raise UserError(
+                f"the selection {spec!r} does not say how many candidates of its stage {step.stage} go on to the next; "
+                f"write {step.stage}:5 for five"
+            )
+    return steps
+
+
+def parse_step(text: str) -> Step:
+    stage, colon, keep = text.partition(":")
+    SELECTIONS[stage]  # an unknown name lists the choices
+    if colon and not (keep.isascii() and keep.isdigit() and int(keep) > 0):
+        raise UserError(f"the selection {text!r} keeps {keep!r} candidates; write a number from 1 on, as in {stage}:5")
+    return Step(stage, int(keep) if colon else None)
+
+
+class Selector:
+    """Ranks a batch's candidates by a chain of stages such as ``score:10,mbr:3,rescore``.
+
+    What a stage does not keep comes behind all that it keeps, in that stage's order. BLEU is of tokens or of words;
+    chrF is always of the characters of words.
+    """
+
+    def __init__(
+        self,
+        spec: str,
+        utility: str = "bleu",
+        units: str = "tokens",
+        dictionary: Any = None,
+        teacher: Teacher | None = None,
+    ):
+        self.steps = parse(spec)
+        check_choice("MBR utility", utility, UTILITIES)
+        check_choice("unit of BLEU", units, UNITS)
+        check_teacher(spec, self.steps, teacher)
+        self.judges = Judges(make_utility(utility, units, dictionary), teacher)
+
+    def __call__(self, candidates: Candidates, net_input: dict[str, Any] | None = None) -> list[list[int]]:
+        """For every sentence the places of its different candidates, best first; the best copy stands for all."""
+        pool = Pool.of(candidates)
+        dropped: list[np.ndarray] = []
+        for step in self.steps:
+            merit = np.where(pool.exists, SELECTIONS[step.stage](pool, self.judges, net_input), -np.inf)
+            order = np.argsort(-merit, axis=1, kind="stable")
+            keep = step.keep or order.shape[1]
+            dropped.insert(0, take(pool.index, order[:, keep:]))
+            pool = pool.keep(order[:, :keep])
+        ranked = np.concatenate([pool.index, *dropped], axis=1)
+        return [[index for index in sentence if index >= 0] for sentence in ranked.tolist()]
+
+
+def check_choice(what: str, found: str, choices: Collection[str]) -> None:
+    if found not in choices:
+        raise UserError(f"unknown {what} {found!r}; choose one of: {', '.join(choices)}")
+
+
+def check_teacher(spec: str, steps: list[Step], teacher: Teacher | None) -> None:
+    wanted = any(step.stage == "rescore" for step in steps)
+    if wanted and teacher is None:
+        raise UserError(
+            f"the selection {spec!r} rescores candidates with an autoregressive model, and there is none: give its "
+            "checkpoint last on --path (MODEL.pt:TEACHER.pt) together with --iter-decode-with-external-reranker"
+        )
+    if teacher is not None and not wanted:
+        raise UserError(
+            f"--iter-decode-with-external-reranker gives a model that rescores candidates, and the selection {spec!r} "
+            f"does not ask it; pass --selection rescore or {steps[-1].stage}:5,rescore, or drop the flag"
+        )
+
+
+def make_utility(utility: str, units: str, dictionary: Any) -> Callable[[Pool], np.ndarray]:
+    """Utilities of all pairs of a pool's translations, [S, U, U]."""
+    judge, read = UTILITIES[utility], unpadded
+    if utility == "chrf" or units == "words":
+        pieces = Pieces(dictionary)
+        read = pieces.characters if utility == "chrf" else pieces.words
+
+    def of(pool: Pool) -> np.ndarray:
+        """In slices of the batch, whose counts take a bounded space."""
+        count = max(1, ENTRIES // max(1, pool.tokens.size // len(pool.tokens) * pool.sizes.shape[1]))
+        slices = [slice(first, first + count) for first in range(0, len(pool.tokens), count)]
+        return np.concatenate([judge(read(pool.tokens[part], pool.sizes[part])) for part in slices])
+
+    return of

@@ -6,7 +6,9 @@ from typing import Any
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from omegaconf import II
 
-from fairseq_diffusion.network.length import TARGETS
+from fairseq_diffusion.network.latent_maps import LATENT_MAPS
+from fairseq_diffusion.network.length import LENGTH_MAPS, TARGETS
+from fairseq_diffusion.network.time_features import TIME_FEATURES
 from fairseq_diffusion.network.transformer import ACTIVATIONS
 from fairseq_diffusion.objective.objective import NORMALISERS
 from fairseq_diffusion.process.curves import CURVES
@@ -14,6 +16,7 @@ from fairseq_diffusion.process.embedding import NORMS
 from fairseq_diffusion.process.modifiers import MODIFIERS
 from fairseq_diffusion.process.prediction import PREDICTIONS
 from fairseq_diffusion.process.time_sampling import TIME_SAMPLERS
+from fairseq_diffusion.sampler.grid import GRIDS
 from fairseq_diffusion.sampler.rules import SAMPLERS
 from fairseq_diffusion.translator import SELF_CONDITIONING
 
@@ -30,12 +33,17 @@ class DiffusionConfig(FairseqDataclass):
 
     # state
     latent_dim: int = flag(16, "width D of the diffused target embeddings")
-    embedding_norm: ChoiceEnum(NORMS) = flag("l2", "norm of each embedding row: none, or l2 (sqrt(D))")
+    embedding_norm: ChoiceEnum(list(NORMS)) = flag(
+        "l2", "embeddings as they are, times sqrt(D) (scaled), of norm sqrt(D) (l2), or behind a LayerNorm"
+    )
     embedding_init_std: float = flag(1e-3, "standard deviation of the embeddings at the start")
+    share_embeddings: bool = flag(False, "the encoder reads the target's embeddings too (joined dictionary)")
     # schedule
     schedule: ChoiceEnum(list(CURVES)) = flag("sigma_t", "base noise curve sigma(t)")
     schedule_modifier: ChoiceEnum(list(MODIFIERS)) = flag("none", "what adapts the base curve during training")
     schedule_update: int = flag(50, "adapt the schedule every so many updates")
+    noise_factor: float = flag(1.0, "noise factor F of the modifiers factor and factor_vp")
+    diffusion_steps: int = flag(0, "train on a table of so many steps; 0: continuous time")
     # prediction, objective, time sampling
     prediction: ChoiceEnum(list(PREDICTIONS)) = flag("x_0", "what the network's output means")
     objective: str = flag(
@@ -49,6 +57,7 @@ class DiffusionConfig(FairseqDataclass):
         "both", "no self-condition; a coin (with a no-gradient first pass); or both passes trained"
     )
     self_conditioning_p: float = flag(0.5, "probability of the coin")
+    source_drop: float = flag(0.0, "train the denoiser without its source this often, for --guidance")
     # network
     hidden: int = flag(512, "width of encoder and denoiser")
     inner: int = flag(2048, "width inside the feed-forward layers")
@@ -58,11 +67,14 @@ class DiffusionConfig(FairseqDataclass):
     dropout: float = flag(0.1, "dropout on embeddings, attention weights, feed-forward activations and residuals")
     activation: ChoiceEnum(list(ACTIVATIONS)) = flag("gelu", "activation of the feed-forward layers")
     pre_norm: bool = flag(False, "LayerNorm before each sub-layer instead of after it")
+    latent_map: ChoiceEnum(list(LATENT_MAPS)) = flag("tanh", "maps between embeddings and hidden states")
+    time_features: ChoiceEnum(list(TIME_FEATURES)) = flag("fourier", "what the denoiser sees of the time")
     # length
     length_target: ChoiceEnum(TARGETS) = flag(
         "difference", "predict the difference to the source's length, or the length"
     )
     length_classes: int = flag(256, "classes of the length predictor")
+    length_map: ChoiceEnum(list(LENGTH_MAPS)) = flag("mlp", "map from the mean encoder state to the length's classes")
     length_grad: bool = flag(False, "let the length loss train the encoder too")
     length_loss: float = flag(0.1, "weight of the length loss")
     length_training: ChoiceEnum(LENGTH_TRAINING) = flag(
@@ -70,6 +82,9 @@ class DiffusionConfig(FairseqDataclass):
     )
     # decoding
     sampler: ChoiceEnum(list(SAMPLERS)) = flag("ddim", "sampler used unless the task's --sampler says otherwise")
+    decode_noise_factor: float = flag(1.0, "noise factor of decoding, in place of --noise-factor")
+    grid: ChoiceEnum(list(GRIDS)) = flag("time", "how the decoding steps are spaced")
+    early_stop: int = flag(0, "leave out the last, least noisy, so many decoding steps")
     # taken from elsewhere
     max_source_positions: int = II("task.max_source_positions")
     max_target_positions: int = II("task.max_target_positions")

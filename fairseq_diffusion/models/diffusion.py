@@ -11,7 +11,7 @@ from torch import Tensor
 
 import fairseq_diffusion.systems  # noqa: F401  enters the presets
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.models.build import build_translator
+from fairseq_diffusion.models.build import build_translator, check_joined
 from fairseq_diffusion.models.config import DiffusionConfig
 from fairseq_diffusion.presets import PRESETS
 from fairseq_diffusion.process import noise
@@ -34,9 +34,10 @@ class DiffusionModel(BaseFairseqModel):
 
     @classmethod
     def build_model(cls, cfg: DiffusionConfig, task: Any) -> DiffusionModel:
-        words = len(task.source_dictionary), len(task.target_dictionary)
-        dictionary = task.target_dictionary
-        return cls(cfg, build_translator(cfg, *words), dictionary.bos(), dictionary.pad())
+        source, target = task.source_dictionary, task.target_dictionary
+        if cfg.share_embeddings:
+            check_joined(source, target)
+        return cls(cfg, build_translator(cfg, len(source), len(target)), target.bos(), target.pad())
 
     def _freeze(self, length_training: str) -> None:
         """Frozen parameters stay out of the optimiser, so that weight decay cannot shrink them either."""
@@ -71,10 +72,10 @@ class DiffusionModel(BaseFairseqModel):
         """
         return F.pad(tokens, (1, 0), value=self.bos)
 
-    def encode(self, src_tokens: Tensor) -> Source:
-        """src_tokens [B, S], padded on either side -> the encoded Source."""
+    def encode(self, src_tokens: Tensor, dropped: Tensor | None = None) -> Source:
+        """src_tokens [B, S], padded on either side, `dropped` [B] out of the denoiser's sight -> the encoded Source."""
         tokens = self.with_bos(src_tokens)
-        return self.translator.encode(tokens, tokens.ne(self.pad))
+        return self.translator.encode(tokens, tokens.ne(self.pad), dropped)
 
     def forward(
         self, src_tokens: Tensor, target: Tensor | None = None, ids: Tensor | None = None, **other: Any
@@ -86,7 +87,7 @@ class DiffusionModel(BaseFairseqModel):
         keys = noise.fold(ids, self.cfg.seed, moment)
         target = self.with_bos(target)
         mask = target.ne(self.pad)
-        source = self.encode(src_tokens)
+        source = self.encode(src_tokens, self.translator.dropped(keys))
         if self.cfg.length_training == "only":
             losses = self.translator.length_losses(source, mask)
         else:

@@ -15,6 +15,10 @@ class Memory(NamedTuple):
     values: Tensor
     mask: Tensor
 
+    def select(self, sentences: Tensor) -> Memory:
+        """That of the sentences numbered [N]."""
+        return Memory(*(tensor.index_select(0, sentences) for tensor in self))
+
 
 def attention_mask(mask: Tensor) -> Tensor:
     """[S, T] true at real tokens -> the form that attention broadcasts over heads and queries."""

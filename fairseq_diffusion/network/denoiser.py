@@ -4,31 +4,40 @@ from __future__ import annotations
 
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 
 from fairseq_diffusion.network.attention import Memory
-from fairseq_diffusion.network.time_features import TimeFeatures
-from fairseq_diffusion.network.transformer import Layer, Positions, Size, parameter_dtype, tanh_map
+from fairseq_diffusion.network.latent_maps import LATENT_MAPS
+from fairseq_diffusion.network.time_features import TIME_FEATURES
+from fairseq_diffusion.network.transformer import Layer, Positions, Size, parameter_dtype
 
 
 class Denoiser(nn.Module):
-    """Bidirectional Transformer decoder over [x_t ; c], with time added at the input and attention to the source.
+    """Bidirectional Transformer decoder over x_t and c, with time added at the input and attention to the source.
 
     c is the self-condition, an earlier estimate of x_0 or zeros (Chen et al. 2023); None in a denoiser without it.
     """
 
-    def __init__(self, dim: int, size: Size, layers: int, max_positions: int, self_conditioned: bool = True):
+    def __init__(
+        self,
+        dim: int,
+        size: Size,
+        layers: int,
+        max_positions: int,
+        self_conditioned: bool = True,
+        latent_map: str = "tanh",
+        time_features: str = "fourier",
+    ):
         super().__init__()
-        h = size.hidden
-        self.enter = tanh_map(2 * dim if self_conditioned else dim, 2 * h, h)
-        self.time = TimeFeatures(h)
+        h, latent = size.hidden, LATENT_MAPS[latent_map]
+        self.enter = latent.enter(dim, size, self_conditioned)
+        self.time = TIME_FEATURES[time_features](h)
         self.positions = Positions(max_positions, h)
         self.norm = nn.Identity() if size.pre_norm else nn.LayerNorm(h)
         self.dropout = nn.Dropout(size.dropout)
         self.layers = nn.ModuleList(Layer(size, cross=True) for _ in range(layers))
         self.last_norm = nn.LayerNorm(h) if size.pre_norm else nn.Identity()
-        self.leave = tanh_map(h, 2 * h, dim)
+        self.leave = latent.leave(dim, size)
 
     def memory(self, source: Tensor, mask: Tensor) -> list[Memory]:
         """Each layer's keys and values of the encoded source [S, T, h]: made once, used at every step."""
@@ -36,8 +45,8 @@ class Denoiser(nn.Module):
 
     def forward(self, x_t: Tensor, c: Tensor | None, t: Tensor, mask: Tensor, memory: list[Memory]) -> Tensor:
         """x_t, c [S K, L, D], t [S K], mask [S K, L] true at real positions -> output [S K, L, D] in fp32."""
-        seen = x_t if c is None else torch.cat([x_t, c], -1)
-        x = self.enter(seen.to(parameter_dtype(self.enter)))
+        dtype = parameter_dtype(self.enter)
+        x = self.enter(x_t.to(dtype), None if c is None else c.to(dtype))
         x = self.dropout(x + self.time(t)[:, None])
         x = self.norm(x + self.positions(mask))
         for layer, source in zip(self.layers, memory):

@@ -5,15 +5,36 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from fairseq_diffusion.network.transformer import Layer, Positions, Size
+from fairseq_diffusion.process.embedding import EmbeddingState
+
+
+def own_words(vocabulary: int, hidden: int) -> nn.Embedding:
+    """A table of the encoder's own."""
+    words = nn.Embedding(vocabulary, hidden)
+    nn.init.normal_(words.weight, std=hidden**-0.5)
+    return words
+
+
+class SharedWords(nn.Module):
+    """The vectors x_0 of the target's words, projected to the encoder's width: one table for both sides."""
+
+    def __init__(self, state: EmbeddingState, hidden: int):
+        super().__init__()
+        # Out of sight in a tuple: the table belongs to `state`, and under a second name averages would move it twice.
+        self.owner = (state,)
+        self.project = nn.Linear(state.dim, hidden, bias=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """tokens [B, S] -> [B, S, h]."""
+        return self.project(self.owner[0].encode(tokens).to(self.project.weight.dtype))
 
 
 class Encoder(nn.Module):
     """Embeddings plus learned positions, Transformer layers, final LayerNorm."""
 
-    def __init__(self, vocabulary: int, size: Size, layers: int, max_positions: int):
+    def __init__(self, embedding: nn.Module, size: Size, layers: int, max_positions: int):
         super().__init__()
-        self.embedding = nn.Embedding(vocabulary, size.hidden)
-        nn.init.normal_(self.embedding.weight, std=size.hidden**-0.5)
+        self.hidden, self.embedding = size.hidden, embedding
         self.positions = Positions(max_positions, size.hidden)
         self.dropout = nn.Dropout(size.dropout)
         self.layers = nn.ModuleList(Layer(size) for _ in range(layers))

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.network.transformer import masked_mean, tanh_map
+from fairseq_diffusion.registry import Registry
 
 TARGETS = ("difference", "absolute")
 BEAMS = ("top_k", "offsets")
 SHORTEST = 2  # begin and end of sentence
 
+LENGTH_MAPS: Registry[Callable[[int, int], nn.Module]] = Registry("length map")
+LENGTH_MAPS.register("mlp")(lambda hidden, classes: tanh_map(hidden, hidden, classes))
+LENGTH_MAPS.register("linear")(lambda hidden, classes: nn.Linear(hidden, classes, bias=False))  # as fairseq's NAT
+
 
 class LengthHead(nn.Module):
-    """An MLP on the mean encoder state; without `grad` its loss does not reach the encoder."""
+    """A map of the mean encoder state to logits; without `grad` its loss does not reach the encoder."""
 
-    def __init__(self, hidden: int, classes: int, target: str, grad: bool, longest: int):
+    def __init__(self, hidden: int, classes: int, target: str, grad: bool, longest: int, length_map: str = "mlp"):
         super().__init__()
-        self.map = tanh_map(hidden, hidden, classes)
+        self.map = LENGTH_MAPS[length_map](hidden, classes)
         self.relative, self.grad = target == "difference", grad
         self.classes, self.longest = classes, longest
 

@@ -1,14 +1,16 @@
-"""Random Fourier features of the diffusion time."""
+"""The diffusion time as a vector: frequencies, then a two-layer map."""
 
 from __future__ import annotations
 
 import math
+from typing import Callable
 
 import torch
 from torch import Tensor, nn
 
 from fairseq_diffusion.network.transformer import parameter_dtype
 from fairseq_diffusion.process.precision import KeepsPrecision
+from fairseq_diffusion.registry import Registry
 
 
 class Frequencies(KeepsPrecision):
@@ -26,14 +28,45 @@ class Frequencies(KeepsPrecision):
         return torch.cat([angle.sin(), angle.cos()], -1)
 
 
-class TimeFeatures(nn.Module):
-    """Fourier features through a two-layer map, one vector a sentence."""
+class Sinusoid(KeepsPrecision):
+    """t -> [cos, sin] of 1000 t w, with w from 1 down to 1/10000 (Vaswani et al. 2017, section 3.5); fp32 always."""
 
-    def __init__(self, hidden: int, count: int = 128):
+    w: Tensor
+
+    def __init__(self, count: int, period: float = 1e4):
         super().__init__()
-        self.frequencies = Frequencies(count)
-        self.map = nn.Sequential(nn.Linear(2 * count, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
+        self.register_buffer("w", 1000 * period ** -(torch.arange(count) / count), persistent=False)
+
+    def forward(self, t: Tensor) -> Tensor:
+        """t [B] -> [B, 2 count]."""
+        angle = t.to(self.w)[:, None] * self.w
+        return torch.cat([angle.cos(), angle.sin()], -1)
+
+
+class TimeFeatures(nn.Module):
+    """Frequencies through a two-layer map, one vector a sentence."""
+
+    def __init__(self, frequencies: nn.Module, width: int, inner: int, hidden: int):
+        super().__init__()
+        self.frequencies = frequencies
+        self.map = nn.Sequential(nn.Linear(width, inner), nn.SiLU(), nn.Linear(inner, hidden))
 
     def forward(self, t: Tensor) -> Tensor:
         """t [B] -> [B, h]."""
         return self.map(self.frequencies(t).to(parameter_dtype(self.map)))
+
+
+TIME_FEATURES: Registry[Callable[[int], TimeFeatures]] = Registry("time features")
+
+
+@TIME_FEATURES.register("fourier")
+def fourier(hidden: int, count: int = 128) -> TimeFeatures:
+    """Random Fourier features."""
+    return TimeFeatures(Frequencies(count), 2 * count, hidden, hidden)
+
+
+@TIME_FEATURES.register("sinusoid")
+def sinusoid(hidden: int) -> TimeFeatures:
+    """Sinusoids as wide as the hidden states, and a map four times as wide inside (Ho et al. 2020)."""
+    count = hidden // 2
+    return TimeFeatures(Sinusoid(count), 2 * count, 4 * hidden, hidden)

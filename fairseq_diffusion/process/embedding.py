@@ -9,37 +9,87 @@ from torch import Tensor, nn
 from fairseq_diffusion.kernels.cross_entropy import linear_cross_entropy
 from fairseq_diffusion.kernels.rounding import round_to_rows
 from fairseq_diffusion.process.level import Level
+from fairseq_diffusion.registry import Registry
 
-NORMS = ("none", "l2")
+
+class Norm(nn.Module):
+    """What a row E[y] of the weight is encoded to: itself.  Rounding compares with what rows are encoded to."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.scale = dim**0.5
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Rows [..., D] -> x_0 [..., D]."""
+        return rows
+
+    def readout(self, rows: Tensor) -> Tensor:
+        """Rows [V, D] -> what rounding compares with, [V, D]."""
+        return self(rows)
+
+
+class Scaled(Norm):
+    """x_0 = sqrt(D) E[y], and rounding compares with E itself, as Transformers with tied embeddings do."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return rows * self.scale
+
+    def readout(self, rows: Tensor) -> Tensor:
+        return rows
+
+
+class Spherical(Norm):
+    """Norm sqrt(D), so unit variance per dimension: the nearest row has the largest product (DINOISER section 4)."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return F.normalize(rows, dim=-1) * self.scale
+
+
+class Layered(Norm):
+    """x_0 = LayerNorm(sqrt(D) E[y]), with its learned scale and shift (Gao et al. 2024, before the projection)."""
+
+    def __init__(self, dim: int):
+        super().__init__(dim)
+        self.layer_norm = nn.LayerNorm(dim)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        norm = self.layer_norm
+        return F.layer_norm(rows * self.scale, norm.normalized_shape, norm.weight.float(), norm.bias.float(), norm.eps)
+
+
+NORMS: Registry[type[Norm]] = Registry("embedding norm")
+NORMS.register("none")(Norm)
+NORMS.register("scaled")(Scaled)
+NORMS.register("l2")(Spherical)
+NORMS.register("layer")(Layered)
 
 
 class EmbeddingState(nn.Module):
-    """x_0 = E[y], x_t = alpha x_0 + sigma eps, and the tied rounding p(y | x) = softmax(x E^T).
+    """x_0 from E[y], x_t = alpha x_0 + sigma eps, and the tied rounding p(y | x) = softmax(x E^T).
 
-    With norm "l2" every row has norm sqrt(D), that is unit variance per dimension, and the nearest row is the one
-    with the largest dot product (DINOISER section 4).  All vectors are fp32, whatever the network computes in.
+    All vectors are fp32, whatever the network computes in.
     """
 
     def __init__(self, vocabulary: int, dim: int, norm: str = "l2", init_std: float = 1e-3):
         super().__init__()
-        self.norm = norm
         self.weight = nn.Parameter(torch.randn(vocabulary, dim) * init_std)
+        self.norm = NORMS[norm](dim)
 
     @property
     def dim(self) -> int:
         return self.weight.shape[1]
 
-    def _normalise(self, rows: Tensor) -> Tensor:
-        rows = rows.float()
-        return F.normalize(rows, dim=-1) * self.dim**0.5 if self.norm == "l2" else rows
-
     def table(self) -> Tensor:
-        """All rows [V, D]."""
-        return self._normalise(self.weight)
+        """What all words are encoded to, [V, D]."""
+        return self.norm(self.weight.float())
+
+    def readout(self) -> Tensor:
+        """What rounding compares vectors with, [V, D]."""
+        return self.norm.readout(self.weight.float())
 
     def encode(self, tokens: Tensor) -> Tensor:
         """tokens [B, L] -> x_0 [B, L, D]."""
-        return self._normalise(F.embedding(tokens, self.weight))
+        return self.norm(F.embedding(tokens, self.weight).float())
 
     def corrupt(self, x_0: Tensor, level: Level, eps: Tensor) -> Tensor:
         """x_t [B, L, D] ~ q(x_t | x_0)."""
@@ -47,10 +97,14 @@ class EmbeddingState(nn.Module):
 
     def nll(self, x: Tensor, tokens: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """-log p(tokens | x), x [B, L, D], tokens [B, L] -> [B, L]; the logits are never held all at once."""
-        loss = linear_cross_entropy(x.flatten(0, -2), self.table(), tokens.flatten(), label_smoothing)
+        loss = linear_cross_entropy(x.flatten(0, -2), self.readout(), tokens.flatten(), label_smoothing)
         return loss.view(tokens.shape)
 
     def round(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The most probable tokens for x [B, L, D], and their log-probabilities, both [B, L]."""
-        tokens, log_p = round_to_rows(x.flatten(0, -2), self.table())
+        tokens, log_p = round_to_rows(x.flatten(0, -2), self.readout())
         return tokens.view(x.shape[:-1]), log_p.view(x.shape[:-1])
+
+    def clamp(self, x: Tensor) -> Tensor:
+        """x [B, L, D] moved to the vectors of its most probable tokens (Li et al. 2022, section 4.2)."""
+        return self.encode(self.round(x)[0])

@@ -3,46 +3,88 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
-from typing import Callable
+from typing import Callable, Protocol, Sequence
 
 import torch
 from torch import Tensor
 
 from fairseq_diffusion.sampler.grid import Grid
-from fairseq_diffusion.sampler.rules import Rule, Step
+from fairseq_diffusion.sampler.roster import Roster
+from fairseq_diffusion.sampler.rules import Step
 
-# (x_t [B, L, D], told time [B], self-condition [B, L, D]) -> x_0-hat [B, L, D]
-Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+class Batch(Protocol):
+    """What the loop asks of S sentences with K candidates each; D is the width of the state."""
+
+    def noise(self, i: int) -> Tensor:
+        """The i-th N(0, 1) of each candidate, [S, K, L, D]."""
+
+    def denoise(self, x_t: Tensor, t: Tensor, c: Tensor) -> Tensor:
+        """x_0-hat [S, K, L, D] from x_t and the self-condition c, both [S, K, L, D], told the time t []."""
+
+    def denoise_without_source(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """x_0-hat [S, K, L, D] by a network that sees neither the source nor an earlier estimate."""
+
+    def select(self, sentences: Tensor, members: Tensor) -> Batch:
+        """The batch of some sentences [S'] and some candidates of each, [S', K']."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The last clean estimate, and how many network calls led to it."""
+    """Each candidate's last clean estimate, the network calls it took part in, and whether it was not pruned."""
 
-    x_0: Tensor  # [B, L, D]
-    calls: int
+    x_0: Tensor  # [S, K, L, D]
+    calls: Tensor  # [S, K]
+    alive: Tensor  # [S, K]
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """What is done to each clean estimate before anything else sees it.
+
+    `guidance` w is classifier-free (Ho and Salimans 2022): x_0 = u + w (x_0 - u) with u the estimate without a source.
+    """
+
+    guidance: float = 1.0
+    clamp: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def calls(self) -> int:
+        return 1 if self.guidance == 1 else 2
+
+    def __call__(self, batch: Batch, x_t: Tensor, t: Tensor, x_0: Tensor) -> Tensor:
+        if self.guidance != 1:
+            x_0 = torch.lerp(batch.denoise_without_source(x_t, t), x_0, self.guidance)
+        return x_0 if self.clamp is None else self.clamp(x_0)
 
 
 @torch.no_grad()
 def sample(
-    denoise: Denoise,
-    x_T: Tensor,
+    batch: Batch,
     grid: Grid,
-    rule: Rule,
-    noise: Callable[[int], Tensor],
-    on_step: Callable[[int, Tensor], None] | None = None,
+    steps: Sequence[Step],
+    refine: Refinement = Refinement(),
+    roster: Roster | None = None,
+    on_step: Callable[[Roster, Tensor], None] | None = None,
 ) -> Sample:
-    """Run `rule` over `grid` from x_T [B, L, D].
+    """Walk `steps` over `grid` from noise; each estimate conditions the next.
 
-    `noise(i)` draws step i's N(0, 1); `on_step(i, x_0)` sees each clean estimate.  Each estimate conditions the next.
+    `roster` decides who leaves the batch on the way; `on_step(roster, x_0)` sees each estimate.
     """
-    x, x_0, calls = x_T, torch.zeros_like(x_T), 0
-    told = grid.told.float().to(x_T.device)
-    for i in range(grid.steps):
-        x_0 = denoise(x, told[i].expand(len(x)), x_0)
-        calls += 1
+    x = grid.level.sigma[0].item() * batch.noise(0)
+    roster = roster or Roster(x.shape[0], x.shape[1], device=x.device)
+    told, x_0 = grid.told.float().to(x.device), torch.zeros_like(x)
+    for i, step in enumerate(steps):
+        previous, x_0 = x_0, refine(batch, x, told[i], batch.denoise(x, told[i], x_0))
+        roster.called(refine.calls)
         if on_step is not None:
-            on_step(i, x_0)
-        x = rule(x, x_0, Step(grid.told_level[i], grid.level[i], grid.level[i + 1], partial(noise, i)))
-    return Sample(x_0, calls)
+            on_step(roster, x_0)
+        if i + 1 == len(steps):
+            break
+        x = step(x, x_0, previous, batch.noise(i + 1) if step.noise else None)
+        if (kept := roster.leave(i + 1, x_0)) is not None:
+            x, x_0 = kept(x), kept(x_0)
+            if not len(x):
+                break
+            batch = batch.select(*kept)
+    return Sample(roster.last(x_0), roster.calls, roster.alive)

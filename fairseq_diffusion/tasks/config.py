@@ -7,29 +7,49 @@ from fairseq.dataclass import ChoiceEnum
 from fairseq.tasks.translation import TranslationConfig
 from omegaconf import II
 
-from fairseq_diffusion.decoding.selection import SELECTIONS
+from fairseq_diffusion.decoding.selection import UNITS, UTILITIES
 from fairseq_diffusion.models.config import flag
 from fairseq_diffusion.network.length import BEAMS
+from fairseq_diffusion.sampler.grid import GRIDS
 from fairseq_diffusion.sampler.rules import SAMPLERS
 
 
 @dataclass
 class DiffusionTranslationConfig(TranslationConfig):
-    """Steps, length beam and history are fairseq's --iter-decode-max-iter, --iter-decode-with-beam and
-    --retain-iter-history."""
+    """Steps, length beam, n-best, history and an AR reranker are fairseq's --iter-decode-max-iter,
+    --iter-decode-with-beam, --nbest, --retain-iter-history and --iter-decode-with-external-reranker."""
 
     max_source_positions: int = flag(256, "longest source, in tokens with the end of sentence")
     max_target_positions: int = flag(256, "longest target, in tokens with the end of sentence")
+    # the sampler, and what it starts from
     sampler: Optional[ChoiceEnum(list(SAMPLERS))] = flag(None, "sampler (default: the one of the model's system)")
-    told_start: Optional[float] = flag(None, "cedi: noise level sigma told to the network at the first step")
+    grid: Optional[ChoiceEnum(list(GRIDS))] = flag(
+        None, "steps even in time, in sigma, in log SNR, or taken from the model's own (default: the system's)"
+    )
+    early_stop: Optional[int] = flag(None, "leave out so many of the last steps (default: the system's)")
+    decode_noise_factor: Optional[float] = flag(None, "noise factor F in decoding (default: the system's)")
+    told_start: Optional[float] = flag(None, "cedi, fixed_t: noise level sigma told to the network at the first step")
     told_end: Optional[float] = flag(None, "cedi: noise level sigma told to the network behind the last step")
-    final_time: float = flag(1e-3, "diffusion time at which sampling ends")
+    final_time: Optional[float] = flag(None, "diffusion time at which sampling ends (default: 0.001)")
+    eta: Optional[float] = flag(None, "share of fresh noise, from 0 (ddim) to 1 (ddpm) (default: the sampler's)")
+    # the clean estimate
+    temperature: float = flag(1.0, "divide the score by it; below 1 the estimate is trusted more")
+    guidance: float = flag(1.0, "weight of classifier-free guidance; needs a model trained with --source-drop")
+    clamp: bool = flag(False, "move each estimate to the nearest embedding")
+    # candidates
     length_beam: ChoiceEnum(BEAMS) = flag("top_k", "lengths to try: the likeliest, or the likeliest and its neighbours")
     noise_beam: int = flag(1, "noises to try for each length")
-    selection: ChoiceEnum(list(SELECTIONS)) = flag(
-        "score",
-        "choose by model score, by BLEU-MBR among all candidates, or by MBR within each length and then among them",
+    prune_after: str = flag("", "steps behind which the worse half of a sentence's candidates is dropped, as in 5,10")
+    stop_stable: int = flag(0, "a candidate is finished once its tokens stayed the same so many steps (0: never)")
+    selection: Optional[str] = flag(
+        None,
+        "how to choose: score (the model's), mbr, mbr_two_level (within each length, then among them), rescore (an AR "
+        "model's score), or a chain such as mbr:5,rescore (default: rescore where there is an AR model, else score)",
     )
+    mbr_utility: ChoiceEnum(UTILITIES) = flag("bleu", "what MBR compares candidates by")
+    mbr_units: ChoiceEnum(UNITS) = flag("tokens", "what MBR counts n-grams of: subword tokens, or whole words")
     oracle_length: bool = flag(False, "FOR ANALYSIS ONLY: decode at the reference's length")
+    # around it
+    raw_reference: Optional[str] = flag(None, "file of untokenised references: what the report's sacreBLEU is against")
     use_ema: bool = flag(False, "load the averaged weights that --store-ema kept, where checkpoints are loaded")
     decode_seed: int = II("common.seed")

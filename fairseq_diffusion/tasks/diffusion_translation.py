@@ -14,10 +14,13 @@ from fairseq.tasks.translation import TranslationTask
 from fairseq_diffusion import compat
 from fairseq_diffusion.decoding.generator import DiffusionGenerator
 from fairseq_diffusion.decoding.options import DecodeOptions
+from fairseq_diffusion.decoding.rescore import Teacher
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.tasks.bleu import bleu_counts, log_bleu
 from fairseq_diffusion.tasks.checks import check_data, check_dictionary, check_split, fingerprint
 from fairseq_diffusion.tasks.config import DiffusionTranslationConfig
+from fairseq_diffusion.tasks.dictionary import TableDictionary
+from fairseq_diffusion.tasks.teacher import check_alone, check_count, check_embeddings, check_when_loaded
 
 
 @register_task("diffusion_translation", dataclass=DiffusionTranslationConfig)
@@ -31,6 +34,10 @@ class DiffusionTranslationTask(TranslationTask):
         check_data(cfg)
         compat.prefer_ema(cfg.use_ema)
         return super().setup_task(cfg, **kwargs)
+
+    @classmethod
+    def load_dictionary(cls, filename: str) -> TableDictionary:
+        return TableDictionary.load(filename)
 
     # -- what a checkpoint remembers of its data --------------------------------------------------------------------
 
@@ -56,8 +63,9 @@ class DiffusionTranslationTask(TranslationTask):
     ) -> np.ndarray:
         kept, ignored = dataset.filter_indices_by_size(indices, max_positions)
         if ignored and not ignore_invalid_inputs:
+            sizes = tuple(map(int, dataset.size(ignored[0])))
             raise UserError(
-                f"sentence {ignored[0]} has {dataset.size(ignored[0])} tokens (source, target), but this model takes "
+                f"sentence {ignored[0]} has {sizes} tokens (source, target), but this model takes "
                 f"up to {max_positions}; leave it out with --skip-invalid-size-inputs-valid-test, or split it"
             )
         return super().filter_indices_by_size(indices, dataset, max_positions, ignore_invalid_inputs)
@@ -71,14 +79,26 @@ class DiffusionTranslationTask(TranslationTask):
         """Batches of any size: after 0.12.2, fairseq drops a last batch that is no multiple, even in generate."""
         return super().get_batch_iterator(dataset, *args, required_batch_size_multiple=1, **kwargs)
 
-    # -- decoding ---------------------------------------------------------------------------------------------------
+    # -- models and decoding ------------------------------------------------------------------------------------------
 
-    def build_generator(self, models: list[Any], args: Any, **kwargs: Any) -> DiffusionGenerator:
+    def build_model(self, cfg: Any, *args: Any, **kwargs: Any) -> Any:
+        check_embeddings(cfg, self.src_dict, self.tgt_dict)
+        model = super().build_model(cfg, *args, **kwargs)
+        if hasattr(model, "translator"):
+            return model
+        return check_when_loaded(model, {"source": len(self.src_dict), "target": len(self.tgt_dict)})
+
+    def build_generator(self, models: list[Any], args: Any, **kwargs: Any) -> Any:
+        if not hasattr(models[0], "translator"):  # an AR baseline, decoded with our batches and our report
+            check_alone(models)
+            return super().build_generator(models, args, **kwargs)
         for flag in ("print_alignment", "replace_unk", "score_reference"):
             if getattr(args, flag, None):
                 raise UserError(f"--{flag.replace('_', '-')} needs a left-to-right decoder; drop it here")
-        options = DecodeOptions.from_flags(self.cfg, args)
-        return DiffusionGenerator(options, str(models[0].cfg.sampler), self.tgt_dict)
+        options = DecodeOptions.from_flags(self.cfg, args, models[0].cfg)
+        check_count(models, options.rescore)
+        teacher = Teacher(models[-1], self.tgt_dict) if options.rescore else None
+        return DiffusionGenerator(options, self.tgt_dict, teacher)
 
     # -- validation -------------------------------------------------------------------------------------------------
 

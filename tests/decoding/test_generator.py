@@ -19,7 +19,8 @@ from fairseq_diffusion.process.schedule import Schedule
 from fairseq_diffusion.translator import Source
 
 BOS, PAD, EOS, WORDS, DIM = 0, 1, 2, 12, 6
-DICTIONARY = SimpleNamespace(bos=lambda: BOS, pad=lambda: PAD, eos=lambda: EOS)
+SYMBOLS = ["<s>", "<pad>", "</s>", "<unk>", *(f"w{i}" for i in range(WORDS - 4))]
+DICTIONARY = SimpleNamespace(bos=lambda: BOS, pad=lambda: PAD, eos=lambda: EOS, symbols=SYMBOLS)
 
 
 class Oracle(nn.Module):
@@ -60,7 +61,7 @@ SOURCE = torch.tensor([[5, 6, 7, EOS], [PAD, PAD, 9, EOS]])
 def generate(target: Tensor | None = None, **options: Any) -> list[list[dict[str, Any]]]:
     batch = {"net_input": {"src_tokens": SOURCE}, "target": target}
     model = Model().train()
-    found = DiffusionGenerator(DecodeOptions(**{"steps": 3, **options}), "ddim", DICTIONARY).generate([model], batch)
+    found = DiffusionGenerator(DecodeOptions(**{"steps": 3, **options}), DICTIONARY).generate([model], batch)
     assert not model.training
     return found
 
@@ -87,12 +88,15 @@ def test_oracle_needs_references():
         generate(oracle_length=True)
 
 
-def test_candidates_are_lengths_times_noises():
+def test_candidates_are_lengths_times_noises_and_copies_are_left_out(monkeypatch):
+    tried = []
+    denoise = Oracle.denoise
+    monkeypatch.setattr(Oracle, "denoise", lambda self, *args: tried.append(len(args[0])) or denoise(self, *args))
     first, second = generate(length_beam=3, noise_beam=2, nbest=10)
-    assert len(first) == len(second) == 6
-    sizes = [len(hypothesis["tokens"]) for hypothesis in first]
-    assert sorted(sizes.count(size) for size in set(sizes)) == [2, 2, 2]
-    assert all(set(h["tokens"][:-1].tolist()) <= {9} for h in second)  # rows stay with their sentence
+    assert tried == [2 * 3 * 2] * 3
+    for found, word in ((first, 5), (second, 9)):
+        assert len({len(hypothesis["tokens"]) for hypothesis in found}) == len(found) == 3
+        assert all(set(h["tokens"][:-1].tolist()) <= {word} for h in found)  # rows stay with their sentence
 
 
 def test_nbest_is_a_prefix():
@@ -101,8 +105,34 @@ def test_nbest_is_a_prefix():
     assert {len(found) for found in best} == {1}
 
 
+def test_pruned_candidates_are_not_listed():
+    for found in generate(length_beam=4, nbest=9, prune_after=(1, 2)):
+        assert len(found) == 1 and found[0]["steps"] == 3
+    for found in generate(length_beam=4, nbest=9, prune_after=(1,)):
+        assert len(found) == 2
+
+
+def test_a_stable_candidate_stops():
+    """The oracle says the same at every step: two agreeing checks are had after three steps, and looked at behind 4."""
+    (first,), (second,) = generate(steps=20, stop_stable=2)
+    assert first["steps"] == second["steps"] == 4
+    assert first["tokens"].tolist() == generate(steps=20)[0][0]["tokens"].tolist()
+
+
+def test_history_of_those_who_left():
+    (first,), _ = generate(steps=8, stop_stable=2, history=True, prune_after=(1,), noise_beam=2)
+    shown = [step["tokens"].tolist() for step in first["history"]]
+    assert len(shown) == 4 and all(row == shown[0] for row in shown)
+    assert shown[0] == [BOS, *first["tokens"][:-1].tolist(), EOS]
+
+
+def test_clamping_and_early_stop():
+    (first,), _ = generate(clamp=True, early_stop=1)
+    assert set(first["tokens"][:-1].tolist()) <= {5} and first["steps"] == 2
+
+
 def test_what_is_not_supported_is_named():
-    generator, batch = DiffusionGenerator(DecodeOptions(), "ddim", DICTIONARY), {}
+    generator, batch = DiffusionGenerator(DecodeOptions(), DICTIONARY), {}
     with pytest.raises(UserError, match="prefix_tokens"):
         generator.generate([Model()], batch, prefix_tokens=torch.zeros(1), constraints=None)
     with pytest.raises(UserError, match="2 models"):
@@ -111,8 +141,11 @@ def test_what_is_not_supported_is_named():
 
 def test_settings_are_announced_once(caplog: pytest.LogCaptureFixture):
     caplog.set_level("INFO")
-    generator = DiffusionGenerator(DecodeOptions(steps=2, seed=9), "cedi", DICTIONARY)
+    options = DecodeOptions(steps=2, seed=9, sampler="cedi", noise_beam=2, prune_after=(1,))
+    generator = DiffusionGenerator(options, DICTIONARY)
     for _ in range(2):
         generator.generate([Model()], {"net_input": {"src_tokens": SOURCE}})
     (text,) = [record.message for record in caplog.records if record.message.startswith("decoding:")]
-    assert "cedi" in text and "1.0 to 0.99" in text and "2 network calls" in text and "seed 9" in text
+    assert "sampler cedi" in text and "told 1.0 to 0.99" in text and "calls 1.5" in text and "seed 9" in text
+    said = generator.describe()
+    assert said["sentences"] == 4 and said["calls"] == 1.5 and said["model_seconds"] > 0

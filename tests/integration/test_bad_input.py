@@ -101,6 +101,19 @@ def test_truncated_checkpoint(data: Path, checkpoint: Path, tmp_path: Path):
         ("--told-start 0.5 --told-end 0.9", "0 < end <= start"),
         ("--final-time 0", "--final-time"),
         ("--oracle-length --iter-decode-with-beam 2", "--oracle-length"),
+        ("--early-stop 3", "an early stop of 3 leaves none of 3"),
+        ("--decode-noise-factor 0", "--decode-noise-factor is 0"),
+        ("--eta 2", "--eta is 2"),
+        ("--sampler dpmpp_2m --eta 1", "--sampler ddpm"),
+        ("--temperature 0", "--temperature is 0"),
+        ("--guidance 2", "--source-drop"),
+        ("--prune-after 3", "steps 1 to 2 of the 3"),
+        ("--prune-after soon", "--prune-after 'soon'"),
+        ("--stop-stable -1", "--stop-stable is -1"),
+        ("--selection best", "unknown selection 'best'; choose one of: mbr, mbr_two_level, rescore, score"),
+        ("--selection mbr,score", "mbr:5"),
+        ("--selection rescore", "--iter-decode-with-external-reranker"),
+        ("--iter-decode-with-external-reranker", "needs two checkpoints, --path OURS.pt:AR.pt, but got 1"),
         ("--prefix-size 2", "does not support prefix_tokens"),
         ("--print-alignment", "--print-alignment needs"),
         ("--task translation", "--task diffusion_translation"),
@@ -112,7 +125,7 @@ def test_decoding_flags(data: Path, checkpoint: Path, flags: str, words: str):
 
 
 def test_ensembles_are_refused(data: Path, checkpoint: Path):
-    with pytest.raises(UserError, match="an ensemble of 2 models"):
+    with pytest.raises(UserError, match="2 checkpoints.*--iter-decode-with-external-reranker"):
         generate(data, f"{checkpoint}:{checkpoint}")
 
 
@@ -142,7 +155,9 @@ def test_mistaken_flag_ends_a_process_with_a_sentence(data: Path, tmp_path: Path
     assert_one_sentence(result, "--hidden 16", "--heads 3")
 
 
-@pytest.mark.parametrize("flags", ["--sampler euler", "--selection best", "--length-beam wide"])
+@pytest.mark.parametrize(
+    "flags", ["--sampler euler", "--grid even", "--mbr-utility ter", "--mbr-units letters", "--length-beam wide"]
+)
 def test_unknown_choices_are_listed(data: Path, checkpoint: Path, flags: str, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as exit_:
         generate(data, checkpoint, flags)

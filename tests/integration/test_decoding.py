@@ -81,7 +81,8 @@ def test_the_system_names_the_sampler(data: Path, checkpoint: Path):
 def test_nbest_lists_different_candidates_in_order(data: Path, checkpoint: Path, selection: str, lengths: str):
     flags = f"--iter-decode-with-beam 3 --noise-beam 2 --nbest 6 --selection {selection} --length-beam {lengths}"
     for found in hypotheses(generate(data, checkpoint, flags)).values():
-        assert len(found) == 6 and len(set(found)) == 6
+        texts = [text for text, _ in found]
+        assert 1 <= len(found) <= 6 and len(set(texts)) == len(texts)
         if selection == "score":
             assert [score for _, score in found] == sorted((score for _, score in found), reverse=True)
 
@@ -130,10 +131,10 @@ def test_steps_are_network_calls_and_history_has_them_all(data: Path, checkpoint
     calls = []
     sample = DiffusionGenerator._sample
 
-    def counted(self: DiffusionGenerator, translator, *args):
-        hook = translator.denoiser.register_forward_hook(lambda *_: calls.append(1))
+    def counted(self: DiffusionGenerator, rows):
+        hook = rows.translator.denoiser.register_forward_hook(lambda *_: calls.append(1))
         try:
-            return sample(self, translator, *args)
+            return sample(self, rows)
         finally:
             hook.remove()
 

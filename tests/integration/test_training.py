@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sacrebleu
@@ -11,8 +12,7 @@ import torch
 from sacremoses import MosesDetokenizer
 from support import call, different, generate, hypotheses, read, training
 
-from fairseq_diffusion.decoding.generator import DiffusionGenerator
-from fairseq_diffusion.decoding.selection import Candidate
+from fairseq_diffusion.decoding.hypotheses import Spoken, speak
 
 
 @pytest.mark.parametrize("flags", ["--schedule-update 9", "--schedule-update 7 --update-freq 2"])
@@ -54,7 +54,12 @@ def test_best_checkpoints_are_chosen_by_bleu(trained: Path):
 
 
 def test_bleu_is_logged_even_for_empty_outputs(data: Path, checkpoint: Path, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(DiffusionGenerator, "_candidate", lambda self, tokens, log_p, rank: Candidate([], log_p, rank))
+    def silent(*args: Any) -> Spoken:
+        spoken = speak(*args)
+        spoken.candidates.sizes[:], spoken.candidates.tokens[:] = 0, -1
+        return spoken
+
+    monkeypatch.setattr("fairseq_diffusion.decoding.generator.speak", silent)
     log = tmp_path / "log"
     flags = "--eval-bleu --eval-bleu-remove-bpe --best-checkpoint-metric bleu --maximize-best-checkpoint-metric "
     flags += f"--max-update 3 --no-epoch-checkpoints --log-format json --log-file {log}"

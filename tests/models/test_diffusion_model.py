@@ -17,10 +17,18 @@ from fairseq_diffusion.process.modifiers import MODIFIERS
 
 SEVERAL = [
     "",
-    *(f"--schedule {curve} --schedule-modifier {modifier}" for curve in CURVES for modifier in MODIFIERS),
+    *(f"--schedule {curve}" for curve in CURVES),
+    *(f"--schedule sqrt --schedule-modifier {modifier}" for modifier in MODIFIERS),
     "--objective mse=1,anchor=0.5",
     "--objective mse=1,rounding=1,anchor=0.5,prior=0.1 --label-smoothing 0.1",
     "--objective anchor --schedule-modifier none --embedding-norm none --embedding-init-std 1",
+    "--objective mse,anchor --schedule-modifier none --embedding-norm scaled --embedding-init-std 0.1",
+    "--objective mse,anchor --embedding-norm layer --embedding-init-std 0.1",
+    "--schedule sqrt --schedule-modifier factor --noise-factor 4 --diffusion-steps 50 --grid respaced",
+    "--schedule sqrt --schedule-modifier factor_vp --noise-factor 3 --prediction v --decode-noise-factor 1.5",
+    "--latent-map linear --time-features sinusoid --length-map linear --early-stop 5 --sampler ddpm",
+    "--latent-map linear --self-conditioning none",
+    "--source-drop 0.5",
     "--self-conditioning none",
     "--self-conditioning coin --self-conditioning-p 0",
     "--self-conditioning coin --self-conditioning-p 1",
@@ -140,6 +148,49 @@ def test_sizes_are_those_of_the_flags(data: Path):
     assert {name.split(".")[2] for name in shapes if name.startswith("encoder.layers.")} == {"0", "1"}
     assert {name.split(".")[2] for name in shapes if name.startswith("denoiser.layers.")} == {"0", "1", "2"}
     assert 7 in {shape[0] for name, shape in shapes.items() if name.startswith("length.")}
+
+
+DIFFERENCES = [
+    ("--schedule-modifier factor", "--schedule-modifier factor --noise-factor 2"),
+    ("--schedule-modifier none", "--schedule-modifier none --diffusion-steps 3"),
+    ("--schedule-modifier none", "--schedule-modifier none --embedding-norm scaled"),
+    ("", "--embedding-norm layer"),
+    ("", "--latent-map linear"),
+    ("", "--time-features sinusoid"),
+    ("", "--length-map linear"),
+    ("", "--source-drop 0.99"),
+]
+
+
+@pytest.mark.parametrize("one, other", DIFFERENCES)
+def test_a_flag_changes_the_loss(data: Path, one: str, other: str):
+    losses = []
+    for flags in (one, other):
+        task, model, criterion = build(data, f"--dropout 0 {flags}")
+        losses.append(criterion(model.train(), batch_of(task))[0].item())
+    assert losses[0] != losses[1]
+
+
+def sentence_losses(model: Any, batch: dict[str, Any]) -> torch.Tensor:
+    """The squared error of each sentence, [B]."""
+    output = model(src_tokens=batch["net_input"]["src_tokens"], target=batch["target"], ids=batch["id"])
+    return output["losses"].terms["mse"].detach()
+
+
+def test_training_drops_whole_sources_and_validation_none(data: Path):
+    """A sentence's training loss is that of a model without any source, or that of a model with all of them."""
+    task, model, _ = build(data, "--dropout 0 --source-drop 0.5 --length-training off")
+    torch.nn.init.normal_(model.translator.null)
+    batch, whole = batch_of(task), {}
+    for p in (0.0, 0.5, 1.0):
+        model.translator.source_drop = p
+        whole[p] = sentence_losses(model.train(), batch)
+    some = [torch.isclose(whole[0.5], whole[p], rtol=1e-4) for p in (0.0, 1.0)]
+    assert torch.equal(some[0], ~some[1]) and some[0].any() and some[1].any()
+    model.translator.source_drop = 1.0
+    validated = sentence_losses(model.eval(), batch)
+    model.translator.source_drop = 0.0
+    assert torch.equal(validated, sentence_losses(model.eval(), batch))
 
 
 @pytest.mark.parametrize("flag, reached", [("", False), ("--length-grad", True)])

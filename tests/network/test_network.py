@@ -1,24 +1,40 @@
 """Padding and candidates leave no trace; shapes and attention are those of torch's own layers."""
 
+import copy
+
 import pytest
 import torch
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.network.attention import Attention
 from fairseq_diffusion.network.denoiser import Denoiser
-from fairseq_diffusion.network.encoder import Encoder
+from fairseq_diffusion.network.encoder import Encoder, SharedWords, own_words
+from fairseq_diffusion.network.latent_maps import LATENT_MAPS
 from fairseq_diffusion.network.length import LengthHead
-from fairseq_diffusion.network.time_features import TimeFeatures
+from fairseq_diffusion.network.time_features import TIME_FEATURES
 from fairseq_diffusion.network.transformer import Layer, Size
+from fairseq_diffusion.process.embedding import EmbeddingState
 
 PAD = 1
 
 
-@pytest.fixture(params=[False, True], ids=["post_norm", "pre_norm"])
-def networks(request):
+def networks_of(pre_norm=False, **parts):
     torch.manual_seed(0)
-    size = Size(hidden=32, inner=64, heads=4, dropout=0.1, pre_norm=request.param)
-    return Encoder(20, size, 2, 40).eval(), Denoiser(6, size, 2, 40).eval()
+    size = Size(hidden=32, inner=64, heads=4, dropout=0.1, pre_norm=pre_norm)
+    return Encoder(own_words(20, 32), size, 2, 40).eval(), Denoiser(6, size, 2, 40, **parts).eval()
+
+
+PARTS = {
+    "post_norm": {},
+    "pre_norm": {"pre_norm": True},
+    "linear": {"latent_map": "linear"},
+    "sinusoid": {"latent_map": "linear", "time_features": "sinusoid", "pre_norm": True},
+}
+
+
+@pytest.fixture(params=PARTS)
+def networks(request):
+    return networks_of(**PARTS[request.param])
 
 
 def pad(sentences, left):
@@ -93,18 +109,103 @@ def test_layer_is_torchs_decoder_layer(pre_norm, activation):
     assert torch.allclose(ours(x, torch.ones(2, 5).bool(), memory), theirs(x, source), atol=1e-5)
 
 
-def test_time_features_tell_near_times_apart_in_half_precision():
-    features = TimeFeatures(16).bfloat16()
+@pytest.mark.parametrize("kind", TIME_FEATURES)
+def test_time_features_tell_near_times_apart_in_half_precision(kind):
+    features = TIME_FEATURES[kind](16).bfloat16()
     t = torch.linspace(1, 0.99, 21)[:20]
-    assert features.frequencies.W.dtype == torch.float32
+    assert features.frequencies(t).dtype == torch.float32
     assert len({tuple(row) for row in features.frequencies(t).tolist()}) == 20
-    assert features(t).dtype == torch.bfloat16
+    assert features(t).shape == (20, 16) and features(t).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("hidden", [8, 9])
+def test_sinusoids_of_the_time_in_thousands(hidden):
+    features = TIME_FEATURES["sinusoid"](hidden)
+    t = torch.tensor([0.0, 0.25, 1.0], dtype=torch.float64)
+    angle = 1000 * t[:, None] / 10 ** torch.arange(4)  # 10000 ** (i / 4)
+    expected = torch.cat([angle.cos(), angle.sin()], -1).float()
+    assert torch.allclose(features.frequencies(t), expected, atol=1e-4)
+    assert [layer.weight.shape for layer in features.map[::2]] == [(4 * hidden, 8), (hidden, 4 * hidden)]
+    assert "frequencies.w" not in features.state_dict()  # nothing was drawn, so nothing is kept
+
+
+def test_linear_entrance_is_its_equation():
+    torch.manual_seed(0)
+    x_t, c, size = torch.randn(2, 3, 6), torch.randn(2, 3, 6), Size(8, 16, 2)
+    plain = LATENT_MAPS["linear"].enter(6, size, False)
+    W = plain.project.weight
+    assert torch.allclose(plain(x_t, None), x_t @ W.T, atol=1e-6)
+    merged = LATENT_MAPS["linear"].enter(6, size, True)
+    W, (up, _, _, down) = merged.project.weight, merged.merge
+    both = torch.cat([x_t @ W.T, c @ W.T], -1)
+    expected = (both @ up.weight.T + up.bias).clamp(min=0) @ down.weight.T + down.bias
+    assert torch.allclose(merged(x_t, c), expected, atol=1e-6)
+    assert up.weight.shape == (8, 16)
+    assert list(LATENT_MAPS["linear"].leave(6, size).state_dict()) == ["weight"]
+
+
+@pytest.mark.parametrize("latent_map", LATENT_MAPS)
+def test_the_self_condition_is_seen(latent_map):
+    encoder, denoiser = networks_of(latent_map=latent_map)
+    source = torch.tensor([[4, 5, 6]])
+    memory = denoiser.memory(encoder(source, source.ne(PAD)), source.ne(PAD))
+    x, c, t, mask = torch.randn(1, 5, 6), torch.randn(1, 5, 6), torch.tensor([0.5]), torch.ones(1, 5).bool()
+    assert not torch.allclose(denoiser(x, c, t, mask, memory), denoiser(x, 0 * c, t, mask, memory), atol=1e-3)
+    assert not torch.allclose(denoiser(x, c, t, mask, memory), denoiser(x, c, t / 2, mask, memory), atol=1e-3)
+
+
+def test_weights_of_earlier_checkpoints_keep_their_names():
+    encoder, denoiser = networks_of()
+    assert "embedding.weight" in encoder.state_dict()
+    assert {"enter.0.weight", "enter.2.bias", "time.frequencies.W", "time.map.2.weight", "leave.2.weight"} <= set(
+        denoiser.state_dict()
+    )
+
+
+class TestSharedWords:
+    def words(self):
+        torch.manual_seed(0)
+        state = EmbeddingState(20, 4, "scaled", 1.0)
+        return state, SharedWords(state, 8)
+
+    def test_they_are_the_targets_vectors_projected(self):
+        state, words = self.words()
+        tokens = torch.tensor([[3, 19, 3]])
+        assert torch.allclose(words(tokens), 2 * state.weight[tokens] @ words.project.weight.T, atol=1e-6)
+
+    def test_they_own_the_projection_only(self):
+        state, words = self.words()
+        both = torch.nn.ModuleDict({"state": state, "words": words})
+        assert list(words.state_dict()) == ["project.weight"]
+        assert [name for name, _ in both.named_parameters()] == ["state.weight", "words.project.weight"]
+
+    def test_a_copied_model_shares_its_own_table(self):
+        both = copy.deepcopy(torch.nn.ModuleDict(dict(zip(("state", "words"), self.words()))))
+        with torch.no_grad():
+            both["state"].weight.zero_()
+        assert both["words"](torch.tensor([[3]])).abs().sum() == 0
+        assert both.half()["words"](torch.tensor([[3]])).dtype == torch.float16
+
+
+def test_memory_of_some_sentences():
+    attention, x = Attention(8, 2, 0.0), torch.randn(3, 5, 8)
+    mask = torch.arange(5) < torch.tensor([[5], [3], [4]])
+    memory, chosen = attention.remember(x, mask), torch.tensor([2, 0])
+    for found, expected in zip(memory.select(chosen), attention.remember(x[chosen], mask[chosen])):
+        assert torch.allclose(found, expected)
 
 
 class TestLengthHead:
-    def head(self, target="difference", grad=False, longest=30):
+    def head(self, target="difference", grad=False, longest=30, length_map="mlp"):
         torch.manual_seed(0)
-        return LengthHead(8, 16, target, grad, longest)
+        return LengthHead(8, 16, target, grad, longest, length_map)
+
+    def test_linear_map_is_one_matrix_on_the_mean_state(self):
+        head = self.head(length_map="linear")
+        source, mask = torch.randn(2, 3, 8), torch.tensor([[True, True, False], [True, True, True]])
+        mean = torch.stack([source[0, :2].mean(0), source[1].mean(0)])
+        assert list(head.state_dict()) == ["map.weight"]
+        assert torch.allclose(head(source, mask), mean @ head.map.weight.T, atol=1e-6)
 
     @pytest.mark.parametrize("target", ["difference", "absolute"])
     def test_the_true_class_leads_to_the_true_length(self, target):

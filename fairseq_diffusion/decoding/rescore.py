@@ -1,0 +1,94 @@
+"""Scoring finished translations with an autoregressive model (noisy parallel decoding, Gu et al. 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from fairseq.models import FairseqEncoderDecoderModel, FairseqIncrementalDecoder
+from fairseq.models.nat import FairseqNATModel
+from torch import Tensor
+
+from fairseq_diffusion.errors import UserError
+
+LOGITS = 2**26  # logits held at once
+
+
+class Teacher:
+    """A left-to-right translation model of fairseq, asked how likely translations are."""
+
+    def __init__(self, model: Any, dictionary: Any):
+        check_left_to_right(model)
+        model.eval()  # returns nothing once fairseq has prepared a model for inference
+        self.model = model
+        self.eos, self.pad, self.words = dictionary.eos(), dictionary.pad(), len(dictionary)
+
+    @torch.no_grad()
+    def scores(self, net_input: dict[str, Any], hypotheses: list[list[list[int]]]) -> list[list[float]]:
+        """1/(T+1) sum_t log p(y_t | y_<t, x) over the T tokens of each hypothesis and the end of sentence.
+
+        `net_input` has fairseq's src_tokens [S, L] and src_lengths [S]; `hypotheses` a list of token lists for each of
+        the S sentences. The encoder runs once, and rows are alike in length so that little is padded.
+        """
+        owners = [owner for owner, own in enumerate(hypotheses) for _ in own]
+        rows = [[*tokens, self.eos] for own in hypotheses for tokens in own]
+        if not rows:
+            return [[] for _ in hypotheses]
+        self._check_lengths(rows)
+        encoded = self.model.encoder(net_input["src_tokens"], src_lengths=net_input["src_lengths"])
+        order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
+        judged = [
+            self._score(encoded, torch.tensor([owners[i] for i in part]), [rows[i] for i in part])
+            for part in self._parts(order, rows)
+        ]
+        by_row = dict(zip(order, torch.cat(judged).tolist()))
+        scores = iter(by_row[i] for i in range(len(rows)))
+        return [[next(scores) for _ in own] for own in hypotheses]
+
+    def _parts(self, order: list[int], rows: list[list[int]]) -> Iterator[list[int]]:
+        """Rows in `order`, longest first, in parts whose logits are bounded."""
+        first = 0
+        while first < len(order):
+            count = max(1, LOGITS // (len(rows[order[first]]) * self.words))
+            yield order[first : first + count]
+            first += count
+
+    def _score(self, encoded: Any, owners: Tensor, rows: list[list[int]]) -> Tensor:
+        """Mean log-probabilities [B] of rows that end in </s>, of the sentences owners [B] of the encoder's output."""
+        device = next(self.model.parameters()).device
+        sizes = torch.tensor([len(row) for row in rows])
+        longest = int(sizes.max())
+        target = torch.tensor([row + [self.pad] * (longest - len(row)) for row in rows]).to(device)
+        previous = target.roll(1, dims=1)
+        previous[:, 0] = self.eos  # where fairseq's translation task starts
+        mine = self.model.encoder.reorder_encoder_out(encoded, owners.to(device))
+        output = self.model.decoder(previous, encoder_out=mine)
+        log_p = self.model.get_normalized_probs(output, log_probs=True, sample={"target": target})
+        chosen = log_p.gather(2, target[..., None])[..., 0].double()
+        sizes = sizes.to(device)
+        said = torch.arange(longest, device=device) < sizes[:, None]
+        return chosen.masked_fill(~said, 0.0).sum(dim=1) / sizes
+
+    def _check_lengths(self, rows: list[list[int]]) -> None:
+        longest, most = max(map(len, rows)), self.model.max_decoder_positions()
+        if longest > most:
+            raise UserError(
+                f"a candidate has {longest} tokens with its end of sentence, and the autoregressive model that "
+                f"rescores takes up to {most}; train one with a larger --max-target-positions, or drop rescore"
+            )
+
+
+def check_left_to_right(model: Any) -> None:
+    """The model is an encoder and a decoder that predicts each token from those before it."""
+    left_to_right = (
+        isinstance(model, FairseqEncoderDecoderModel)
+        and isinstance(model.decoder, FairseqIncrementalDecoder)
+        and not isinstance(model, FairseqNATModel)
+    )
+    if not left_to_right:
+        raise UserError(
+            "--iter-decode-with-external-reranker takes the last checkpoint of --path for an autoregressive model, and "
+            f"this one holds a {type(model).__name__}; train one with fairseq's own --task translation "
+            "(--arch transformer) on this data, and name it last"
+        )

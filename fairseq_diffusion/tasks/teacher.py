@@ -1,0 +1,62 @@
+"""An autoregressive model beside ours, given as the last checkpoint of --path."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from fairseq_diffusion.errors import UserError
+
+EMBEDDINGS = {"source": "encoder.embed_tokens.weight", "target": "decoder.embed_tokens.weight"}
+
+
+def check_embeddings(cfg: Any, source: Any, target: Any) -> None:
+    """The AR model to be built from `cfg` has use for the dictionaries `source` and `target`."""
+    if getattr(cfg, "share_all_embeddings", False) and source != target:
+        raise UserError(
+            "the AR model shares its embeddings (--share-all-embeddings), so it takes one dictionary for both sides, "
+            f"but this data has two, of {len(source)} and {len(target)} entries; train one without the flag on this "
+            "data-bin, or binarise with fairseq-preprocess --joined-dictionary for both models"
+        )
+
+
+def check_when_loaded(model: Any, sizes: dict[str, int]) -> Any:
+    """`model`, which from now on refuses weights made for dictionaries of other sizes; fairseq names neither size.
+
+    A hook, and not another load_state_dict: that of a copy, as EMA makes one, would load into the original.
+    """
+    model._register_load_state_dict_pre_hook(partial(check_sizes, sizes))
+    return model
+
+
+def check_sizes(sizes: dict[str, int], state: dict[str, Any], *_: Any) -> None:
+    """Weights about to be loaded have an embedding for each word of this data."""
+    for side, key in EMBEDDINGS.items():
+        if key in state and len(state[key]) != sizes[side]:
+            raise UserError(
+                f"the AR model on --path was trained with a {side} dictionary of {len(state[key])} entries, but "
+                f"this data has {sizes[side]}; take one trained on this data-bin, or on data binarised with its "
+                "dictionaries (fairseq-preprocess --srcdict --tgtdict)"
+            )
+
+
+def check_alone(models: list[Any]) -> None:
+    """Where the first checkpoint on --path is an AR model, the others are too."""
+    if any(hasattr(model, "translator") for model in models):
+        raise UserError(
+            "--path names an AR model before a diffusion model; name the diffusion model first, and the AR model that "
+            "rescores last, --path OURS.pt:AR.pt"
+        )
+
+
+def check_count(models: list[Any], rescore: bool) -> None:
+    """The flag and the checkpoints on --path agree."""
+    if rescore and len(models) != 2:
+        raise UserError(
+            f"--iter-decode-with-external-reranker needs two checkpoints, --path OURS.pt:AR.pt, but got {len(models)}"
+        )
+    if not rescore and len(models) > 1:
+        raise UserError(
+            f"--path names {len(models)} checkpoints, but diffusion decoding does not support an ensemble; give one, "
+            "or with --iter-decode-with-external-reranker an AR model as the last of two"
+        )

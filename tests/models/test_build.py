@@ -1,0 +1,79 @@
+"""Flags that do not go together are refused in a sentence; a few that look odd are not."""
+
+from __future__ import annotations
+
+import pytest
+from omegaconf import OmegaConf
+
+import fairseq_diffusion
+
+fairseq_diffusion.load()
+
+from fairseq_diffusion.errors import UserError  # noqa: E402
+from fairseq_diffusion.models.build import build_translator  # noqa: E402
+from fairseq_diffusion.models.config import DiffusionConfig  # noqa: E402
+
+SMALL = {"hidden": 16, "inner": 32, "heads": 2, "encoder_layers": 1, "decoder_layers": 1, "latent_dim": 4}
+POSITIONS = {"max_source_positions": 20, "max_target_positions": 20}
+
+
+def build(**flags):
+    cfg = DiffusionConfig()
+    for name, value in {**SMALL, **POSITIONS, **flags}.items():
+        assert hasattr(cfg, name)
+        setattr(cfg, name, value)
+    return build_translator(cfg, 12, 12)
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        ({"noise_factor": 2.0}, "--schedule-modifier factor or factor_vp"),
+        ({"noise_factor": 2.0, "schedule_modifier": "clip"}, "no meaning for --schedule-modifier clip"),
+        ({"noise_factor": 0.0, "schedule_modifier": "factor"}, "--noise-factor is 0.0"),
+        ({"noise_factor": -1.0}, "--noise-factor is -1.0"),
+        ({"diffusion_steps": -5}, "--diffusion-steps is -5"),
+        ({"diffusion_steps": 1}, "--diffusion-steps is 1; pass 2 or more"),
+        ({"prediction": "v", "schedule_modifier": "factor", "noise_factor": 4.0}, "--schedule-modifier factor_vp"),
+        ({"source_drop": 1.0}, "--source-drop is 1.0"),
+        ({"source_drop": -0.1}, "--source-drop is -0.1"),
+        ({"schedule_modifier": "clip", "embedding_norm": "scaled"}, "--embedding-norm l2"),
+    ],
+)
+def test_refused(flags, words):
+    with pytest.raises(UserError, match=words):
+        build(**flags)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"prediction": "v", "schedule_modifier": "factor_vp", "noise_factor": 4.0},
+        {"prediction": "v", "schedule_modifier": "factor", "noise_factor": 1.0},
+        {"schedule_modifier": "clip", "embedding_norm": "layer"},
+        {"schedule_modifier": "factor", "noise_factor": 0.5, "diffusion_steps": 2},
+        {"source_drop": 0.0},
+    ],
+)
+def test_allowed(flags):
+    build(**flags)
+
+
+def test_shared_embeddings_are_one_parameter_for_optimisers():
+    translator = build(share_embeddings=True, embedding_norm="scaled")
+    names = [name for name, p in translator.named_parameters() if p.shape == (12, 4)]
+    assert names == ["state.weight"]
+    assert [key for key in translator.state_dict() if key.startswith("encoder.embedding")] == [
+        "encoder.embedding.project.weight"
+    ]
+
+
+def test_a_config_as_checkpoints_keep_it_builds_the_same():
+    """fairseq hands over an omegaconf dictionary, whose choices are strings or enums."""
+    cfg = OmegaConf.structured(DiffusionConfig)
+    OmegaConf.set_struct(cfg, False)
+    for name, value in {**SMALL, **POSITIONS, "latent_map": "linear", "time_features": "sinusoid"}.items():
+        cfg[name] = value
+    wanted = build(latent_map="linear", time_features="sinusoid").state_dict()
+    found = build_translator(cfg, 12, 12).state_dict()
+    assert {key: value.shape for key, value in found.items()} == {key: value.shape for key, value in wanted.items()}

@@ -1,0 +1,28 @@
+"""Runs that several tests of decoding share: with a report to read, and of fairseq's own autoregressive models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from support import call, generate
+
+from fairseq_diffusion.reporting import read
+
+SMALL = "--encoder-layers 1 --decoder-layers 1 --encoder-embed-dim 16 --decoder-embed-dim 16 --encoder-ffn-embed-dim 16"
+MODEL = f"--arch transformer {SMALL} --encoder-attention-heads 2 --decoder-attention-heads 2"  # argparse style
+UPDATES = "--optimizer adam --lr 1e-2 --cpu --batch-size 8 --max-update 10 --no-epoch-checkpoints --num-workers 0"
+RERANKER = "--iter-decode-with-external-reranker"
+
+
+def train_teacher(data: Path, folder: Path, flags: str = "") -> Path:
+    """A checkpoint of fairseq's translation task."""
+    own = f"--task translation {MODEL} {UPDATES} --disable-validation --save-dir {folder} {flags}"
+    call("train", data, *own.split())
+    return folder / "checkpoint_last.pt"
+
+
+def reported(data: Path, path: Any, folder: Path, flags: str = "") -> tuple[str, dict[str, Any]]:
+    """What fairseq-generate writes into a folder: the text, and the report from the JSON beside it."""
+    assert generate(data, path, f"{flags} --results-path {folder}") == ""
+    return (folder / "generate-test.txt").read_text(), read(folder / "generate-test.json")
