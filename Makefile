@@ -21,11 +21,12 @@ READY_COMPAT := .venv-3.10/ready-$(call key,$(TORCH_COMPAT) $(PYTHON_COMPAT))
 INPUTS := setup.py scripts/make_venv.sh $(wildcard constraints/*.txt)
 RUN := OMP_NUM_THREADS=1 .venv/bin/python
 
-.PHONY: help setup demo test check format bench compat clean
+.PHONY: help setup demo compare test check format bench compat clean
 
 help:
 	@echo "make setup    make .venv with torch, fairseq and this package (PYTHON=..., TORCH=... to choose)"
-	@echo "make demo     toy language: train, translate and score, in minutes on a CPU"
+	@echo "make demo     toy language: train four systems, translate and score, in minutes on a CPU"
+	@echo "make compare  solvers, steps and candidates that leave, on what the demo trained"
 	@echo "make test     every test"
 	@echo "make check    lint, formatting, types, rooms, documentation"
 	@echo "make format   rewrite the code as make check wants it"
@@ -45,6 +46,9 @@ $(READY): $(INPUTS)
 
 demo: $(READY)
 	$(RUN) examples/toy/demo.py
+
+compare: $(READY)
+	$(RUN) examples/toy/compare.py
 
 test: $(READY)
 	$(RUN) -m pytest tests

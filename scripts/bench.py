@@ -13,15 +13,19 @@ import random
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from sacrebleu.metrics import BLEU
+from sacrebleu.metrics import BLEU, CHRF
 
 import fairseq_diffusion
+from fairseq_diffusion.decoding.chrf import chrf
 from fairseq_diffusion.decoding.mbr import mbr_scores
+from fairseq_diffusion.decoding.ngrams import Sequences
 from fairseq_diffusion.kernels.cross_entropy import linear_cross_entropy
 from fairseq_diffusion.process import noise
 from fairseq_diffusion.process.nearest import spread
@@ -45,10 +49,11 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     options = arguments()
     torch.manual_seed(0)
-    rows = [*bench_mbr(options), *bench_denoiser(options), *bench_losses(options), *bench_spread(options)]
+    benches = (bench_mbr, bench_chrf, bench_strings, bench_denoiser, bench_losses, bench_spread)
+    rows = [row for bench in benches for row in bench(options)]
     print(f"{'what':58} {'ms':>9} {'against':>9} {'ratio':>7}")
     for row in rows:
-        print(f"{row['what']:58} {row['ms']:9.2f} {row['baseline_ms']:9.2f} {row['ratio']:7.2f}")
+        print(f"{row['what']:58} {row['ms']:9.3f} {row['baseline_ms']:9.3f} {row['ratio']:7.2f}")
     stands_on = {"python": platform.python_version(), "torch": torch.__version__, "device": device_name(options.device)}
     print(" ".join(f"{key} {value}" for key, value in stands_on.items()))
     if options.output:
@@ -80,25 +85,52 @@ def row(what: str, call: Callable[[], Any], baseline: Callable[[], Any], options
     return {"what": what, "ms": ours, "baseline_ms": theirs, "ratio": theirs / ours}
 
 
+def similar(count: int) -> list[list[int]]:
+    """Candidates that agree in four of five words."""
+    draw = random.Random(0)
+    base = [draw.randrange(200) for _ in range(LENGTH)]
+    return [[word if draw.random() < 0.8 else draw.randrange(200) for word in base] for _ in range(count)]
+
+
+def all_pairs(metric: Any, texts: list[str]) -> list[float]:
+    """The loop that a matrix replaces."""
+    return [metric.sentence_score(a, [b]).score for i, a in enumerate(texts) for j, b in enumerate(texts) if i != j]
+
+
 def bench_mbr(options: argparse.Namespace) -> list[dict[str, Any]]:
     """All pairs of one sentence's candidates."""
     rows, metric = [], BLEU(effective_order=True, tokenize="none")
     for count in (5, 21, 50):
-        draw = random.Random(0)
-        base = [draw.randrange(200) for _ in range(LENGTH)]
-        candidates = [[word if draw.random() < 0.8 else draw.randrange(200) for word in base] for _ in range(count)]
+        candidates = similar(count)
         texts = [" ".join(map(str, candidate)) for candidate in candidates]
-
-        def loop(texts: list[str] = texts) -> list[float]:
-            return [
-                metric.sentence_score(a, [b]).score for i, a in enumerate(texts) for j, b in enumerate(texts) if i != j
-            ]
-
-        def ours(candidates: list[list[int]] = candidates) -> Any:
-            return mbr_scores(candidates)
-
+        ours, loop = partial(mbr_scores, candidates), partial(all_pairs, metric, texts)
         rows.append(row(f"MBR of {count} candidates, against a sacreBLEU loop", ours, loop, options))
     return rows
+
+
+def bench_chrf(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The same with chrF, of words of four letters."""
+    texts = [" ".join(f"{word:04d}" for word in candidate) for candidate in similar(21)]
+    letters = ["".join(text.split()) for text in texts]
+    items = np.array([ord(letter) for text in letters for letter in text])
+    sequences = Sequences(items, np.array([[len(text) for text in letters]]))
+    ours, loop = partial(chrf, sequences), partial(all_pairs, CHRF(), texts)
+    return [row("chrF-MBR of 21 candidates, against a sacreBLEU loop", ours, loop, options)]
+
+
+def bench_strings(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """A sentence's tokens as text, against fairseq's Dictionary."""
+    from fairseq.data import Dictionary
+
+    from fairseq_diffusion.tasks.dictionary import TableDictionary
+
+    ours, theirs = TableDictionary(), Dictionary()
+    for dictionary in (ours, theirs):
+        for word in range(200):
+            dictionary.add_symbol(f"w{word}@@" if word % 3 else f"w{word}")
+    tokens = torch.tensor(similar(1)[0]) + 4
+    calls = (partial(dictionary.string, tokens, "subword_nmt") for dictionary in (ours, theirs))
+    return [row(f"text of {LENGTH} tokens, against fairseq's Dictionary", *calls, options)]
 
 
 def translator(options: argparse.Namespace) -> Translator:

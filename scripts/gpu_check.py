@@ -1,4 +1,4 @@
-"""What only a GPU can show: precisions side by side on the toy language, then a real corpus with AR and DINOISER.
+"""What only a GPU can show: precisions side by side on the toy, then AR, DINOISER and Difformer on a real corpus.
 
     python scripts/gpu_check.py precision --out OUT
     python scripts/gpu_check.py corpus --raw DIR --source de --target en --minutes 4 --out OUT   (call again to go on)
@@ -19,17 +19,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import sacrebleu
 import torch
 from sacremoses import MosesTokenizer
 from stages import Stage, StageFailed, program, run
 
 import fairseq_diffusion
-from fairseq_diffusion import compat
+from fairseq_diffusion import compat, reporting
 from fairseq_diffusion.toy.corpus import SPLITS, read_hypotheses
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "examples" / "toy"))
-import demo  # noqa: E402
+import chain  # noqa: E402
 
 USER_DIR = shlex.quote(str(Path(fairseq_diffusion.__file__).parent))
 PRECISIONS = {"fp32": "", "bf16": "--bf16", "fp16": "--fp16", "amp": "--amp"}
@@ -41,16 +40,18 @@ SYSTEMS = {
     f"--encoder-attention-heads 4 --decoder-attention-heads 4 --share-decoder-input-output-embed {SIZE}",
     "dinoiser": "--task diffusion_translation --arch dinoiser_iwslt_de_en --criterion diffusion_loss --hidden 256 "
     f"--inner 1024 --heads 4 --store-ema --ema-fp32 --ema-decay 0.999 {SIZE}",
+    "difformer": "--task diffusion_translation --arch difformer_iwslt_de_en --criterion diffusion_loss --hidden 256 "
+    f"--inner 1024 --heads 4 --store-ema --ema-fp32 --ema-decay 0.999 {SIZE}",
 }
+FIVE_BY_FIVE = "--iter-decode-max-iter 20 --use-ema --iter-decode-with-beam 5 --noise-beam 5"
 DECODINGS = {
-    "AR, beam 5": ("ar", "--task translation --beam 5 --lenpen 1"),
-    "DINOISER, CeDi": ("dinoiser", "--task diffusion_translation --iter-decode-max-iter 20"),
-    "DINOISER, DDIM": ("dinoiser", "--task diffusion_translation --iter-decode-max-iter 20 --sampler ddim"),
-    "DINOISER, CeDi, averaged weights, 5 x 5, two-level MBR": (
-        "dinoiser",
-        "--task diffusion_translation --iter-decode-max-iter 20 --use-ema --iter-decode-with-beam 5 --noise-beam 5 "
-        "--selection mbr_two_level",
-    ),
+    "AR, beam 5": ("ar", "--beam 5 --lenpen 1"),
+    "DINOISER, CeDi": ("dinoiser", "--iter-decode-max-iter 20"),
+    "DINOISER, DDIM": ("dinoiser", "--iter-decode-max-iter 20 --sampler ddim"),
+    "DINOISER, CeDi, averaged weights, 5 x 5, two-level MBR": ("dinoiser", f"{FIVE_BY_FIVE} --selection mbr_two_level"),
+    "Difformer, DDPM": ("difformer", "--iter-decode-max-iter 20"),
+    "Difformer, DDPM, averaged weights, 5 x 5, MBR": ("difformer", f"{FIVE_BY_FIVE} --selection mbr"),
+    "Difformer, DDPM, averaged weights, 5 x 5, rescored by AR": ("difformer:ar", f"{FIVE_BY_FIVE} --selection rescore"),
 }
 
 
@@ -100,8 +101,9 @@ def precision(options: argparse.Namespace) -> dict[str, Any]:
     """Train and decode the toy in every precision; compare losses, scores, and outputs of one checkpoint."""
     work = options.work
     if not (work / "data-bin").exists():
-        demo.prepare(work, argparse.Namespace(size=options.size, test_size=300, seed=1))
-    flags = f"data-bin --user-dir {USER_DIR} {demo.DINOISER} {ADAM} --lr 2e-3 --lr-scheduler polynomial_decay"
+        chain.prepare(work, chain.Recipe(size=options.size, test_size=300))
+    system = f"{chain.SYSTEMS[chain.DINOISER]} {ADAM} --lr 2e-3 --lr-scheduler polynomial_decay"
+    flags = f"data-bin --user-dir {USER_DIR} {system}"
     length = (
         f"--batch-size 128 --warmup-updates 200 --max-update {options.updates} --total-num-update {options.updates}"
     )
@@ -152,7 +154,7 @@ def hypotheses(options: argparse.Namespace, name: str) -> list[str]:
 
 
 def corpus(options: argparse.Namespace) -> dict[str, Any]:
-    """Train AR and DINOISER of one size for `--minutes` each, or go on; BLEU of both against the raw references."""
+    """Train all of SYSTEMS, alike in size, for `--minutes` each, or go on; the report of each way to decode."""
     if not (options.work / "real-bin").exists():
         prepare(options)
     result: dict[str, Any] = {}
@@ -164,22 +166,22 @@ def corpus(options: argparse.Namespace) -> dict[str, Any]:
         saving = f"--save-dir real-{name} --save-interval 20 --validate-interval 20"
         printed = fairseq(options, "train", f"train {name}", f"{common} {system} {limits} {saving}")
         result[name] = {"updates": curve(printed, "train")[-1]["train_num_updates"]}
-    references = (options.raw / f"test.{options.target}").read_text(encoding="utf-8").splitlines()
-    for name, (system, flags) in DECODINGS.items():
-        where = f"real-bin --user-dir {USER_DIR} --path real-{system}/checkpoint_last.pt --gen-subset test"
-        post = f"--batch-size 100 --required-batch-size-multiple 1 --remove-bpe --tokenizer moses -t {options.target}"
-        printed = fairseq(options, "generate", f"decode {name}", f"{where} {post} -s {options.source} {flags}")
-        bleu = sacrebleu.metrics.BLEU()
-        score = bleu.corpus_score(hypotheses(options, f"decode {name}"), [references])
-        speed = re.search(r"\(([\d.]+) sentences/s", printed)
-        result[name] = {
-            "sacrebleu": score.score,
-            "brevity_penalty": score.bp,
-            "signature": str(bleu.get_signature()),
-            "sentences_per_second": float(speed[1]) if speed else None,
-        }
-        print(f"  {name}: {result[name]}", flush=True)
+    for name, (systems, flags) in DECODINGS.items():
+        result[name] = decoded(options, name, systems.split(":"), flags)
+        print(f"  {name}: {result[name]['scores']['sacrebleu']}", flush=True)
     return result
+
+
+def decoded(options: argparse.Namespace, name: str, systems: list[str], flags: str) -> dict[str, Any]:
+    """The report of decoding the test set; a second system rescores."""
+    path = ":".join(f"real-{system}/checkpoint_last.pt" for system in systems)
+    rescoring = "--iter-decode-with-external-reranker" if len(systems) > 1 else ""
+    references = shlex.quote(str((options.raw / f"test.{options.target}").resolve()))
+    where = f"real-bin --user-dir {USER_DIR} --task diffusion_translation --path {path} --gen-subset test"
+    post = f"--batch-size 100 --remove-bpe --tokenizer moses -s {options.source} -t {options.target}"
+    how = f"{flags} {rescoring} --raw-reference {references} --results-path results-{chain.slug(name)}"
+    fairseq(options, "generate", f"decode {name}", f"{where} {post} {how}")
+    return reporting.read(options.work / f"results-{chain.slug(name)}" / "generate-test.json")
 
 
 def hours_so_far(checkpoint: Path) -> float:
@@ -203,7 +205,7 @@ def prepare(options: argparse.Namespace) -> None:
             files = f"-i {split}.tok.{side} -o {split}.real.{side}"
             run(Stage(f"apply BPE {split} {side}", f"{bpe} apply-bpe -c codes.{side} {files}", work))
     prefixes = " ".join(f"--{split}pref {split}.real" for split in SPLITS)
-    flags = f"-s {options.source} -t {options.target} {prefixes} --destdir real-bin --workers 4"
+    flags = f"-s {options.source} -t {options.target} {prefixes} --destdir real-bin --joined-dictionary --workers 4"
     fairseq(options, "preprocess", "preprocess", flags)
 
 

@@ -1,81 +1,117 @@
-"""The demo's table: one row a system and sampler."""
+"""Tables of the toy: what was measured of one decoding, its columns and what they mean, and cells as text."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-HEAD = ("system", "decoding", "steps", "calls", "BLEU", "unambiguous", "valid", "mixed", "sentences/s")
 
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of one system decoded in one way."""
+    """What was measured of one system decoded in one way; None where there is nothing to measure it on."""
 
     system: str
     how: str
-    steps: str
+    steps: int | None
     calls: float
     bleu: float
-    bleu_unambiguous: float
+    bleu_unambiguous: float | None
     valid: float
-    mixed: float
-    speed: float
+    mixed: float | None
+    speed: float | None
+    sentences: int
+    ambiguous: int
     signature: str
 
     @classmethod
-    def of(cls, system: str, how: str, steps: str, printed: str, score: dict[str, Any]) -> Row:
-        """From what fairseq-generate printed and what `toy score` says."""
-        speed = re.search(r"\(([\d.]+) sentences/s", printed)
+    def of(cls, system: str, how: str, report: dict[str, Any], printed: str, score: dict[str, Any]) -> Row:
+        """From the report of fairseq-generate, the translations it printed, and what `toy score` says of them."""
+        decoding, speed = report["decoding"], report["speed"]["end_to_end"]
         return cls(
-            system,
-            how,
-            steps,
-            network_calls(printed),
-            score["bleu"],
-            score["bleu_unambiguous"],
-            score["valid"],
-            score["mixed"],
-            float(speed[1]) if speed else float("nan"),
-            score["signature"],
-        )
-
-    def cells(self) -> tuple[str, ...]:
-        numbers = (f"{self.calls:.3g}", f"{self.bleu:.2f}", f"{self.bleu_unambiguous:.2f}")
-        return (
-            self.system,
-            self.how,
-            self.steps,
-            *numbers,
-            f"{self.valid:.1%}",
-            f"{self.mixed:.1%}",
-            f"{self.speed:.1f}",
+            system=system,
+            how=how,
+            steps=decoding.get("steps"),
+            calls=decoding["calls"] if "calls" in decoding else tokens_said(printed),
+            speed=speed["sentences_per_second"],
+            **{key: score[key] for key in ("bleu", "bleu_unambiguous", "valid", "mixed")},
+            **{key: score[key] for key in ("sentences", "ambiguous", "signature")},
         )
 
 
-def network_calls(printed: str) -> float:
-    """Decoder calls a sentence: counted by our sampling loop (I- lines), or one a token and one for the end."""
-    counted = [int(calls) for calls in re.findall(r"^I-\d+\t(\d+)$", printed, re.MULTILINE)]
-    if counted:
-        return sum(counted) / len(counted)
+def tokens_said(printed: str) -> float:
+    """Mean number of tokens with the end of sentence: the calls of a decoder that makes one token with each."""
     probabilities = re.findall(r"^P-\d+\t(.*)$", printed, re.MULTILINE)
     return sum(len(row.split()) for row in probabilities) / len(probabilities)
 
 
-def render(rows: Sequence[Row]) -> str:
-    cells = [HEAD, *(row.cells() for row in rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(HEAD))]
+def number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+COLUMNS: dict[str, Callable[[Row], str]] = {
+    "system": lambda row: row.system,
+    "decoding": lambda row: row.how,
+    "steps": lambda row: number(row.steps, "d"),
+    "calls": lambda row: number(row.calls, ".3g"),
+    "BLEU": lambda row: number(row.bleu, ".2f"),
+    "unambiguous": lambda row: number(row.bleu_unambiguous, ".2f"),
+    "valid": lambda row: number(row.valid, ".1%"),
+    "mixed": lambda row: number(row.mixed, ".1%"),
+    "sentences/s": lambda row: number(row.speed, ".1f"),
+}
+MEANINGS = {
+    "calls": "network calls of the decoder, mean of a candidate",
+    "BLEU": "against all valid translations",
+    "unambiguous": "BLEU of the sentences that have one valid translation only",
+    "valid": "outputs that are a valid translation",
+    "mixed": "of the ambiguous sentences, outputs that are right but for mixed registers",
+    "sentences/s": "from the first batch to the last line printed, while another decoding ran beside it",
+}
+
+
+def cells(row: Row, *names: str) -> tuple[str, ...]:
+    return tuple(COLUMNS[name](row) for name in names)
+
+
+def render(head: Sequence[str], body: Sequence[Sequence[str]], notes: Sequence[str], groups: Sequence[str] = ()) -> str:
+    """Two columns of words, then columns of numbers, and notes below; `groups` are words above some of the columns."""
+    rows = [head, *body]
+    widths = widened([max(len(row[i]) for row in rows) for i in range(len(head))], groups)
     lines = [
-        "  ".join(cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths)))
-        for row in cells
+        "  ".join(cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))).rstrip()
+        for row in rows
     ]
-    lines.insert(1, "-" * len(lines[0]))
-    notes = [
-        "BLEU: against all valid translations; unambiguous: of the sentences that have one only.",
-        "valid: outputs that are a valid translation; mixed: ambiguous, right but for mixed registers.",
-        "calls: network calls of the decoder a candidate (a beam step of the Transformer counts as one).",
-        f"sacreBLEU {rows[0].signature}",
+    return "\n".join([*above(groups, widths), lines[0], "-" * span(widths), *lines[1:], "", *notes])
+
+
+def span(widths: Sequence[int]) -> int:
+    """Columns and the two spaces between each."""
+    return sum(widths) + 2 * (len(widths) - 1)
+
+
+def widened(widths: list[int], groups: Sequence[str]) -> list[int]:
+    """Room for each group's name above its columns."""
+    named = [i for i, name in enumerate(groups) if name]
+    for i, end in zip(named, [*named[1:], len(groups)]):
+        widths[i] += max(0, len(groups[i]) - span(widths[i:end]))
+    return widths
+
+
+def above(groups: Sequence[str], widths: Sequence[int]) -> list[str]:
+    """The line over the head: each group's name begins where its first column does."""
+    line = ""
+    for i, name in enumerate(groups):
+        if name:
+            line = line.ljust(span(widths[:i]) + 2) + name
+    return [line] if line else []
+
+
+def notes(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
+    """What the columns mean, and what was tested on."""
+    row = rows[0]
+    return [
+        *[f"{name}: {MEANINGS[name]}." for name in names if name in MEANINGS],
+        f"Test set: {row.sentences} sentences, {row.ambiguous} of them ambiguous. sacreBLEU {row.signature}",
     ]
-    return "\n".join([*lines, "", *notes])

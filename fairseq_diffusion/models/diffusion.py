@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import fields
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from fairseq.models import ARCH_CONFIG_REGISTRY, BaseFairseqModel, register_model, register_model_architecture
+from omegaconf import OmegaConf, open_dict
 from torch import Tensor
 
 import fairseq_diffusion.systems  # noqa: F401  enters the presets
@@ -34,6 +37,7 @@ class DiffusionModel(BaseFairseqModel):
 
     @classmethod
     def build_model(cls, cfg: DiffusionConfig, task: Any) -> DiffusionModel:
+        fill_up(cfg)
         source, target = task.source_dictionary, task.target_dictionary
         if cfg.share_embeddings:
             check_joined(source, target)
@@ -113,6 +117,14 @@ class DiffusionModel(BaseFairseqModel):
 
     def max_positions(self) -> tuple[int, int]:
         return self.cfg.max_source_positions, self.cfg.max_target_positions
+
+
+def fill_up(cfg: Any) -> None:
+    """Defaults for flags that are younger than a checkpoint's configuration: a new flag's default changes nothing."""
+    missing = {field.name: field.default for field in fields(DiffusionConfig) if not hasattr(cfg, field.name)}
+    with open_dict(cfg) if OmegaConf.is_config(cfg) else nullcontext():
+        for name, value in missing.items():
+            setattr(cfg, name, value)
 
 
 def enter_architecture(name: str) -> None:

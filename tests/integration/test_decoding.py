@@ -207,6 +207,16 @@ def test_ema_keeps_the_schedule_in_force(data: Path, checkpoint: Path):
     assert torch.equal(model.translator.state.weight, state["extra_state"]["ema"]["translator.state.weight"])
 
 
+def test_a_checkpoint_from_before_a_flag_decodes_as_it_did(
+    data: Path, checkpoint: Path, plain_output: str, tmp_path: Path
+):
+    state = read(checkpoint)
+    for name in ("grid", "early_stop", "decode_noise_factor", "noise_factor", "share_embeddings", "latent_map"):
+        del state["cfg"]["model"][name]
+    torch.save(state, tmp_path / "old.pt")
+    assert same_hypotheses(generate(data, tmp_path / "old.pt", BEAM), plain_output, 1e-12)
+
+
 def test_python_interface(data: Path, checkpoint: Path):
     """In a process of its own, the package imported first and registered later, twice."""
     code = f"""

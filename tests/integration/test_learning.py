@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import binarise
 from support import ENVIRONMENT, ROOT, decoding, hypotheses, lines, process
 
-NETWORK = "--hidden 64 --inner 128 --heads 4 --encoder-layers 2 --decoder-layers 2 --latent-dim 16 --dropout 0"
-SCHEDULE = "--lr 3e-3 --lr-scheduler polynomial_decay --warmup-updates 60 --max-update 500 --total-num-update 500"
+NETWORK = "--hidden 64 --inner 128 --heads 4 --encoder-layers 2 --decoder-layers 2 --dropout 0"
+SCHEDULE = "--lr 3e-3 --lr-scheduler polynomial_decay --warmup-updates 60 --max-update 600 --total-num-update 600"
 
 
 def write_reversals(folder: Path) -> None:
@@ -25,35 +27,75 @@ def write_reversals(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_dinoiser_learns_to_reverse(tmp_path):
+@pytest.mark.parametrize(("arch", "own"), [("dinoiser_toy", "--latent-dim 16"), ("difformer_toy", "--latent-dim 64")])
+def test_a_system_learns_to_reverse(tmp_path, arch, own):
     write_reversals(tmp_path)
     data = binarise(tmp_path, tmp_path / "bin")
-    flags = ["--task", "diffusion_translation", "--criterion", "diffusion_loss", "--arch", "dinoiser_toy"]
+    flags = ["--task", "diffusion_translation", "--criterion", "diffusion_loss", "--arch", arch, *own.split()]
     optimiser = "--optimizer adam --batch-size 64 --cpu --no-epoch-checkpoints".split()
     where = [data, "--user-dir", ROOT / "fairseq_diffusion", "--save-dir", tmp_path / "checkpoints"]
     done = process("train", *where, *flags, *NETWORK.split(), *SCHEDULE.split(), *optimiser)
     assert done.returncode == 0, done.stderr
-    printed = process(
-        "generate", *decoding(data, tmp_path / "checkpoints/checkpoint_last.pt", "--batch-size 50")
-    ).stdout
+    more = "--batch-size 50 --iter-decode-max-iter 20"
+    printed = process("generate", *decoding(data, tmp_path / "checkpoints/checkpoint_last.pt", more)).stdout
     said, meant = hypotheses(printed), lines(printed, "T")
     right = sum(said[i][0][0] == meant[i][0][0] for i in meant)
     assert len(meant) == 100
     assert right >= 95
 
 
-@pytest.mark.slow
-def test_the_demo_walks_through(tmp_path):
-    """Every stage of the demo, on next to nothing: table, picture, and a second run beside the first."""
-    command = [sys.executable, ROOT / "examples/toy/demo.py", "--runs", tmp_path / "a b"]
-    small = "--size 400 --test-size 10 --updates 4 --ar-updates 4 --steps 3".split()
-    done = subprocess.run([*command, *small], env=ENVIRONMENT, capture_output=True, text=True, check=False)
+def example(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, ROOT / f"examples/toy/{name}.py", *arguments]
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory) -> tuple[Path, str]:
+    """The runs' folder of a demo on next to nothing, and what it printed."""
+    runs = tmp_path_factory.mktemp("walked") / "a b"
+    small = "--size 400 --test-size 10 --updates 4 --difformer-updates 4 --ar-updates 4 --steps 3"
+    done = example("demo", "--runs", runs, *small.split())
     assert done.returncode == 0, done.stderr
-    table = (tmp_path / "a b/demo-1/table.txt").read_text()
-    assert table in done.stdout
-    assert table.count("DINOISER") == 7 and "Transformer" in table and "sacreBLEU nrefs:var" in table
-    assert (tmp_path / "a b/demo-1/picture.png").stat().st_size > 10_000
-    failed = subprocess.run([*command, "--size", "0"], env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    return runs, done.stdout
+
+
+@pytest.mark.slow
+def test_the_demo_walks_through(walked):
+    """Every stage of the demo: table, picture, and a second run beside the first."""
+    runs, printed = walked
+    table = (runs / "demo-1/table.txt").read_text()
+    assert table in printed
+    rows = [line.split("  ")[0] for line in table.splitlines()[2:13]]
+    assert rows == ["Transformer", *["DINOISER"] * 6, *["DINOISER, no clipping"] * 2, *["Difformer"] * 2]
+    assert "Test set: 10 sentences" in table and "sacreBLEU nrefs:var" in table
+    assert (runs / "demo-1/picture.png").stat().st_size > 10_000
+    failed = example("demo", "--runs", runs, "--size", "0")
     assert failed.returncode == 1
     assert "'corpus' failed" in failed.stderr and "corpus.log" in failed.stderr
-    assert (tmp_path / "a b/demo-2").exists()
+    assert (runs / "demo-2").exists()
+
+
+@pytest.mark.slow
+def test_the_comparison_walks_through(walked):
+    """All tables, of the newest complete run; a second comparison would stand beside the first."""
+    runs, _ = walked
+    done = example("compare", "--runs", runs, "--steps", "4")
+    assert done.returncode == 0, done.stderr
+    for name, count in (("solvers", 7), ("leaving", 10), ("choice", 12)):
+        text = (runs / f"compare-1/compare-{name}.txt").read_text()
+        record = json.loads((runs / f"compare-1/compare-{name}.json").read_text())
+        assert text in done.stdout
+        assert record["run"] == str(runs / "demo-1")
+        assert (
+            len(record["rows"])
+            == count
+            == sum(line.startswith(("DINOISER ", "Difformer ")) for line in text.splitlines())
+        )
+    calls = {(row["system"], row["how"]): row["calls"] for row in leaving(runs / "compare-1")}
+    assert calls["DINOISER", "all stay"] == 4 and calls["Difformer", "all stay"] == 3
+    assert calls["DINOISER", "--prune-after 1"] == (8 + 4 * 3) / 8
+    assert calls["Difformer", "--prune-after 1,2"] == (8 + 4 + 2) / 8
+
+
+def leaving(folder: Path) -> list[dict[str, Any]]:
+    return json.loads((folder / "compare-leaving.json").read_text())["rows"]

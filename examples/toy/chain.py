@@ -1,0 +1,226 @@
+"""What the toy examples share: a run's data and trained systems, and decoding one system in one way.
+
+A run is a folder demo-N: corpus, data-bin, checkpoints, logs, and at last recipe.json, which says that it is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from table import Row
+
+import fairseq_diffusion
+from fairseq_diffusion import reporting
+from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.toy.corpus import SOURCE, SPLITS, TARGET
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
+from stages import Stage, StageFailed, new_folder, program, report_progress, run  # noqa: E402
+
+# quoted, because a clone may lie anywhere; all other paths are relative to the folder that a stage runs in
+USER_DIR = shlex.quote(str(Path(fairseq_diffusion.__file__).parent))
+
+# -- the systems, and how long each is trained ----------------------------------------------------------------------
+
+AR, DINOISER, PLAIN, DIFFORMER = "Transformer", "DINOISER", "DINOISER, no clipping", "Difformer"
+
+DIFFUSION = "--task diffusion_translation --criterion diffusion_loss"
+SYSTEMS = {  # the longest training first
+    DINOISER: f"{DIFFUSION} --arch dinoiser_toy",
+    PLAIN: f"{DIFFUSION} --arch dinoiser_toy --schedule-modifier none",
+    DIFFORMER: f"{DIFFUSION} --arch difformer_toy",
+    AR: (
+        "--task translation --arch transformer --criterion label_smoothed_cross_entropy --label-smoothing 0.1 "
+        "--share-decoder-input-output-embed --encoder-embed-dim 128 --decoder-embed-dim 128 "
+        "--encoder-ffn-embed-dim 256 --decoder-ffn-embed-dim 256 --encoder-attention-heads 4 "
+        "--decoder-attention-heads 4 --dropout 0 --encoder-layers 3 --decoder-layers 3"
+    ),
+}
+OPTIMISER = "--optimizer adam --adam-betas (0.9,0.98) --lr-scheduler polynomial_decay --batch-size 64 --cpu"
+SAVING = "--no-epoch-checkpoints --log-format json --log-interval 20"
+
+TRAININGS, DECODINGS = 3, 2  # so many at a time, one thread each
+
+Work = TypeVar("Work")
+Result = TypeVar("Result")
+
+
+def asked(default: Any, meaning: str) -> Any:
+    return field(default=default, metadata={"help": meaning})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a run is made of; each field is a flag of the demo."""
+
+    size: int = asked(50_000, "sentences to train on")
+    test_size: int = asked(200, "sentences to test on")
+    updates: int = asked(2400, "updates of DINOISER, with and without clipping")
+    difformer_updates: int = asked(2400, "updates of Difformer")
+    ar_updates: int = asked(1000, "updates of the autoregressive Transformer")
+    lr: float = asked(2e-3, "learning rate of DINOISER and the Transformer")
+    difformer_lr: float = asked(2e-3, "learning rate of Difformer")
+    seed: int = asked(1, "seed of language, training and decoding")
+
+    def training(self, system: str) -> tuple[int, float]:
+        """A system's updates and learning rate."""
+        own = {AR: (self.ar_updates, self.lr), DIFFORMER: (self.difformer_updates, self.difformer_lr)}
+        return own.get(system, (self.updates, self.lr))
+
+
+# -- a run ----------------------------------------------------------------------------------------------------------
+
+
+def build(runs: Path, recipe: Recipe) -> Path:
+    """A new run: data, and every system trained."""
+    folder = new_folder(runs, "demo")
+    print(f"everything goes to {folder}", flush=True)
+    prepare(folder, recipe)
+    train([training(folder, system, recipe) for system in SYSTEMS])
+    (folder / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n")
+    return folder
+
+
+def recipe_of(folder: Path) -> Recipe:
+    """The recipe of a complete run."""
+    for part in (Path("recipe.json"), *map(checkpoint, SYSTEMS)):
+        if not (folder / part).is_file():
+            raise UserError(
+                f"{folder} is no complete run of the demo, for it has no {part}; "
+                "name another with --run, or make one with `make demo`"
+            )
+    return Recipe(**json.loads((folder / "recipe.json").read_text()))
+
+
+def newest(runs: Path) -> Path | None:
+    """The complete run that was finished last."""
+    recipes = sorted(runs.glob("demo-*/recipe.json"), key=lambda path: path.stat().st_mtime)
+    return recipes[-1].parent if recipes else None
+
+
+def prepare(folder: Path, recipe: Recipe) -> None:
+    """Corpus, BPE (words are compounded, so it matters) and data-bin, the same for all systems."""
+    words = "--nouns 30 --verbs 15 --adjectives 10 --adverbs 6"
+    sizes = f"--size {recipe.size} --test-size {recipe.test_size} --seed {recipe.seed}"
+    run(Stage("corpus", f"{program('fairseq-diffusion')} toy generate --out corpus {words} {sizes}", folder))
+    bpe = program("subword-nmt")
+    for side in (SOURCE, TARGET):
+        codes = f"bpe.{side}"
+        run(Stage(f"learn BPE {side}", f"{bpe} learn-bpe -s 1000 -i corpus/train.{side} -o {codes}", folder))
+        for split in SPLITS:
+            files = f"-i corpus/{split}.{side} -o {split}.bpe.{side}"
+            run(Stage(f"apply BPE {split} {side}", f"{bpe} apply-bpe -c {codes} {files}", folder))
+    prefixes = " ".join(f"--{split}pref {split}.bpe" for split in SPLITS)
+    command = f"{program('fairseq-preprocess')} -s {SOURCE} -t {TARGET} {prefixes} --destdir data-bin"
+    run(Stage("preprocess", command, folder))
+
+
+def training(folder: Path, system: str, recipe: Recipe) -> Stage:
+    updates, lr = recipe.training(system)
+    schedule = f"--lr {lr} --warmup-updates {max(1, updates // 8)} --max-update {updates} --total-num-update {updates}"
+    command = (
+        f"{program('fairseq-train')} data-bin --user-dir {USER_DIR} {SYSTEMS[system]} {OPTIMISER} {schedule} {SAVING} "
+        f"--seed {recipe.seed} --save-dir {checkpoint(system).parent}"
+    )
+    return Stage(f"train {system}", command, folder, updates)
+
+
+def train(stages: Sequence[Stage]) -> None:
+    """Trainings side by side, with their progress on the screen."""
+    side_by_side(run, stages, TRAININGS, lambda futures: report_progress(stages, futures))
+
+
+def side_by_side(
+    call: Callable[[Work], Result],
+    works: Sequence[Work],
+    at_a_time: int,
+    watch: Callable[[list[Future]], None] = lambda futures: None,
+) -> list[Result]:
+    """Results in the order of `works`. The first failure is raised, not those of the stages that it ended."""
+    failures: list[Exception] = []
+
+    def attempt(work: Work) -> Any:
+        if failures:
+            return None
+        try:
+            return call(work)
+        except (StageFailed, UserError) as failure:
+            failures.append(failure)
+
+    with ThreadPoolExecutor(at_a_time) as pool:
+        futures = [pool.submit(attempt, work) for work in works]
+        watch(futures)
+    if failures:
+        raise failures[0]
+    return [future.result() for future in futures]
+
+
+def checkpoint(system: str) -> Path:
+    return Path("checkpoints") / slug(system) / "checkpoint_last.pt"
+
+
+def slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-").lower()
+
+
+# -- decoding -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Job:
+    """A system to decode in one way; `steps` is 0 where it goes from left to right."""
+
+    system: str
+    how: str
+    flags: str
+    steps: int = 0
+
+    @property
+    def title(self) -> str:
+        return f"{self.system}, {self.how}" + (f", {self.steps} steps" if self.steps else "")
+
+    @property
+    def output(self) -> Path:
+        """Folder of the translations and their report."""
+        return Path("translations") / slug(self.title)
+
+    def arguments(self, base: Path) -> str:
+        """Of fairseq-generate, for the run in `base`; what names a rescorer gets the Transformer."""
+        path, flags = str(base / checkpoint(self.system)), self.flags
+        if "rescore" in flags:
+            path, flags = f"{path}:{base / checkpoint(AR)}", f"{flags} --iter-decode-with-external-reranker"
+        if self.steps:
+            flags += f" --iter-decode-max-iter {self.steps}"
+        if self.system == DIFFORMER:  # its preset leaves out 5 of 20
+            flags += f" --early-stop {self.steps // 4}"
+        return f"{shlex.quote(str(base / 'data-bin'))} --path {shlex.quote(path)} {flags}"
+
+
+def decode_all(jobs: Sequence[Job], made: Path, folder: Path, seed: int) -> list[Row]:
+    """Decode systems of the run `made`; translations, reports and logs go to `folder`."""
+    base = Path(os.path.relpath(made, folder))
+    return side_by_side(lambda job: decode(job, base, folder, seed), jobs, DECODINGS)
+
+
+def decode(job: Job, base: Path, folder: Path, seed: int) -> Row:
+    command = (
+        f"{program('fairseq-generate')} {job.arguments(base)} --user-dir {USER_DIR} --task diffusion_translation "
+        f"--gen-subset test --batch-size 50 --remove-bpe --cpu --seed {seed} --results-path {job.output}"
+    )
+    run(Stage(f"decode {job.title}", command, folder))
+    files = f"--corpus {shlex.quote(str(base / 'corpus'))} --hyp {job.output}/generate-test.txt"
+    scored = run(Stage(f"score {job.title}", f"{program('fairseq-diffusion')} toy score --json {files}", folder))
+    report = reporting.read(folder / job.output / "generate-test.json")
+    printed = (folder / job.output / "generate-test.txt").read_text()
+    row = Row.of(job.system, job.how, report, printed, json.loads(scored.splitlines()[-1]))
+    print(f"  {job.title}: BLEU {row.bleu:.1f}, valid {row.valid:.0%}", flush=True)
+    return row

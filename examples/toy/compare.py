@@ -1,0 +1,198 @@
+"""Solvers, steps, and candidates that leave: the demo's two diffusion systems, decoded in many ways.
+
+    make compare         (or: .venv/bin/python examples/toy/compare.py --help)
+
+Takes the newest complete run of the demo, or trains one where there is none. The tables, as text and as JSON, are left
+in a new folder compare-N beside the run, with the translations and logs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+from chain import DIFFORMER, DINOISER, Job, Recipe, StageFailed, build, decode_all, new_folder, newest, recipe_of
+from table import Row, cells, notes, number, render
+
+from fairseq_diffusion.errors import UserError
+
+SAMPLERS = {  # each system's own first
+    DINOISER: ("cedi", "ddim", "dpmpp_2m"),
+    DIFFORMER: ("ddpm", "ddim", "cedi", "dpmpp_2m"),
+}
+ONE_BY_EIGHT = "--noise-beam 8 --selection mbr"
+FIVE_BY_FIVE = "--iter-decode-with-beam 5 --noise-beam 5"
+CHOICES = {
+    "score": "--selection score",
+    "mbr": "--selection mbr",
+    "mbr, chrF": "--selection mbr --mbr-utility chrf",
+    "mbr_two_level": "--selection mbr_two_level",
+    "rescore": "--selection rescore",
+    "mbr:5,rescore": "--selection mbr:5,rescore",
+}
+
+
+class Part(NamedTuple):
+    """One of the tables: what it is about, what is decoded for it at the given numbers of steps, and its text."""
+
+    name: str
+    title: str
+    jobs: Callable[[Sequence[int]], list[Job]]
+    table: Callable[[Sequence[Row]], str]
+
+
+def main() -> int:
+    options = arguments()
+    try:
+        made = find(options.run, options.runs).resolve()
+        recipe = recipe_of(made)
+        folder = new_folder(made.parent, "compare")
+        print(f"decoding the systems of {made}; everything goes to {folder}", flush=True)
+        for part in PARTS:
+            rows = decode_all(part.jobs(options.steps), made, folder, recipe.seed)
+            text = f"{part.title}\n\n{part.table(rows)}\n"
+            (folder / f"compare-{part.name}.txt").write_text(text)
+            record = {"run": str(made), "recipe": asdict(recipe), "rows": [asdict(row) for row in rows]}
+            (folder / f"compare-{part.name}.json").write_text(json.dumps(record, indent=2) + "\n")
+            print(f"\n{text}", flush=True)
+    except (StageFailed, UserError) as failure:
+        print(f"compare: {failure}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def find(run: Path | None, runs: Path) -> Path:
+    """The run that was named, or the newest, or a new one."""
+    if found := run or newest(runs):
+        return found
+    print(f"{runs} holds no complete run of the demo; making one", flush=True)
+    return build(runs, Recipe())
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, help="folder of a complete run (the newest in --runs)")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs are, and a new one goes (runs)")
+    parser.add_argument("--steps", type=rising, default=[5, 10, 20], help="decoding steps, rising (5,10,20)")
+    return parser.parse_args()
+
+
+def rising(text: str) -> list[int]:
+    """ "5,10,20"; candidates are pruned behind a quarter and a half of the last, which therefore is 4 at least."""
+    numbers = [int(part) for part in text.split(",")]
+    if numbers != sorted(set(numbers)) or numbers[0] < 1 or numbers[-1] < 4:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} should be rising numbers, the last of them 4 or more, as in 5,10,20"
+        )
+    return numbers
+
+
+# -- solvers and steps ----------------------------------------------------------------------------------------------
+
+
+def solver_jobs(steps: Sequence[int]) -> list[Job]:
+    return [
+        Job(system, sampler, f"--sampler {sampler}", count)
+        for system, samplers in SAMPLERS.items()
+        for sampler in samplers
+        for count in steps
+    ]
+
+
+def solver_table(rows: Sequence[Row]) -> str:
+    """One line a system and sampler; each measure has a column for every number of steps."""
+    lines: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        lines.setdefault((row.system, row.how), []).append(row)
+    measures = ("BLEU", "unambiguous", "valid", "calls")
+    counts = list(dict.fromkeys(str(row.steps) for row in rows))
+    body = [
+        (*line, *(cell for measure in measures for row in found for cell in cells(row, measure)))
+        for line, found in lines.items()
+    ]
+    groups = ["", "", *(word for measure in measures for word in [measure, *[""] * (len(counts) - 1)])]
+    said = [
+        f"{', '.join(counts)}: decoding steps, of which {DIFFORMER} leaves out the last quarter, rounded down.",
+        *notes(rows, measures),
+    ]
+    return render(["system", "sampler", *counts * len(measures)], body, said, groups)
+
+
+# -- candidates that leave ------------------------------------------------------------------------------------------
+
+
+def leaving_jobs(steps: Sequence[int]) -> list[Job]:
+    """Eight noises at the likeliest length, each system with its own sampler."""
+    quarter, half = steps[-1] // 4, steps[-1] // 2
+    stable, once, twice = "--stop-stable 2", f"--prune-after {quarter}", f"--prune-after {quarter},{half}"
+    return [
+        Job(system, flags or "all stay", f"--sampler {own} {ONE_BY_EIGHT} {flags}", steps[-1])
+        for system, (own, *_) in SAMPLERS.items()
+        for flags in ("", stable, once, twice, f"{stable} {twice}")
+    ]
+
+
+def leaving_table(rows: Sequence[Row]) -> str:
+    stays = {row.system: row for row in reversed(rows)}  # the first of each system
+    body = [
+        (
+            *cells(row, "system", "decoding", "calls"),
+            number(1 - row.calls / stays[row.system].calls, ".0%"),
+            *cells(row, "BLEU"),
+            number(row.bleu - stays[row.system].bleu, "+.2f"),
+            *cells(row, "sentences/s"),
+        )
+        for row in rows
+    ]
+    head = ["system", "candidates", "calls", "saved", "BLEU", "change", "sentences/s"]
+    said = [
+        how_decoded(rows),
+        "--stop-stable 2: a candidate is finished once its words stayed the same at two checks, one a step.",
+        "--prune-after: behind these steps the worse half, by score, is dropped; MBR chooses among the others.",
+        "saved, change: network calls and BLEU against the line in which all stay.",
+        *notes(rows, head),
+    ]
+    return render(head, body, said)
+
+
+def how_decoded(rows: Sequence[Row]) -> str:
+    own = ", ".join(f"{system} {samplers[0]}" for system, samplers in SAMPLERS.items())
+    return f"{rows[0].steps} decoding steps (of which {DIFFORMER} leaves out a quarter), samplers {own}."
+
+
+# -- choosing among candidates --------------------------------------------------------------------------------------
+
+
+def choice_jobs(steps: Sequence[int]) -> list[Job]:
+    """The same five lengths with five noises each in every line of a system."""
+    return [
+        Job(system, how, f"--sampler {own} {FIVE_BY_FIVE} {flags}", steps[-1])
+        for system, (own, *_) in SAMPLERS.items()
+        for how, flags in CHOICES.items()
+    ]
+
+
+def choice_table(rows: Sequence[Row]) -> str:
+    names = ["system", "decoding", "BLEU", "unambiguous", "valid", "mixed", "sentences/s"]
+    said = [
+        how_decoded(rows),
+        "--selection: every line of a system chooses among the same candidates; the Transformer rescores.",
+        *notes(rows, names),
+    ]
+    return render(["system", "--selection", *names[2:]], [cells(row, *names) for row in rows], said)
+
+
+PARTS = (
+    Part("solvers", "Solvers and steps: one candidate a sentence", solver_jobs, solver_table),
+    Part("leaving", "Candidates that leave: 1 length x 8 noises, MBR", leaving_jobs, leaving_table),
+    Part("choice", "Choosing among 5 lengths x 5 noises", choice_jobs, choice_table),
+)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
