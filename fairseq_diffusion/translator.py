@@ -93,12 +93,16 @@ class Translator(nn.Module):
         everyone = torch.ones_like(source.mask[:, 0])
         return Source(source.mask, source.states, self._memory(source.states, source.mask, everyone))
 
+    def learnt_null(self) -> Tensor:
+        """What the denoiser reads in a source's place, [h]."""
+        if self.null is None:
+            raise UserError("--guidance needs a model trained with --source-drop, for example 0.1")
+        return self.null
+
     def _memory(self, states: Tensor, mask: Tensor, dropped: Tensor | None) -> list[Memory]:
         """Of states [S, T, h]; a dropped sentence has a null vector in its first place, and nothing behind it."""
         if dropped is not None:
-            if self.null is None:
-                raise UserError("--guidance needs a model trained with --source-drop, for example 0.1")
-            states = torch.where(dropped[:, None, None], self.null.to(states.dtype), states)
+            states = torch.where(dropped[:, None, None], self.learnt_null().to(states.dtype), states)
             first = torch.arange(mask.shape[1], device=mask.device) == 0
             mask = torch.where(dropped[:, None], first, mask)
         return self.denoiser.memory(states, mask)

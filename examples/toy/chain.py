@@ -200,8 +200,6 @@ class Job:
             path, flags = f"{path}:{base / checkpoint(AR)}", f"{flags} --iter-decode-with-external-reranker"
         if self.steps:
             flags += f" --iter-decode-max-iter {self.steps}"
-        if self.system == DIFFORMER:  # its preset leaves out 5 of 20
-            flags += f" --early-stop {self.steps // 4}"
         return f"{shlex.quote(str(base / 'data-bin'))} --path {shlex.quote(path)} {flags}"
 
 

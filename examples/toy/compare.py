@@ -129,11 +129,11 @@ def solver_table(rows: Sequence[Row]) -> str:
 def leaving_jobs(steps: Sequence[int]) -> list[Job]:
     """Eight noises at the likeliest length, each system with its own sampler."""
     quarter, half = steps[-1] // 4, steps[-1] // 2
-    stable, once, twice = "--stop-stable 2", f"--prune-after {quarter}", f"--prune-after {quarter},{half}"
+    stable, once, twice = "--stop-stable 4", f"--prune-after {quarter}", f"--prune-after {quarter},{half}"
     return [
         Job(system, flags or "all stay", f"--sampler {own} {ONE_BY_EIGHT} {flags}", steps[-1])
         for system, (own, *_) in SAMPLERS.items()
-        for flags in ("", stable, once, twice, f"{stable} {twice}")
+        for flags in ("", "--stop-stable 2", stable, once, twice, f"{stable} {twice}")
     ]
 
 
@@ -152,7 +152,7 @@ def leaving_table(rows: Sequence[Row]) -> str:
     head = ["system", "candidates", "calls", "saved", "BLEU", "change", "sentences/s"]
     said = [
         how_decoded(rows),
-        "--stop-stable 2: a candidate is finished once its words stayed the same at two checks, one a step.",
+        "--stop-stable 2: a candidate is finished once its words stayed the same at two checks, one a step; 4: at four.",
         "--prune-after: behind these steps the worse half, by score, is dropped; MBR chooses among the others.",
         "saved, change: network calls and BLEU against the line in which all stay.",
         *notes(rows, head),

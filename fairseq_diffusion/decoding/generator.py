@@ -20,18 +20,28 @@ from fairseq_diffusion.sampler.grid import make_grid
 from fairseq_diffusion.sampler.loop import Refinement, Sample, sample
 from fairseq_diffusion.sampler.roster import Leaving, Roster
 from fairseq_diffusion.sampler.rules import SAMPLERS, steps_of
-from fairseq_diffusion.translator import Source
+from fairseq_diffusion.translator import Source, Translator
 
 logger = logging.getLogger(__name__)
+
+BOOKS = ("sentences", "model_seconds")  # of the report: sums over all batches
 
 
 class DiffusionGenerator:
     """What fairseq calls a sequence generator: batches in, lists of hypotheses out, best first."""
 
-    def __init__(self, options: DecodeOptions, dictionary: Any, teacher: Teacher | None = None):
-        self.options, self.teacher = options, teacher
-        self.sampler = SAMPLERS[options.sampler]
-        self.told = options.resolve_told(self.sampler)
+    def __init__(self, options: DecodeOptions, translator: Translator, dictionary: Any, teacher: Teacher | None = None):
+        """Whatever `options` ask that `translator` cannot do is refused here, and not at the first batch."""
+        o = self.options = options
+        self.teacher, self.schedule = teacher, translator.schedule
+        self.sampler = SAMPLERS[o.sampler]
+        self.told = o.resolve_told(self.sampler)
+        self.grid = make_grid(
+            self.schedule, o.steps, o.final_time, self.told, o.grid, o.left_out, o.decode_noise_factor
+        )
+        self.steps = steps_of(self.sampler, self.grid, o.eta, o.temperature)
+        if o.guidance != 1:
+            translator.learnt_null()
         self.select = Selector(options.selection, options.mbr_utility, options.mbr_units, dictionary, teacher)
         self.eos = dictionary.eos()
         self.silent = torch.tensor(sorted({dictionary.bos(), dictionary.pad(), dictionary.eos()}))
@@ -80,9 +90,6 @@ class DiffusionGenerator:
     def _sample(self, rows: Rows) -> tuple[Sample, list[Tensor]]:
         """The candidates' last estimates, and with --retain-iter-history the tokens [S, K, L] of every step."""
         o, state = self.options, rows.translator.state
-        grid = make_grid(
-            rows.translator.schedule, o.steps, o.final_time, self.told, o.grid, o.early_stop, o.decode_noise_factor
-        )
         refine = Refinement(o.guidance, state.clamp if o.clamp else None)
         leaving = (
             Leaving(rows.mask, state.round, o.prune_after, o.stop_stable) if o.prune_after or o.stop_stable else None
@@ -94,8 +101,7 @@ class DiffusionGenerator:
             seen[roster.here] = torch.where(roster.held[..., None], seen[roster.here], state.round(x_0)[0])
             trail.append(seen)
 
-        steps = steps_of(self.sampler, grid, o.eta, o.temperature)
-        return sample(rows, grid, steps, refine, leaving, watch if o.history else None), trail
+        return sample(rows, self.grid, self.steps, refine, leaving, watch if o.history else None), trail
 
     def _count(self, result: Sample, seconds: float) -> None:
         """Keep the books of the report; the first batch says what decoding does."""
@@ -104,7 +110,8 @@ class DiffusionGenerator:
         self.calls += int(result.calls.sum())
         self.model_seconds += seconds
         if self.sentences == result.calls.shape[0]:
-            logger.info("decoding: " + ", ".join(f"{key} {value}" for key, value in self.describe().items()))
+            facts = {key: value for key, value in self.describe().items() if key not in BOOKS}
+            logger.info("decoding: " + ", ".join(f"{key} {value}" for key, value in facts.items()))
 
     def _utility(self) -> str:
         if "mbr" not in self.options.selection:
@@ -119,10 +126,12 @@ class DiffusionGenerator:
             "sampler": o.sampler,
             "steps": o.steps,
             "calls": self.calls / max(1, self.candidates),
-            "early_stop": o.early_stop,
+            "steps_left_out": o.left_out,
             "grid": o.grid,
             "told": "as it is" if self.told is None else "{} to {}".format(*self.told),
+            "final_time": self.grid.where[-1].item(),
             "decode_noise_factor": o.decode_noise_factor,
+            "trained_noise_factor": self.schedule.modifier.factor,
             "eta": self.sampler.eta if o.eta is None else o.eta,
             "temperature": o.temperature,
             "guidance": o.guidance,
@@ -131,6 +140,7 @@ class DiffusionGenerator:
             "stop_stable": o.stop_stable or "never",
             "length_beam": "ORACLE length" if o.oracle_length else o.length_beam,
             "noise_beam": o.noise_beam,
+            "length_beam_kind": o.length_beam_kind,
             "selection": o.selection,
             "utility": self._utility(),
             "rescored": self.teacher is not None,

@@ -29,8 +29,8 @@ class Spoken:
 def speak(state: EmbeddingState, result: Sample, mask: Tensor, silent: Tensor, ranks: Tensor) -> Spoken:
     """Round and score; `mask` [S, K, L] is true at real positions, `ranks` [K] say of which length a candidate is.
 
-    Special symbols may come out anywhere and are dropped; the last position stands for the end.  The score is the mean
-    log-probability of the words and the end.
+    Special symbols may come out anywhere and are dropped; the last position stands for the end, also where a word came
+    out there.  The score is the mean log-probability of the words and the end.
     """
     rows = (~result.alive).long().argsort(dim=-1, stable=True)[:, : int(result.alive[0].sum())]
     here = torch.arange(len(rows), device=rows.device)[:, None], rows

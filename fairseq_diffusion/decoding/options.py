@@ -10,7 +10,13 @@ from fairseq_diffusion.network.length import BEAMS
 from fairseq_diffusion.sampler.rules import SAMPLERS, Sampler
 
 STEPS = 20  # where fairseq's own default for --iter-decode-max-iter is not in force (validation)
-OF_THE_SYSTEM = ("sampler", "grid", "early_stop", "decode_noise_factor")  # the model says them unless the task does
+OF_THE_SYSTEM = (
+    "sampler",
+    "grid",
+    "early_stop",
+    "decode_noise_factor",
+    "length_beam",
+)  # the model says them unless the task does
 
 
 @dataclass(frozen=True)
@@ -20,7 +26,7 @@ class DecodeOptions:
     steps: int = STEPS
     sampler: str = "ddim"
     grid: str = "time"
-    early_stop: int = 0
+    early_stop: float = 0.0
     decode_noise_factor: float = 1.0
     told: tuple[float | None, float | None] = (None, None)
     final_time: float | None = None
@@ -63,7 +69,7 @@ class DecodeOptions:
             guidance=task.guidance,
             clamp=task.clamp,
             length_beam=getattr(generation, "iter_decode_with_beam", 1),
-            length_beam_kind=str(task.length_beam),
+            length_beam_kind=str(of_the_system["length_beam"]),
             noise_beam=task.noise_beam,
             prune_after=parse_steps(task.prune_after),
             stop_stable=task.stop_stable,
@@ -88,16 +94,26 @@ class DecodeOptions:
             raise UserError(f"--decode-noise-factor is {self.decode_noise_factor}; pass a positive number, usually 1")
         if self.stop_stable < 0:
             raise UserError(f"--stop-stable is {self.stop_stable}; pass how many checks must agree, or 0 for no stop")
-        if late := [step for step in self.prune_after if not 0 < step < self.calls]:
+        if not 0 <= self.early_stop < 1:
             raise UserError(
-                f"--prune-after names step {late[0]}, but candidates can be compared behind steps 1 to "
-                f"{self.calls - 1} of the {self.calls} taken"
+                f"--early-stop is {self.early_stop}; pass the share of the steps to leave out, from 0 to below 1 "
+                "(0.25: 15 of 20 are taken)"
+            )
+        if self.prune_after and self.length_beam * self.noise_beam == 1:
+            raise UserError(
+                "--prune-after drops candidates, and there is only one; raise --noise-beam or --iter-decode-with-beam"
+            )
+        taken = self.steps - self.left_out
+        if late := [step for step in self.prune_after if not 0 < step < taken]:
+            raise UserError(
+                f"--prune-after names step {late[0]}, but candidates can be compared behind steps 1 to {taken - 1} of "
+                f"the {taken} taken"
             )
 
     @property
-    def calls(self) -> int:
-        """Steps taken: early stop leaves some out."""
-        return self.steps - self.early_stop
+    def left_out(self) -> int:
+        """The steps that early stop leaves out, 5 of 20 for 0.25."""
+        return int(self.early_stop * self.steps + 1e-9)
 
     def resolve_told(self, sampler: Sampler) -> tuple[float, float] | None:
         """The noise levels told to the network: what was asked for, else the sampler's own; None is the truth."""
@@ -109,10 +125,16 @@ class DecodeOptions:
                 f"the sampler {self.sampler} tells the network the true noise level, so --told-start and --told-end do "
                 f"not apply; drop them or pass --sampler {' or '.join(s for s in SAMPLERS if SAMPLERS[s].told)}"
             )
-        if usual[0] == usual[1]:  # one level throughout: one flag says it
-            usual = (self.told[0] or self.told[1] or 0.0,) * 2
         start, end = (asked if asked is not None else default for asked, default in zip(self.told, usual))
-        return start, end
+        if usual[0] != usual[1]:
+            return start, end
+        level, *more = {asked for asked in self.told if asked is not None}  # one level throughout: one flag says it
+        if more:
+            raise UserError(
+                f"the sampler {self.sampler} tells the network one noise level throughout, but --told-start is {start} "
+                f"and --told-end {end}; pass one of them"
+            )
+        return level, level
 
 
 def check_prediction(model: Any, factor: float) -> None:

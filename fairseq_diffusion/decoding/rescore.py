@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fairseq_diffusion.errors import UserError
 
-LOGITS = 2**26  # logits held at once
+LOGITS = 2**24  # held at once: 64 MB, and as much for their softmax
 
 
 class Teacher:

@@ -121,31 +121,31 @@ def by_teacher(pool: Pool, judges: Judges, net_input: Any) -> np.ndarray:
     return merit
 
 
-class Step(NamedTuple):
+class Link(NamedTuple):
     """One link of a chain."""
 
     stage: str
     keep: int | None  # how many different translations go on; None: all
 
 
-def parse(spec: str) -> list[Step]:
+def parse(spec: str) -> list[Link]:
     """The chain that `STAGE[:KEEP],STAGE[:KEEP],...` says."""
-    steps = [parse_step(text.strip()) for text in spec.split(",")]
-    for step in steps[:-1]:
-        if step.keep is None:
+    chain = [parse_link(text.strip()) for text in spec.split(",")]
+    for link in chain[:-1]:
+        if link.keep is None:
             raise UserError(
-                f"the selection {spec!r} does not say how many candidates of its stage {step.stage} go on to the next; "
-                f"write {step.stage}:5 for five"
+                f"the selection {spec!r} does not say how many candidates of its stage {link.stage} go on to the next; "
+                f"write {link.stage}:5 for five"
             )
-    return steps
+    return chain
 
 
-def parse_step(text: str) -> Step:
+def parse_link(text: str) -> Link:
     stage, colon, keep = text.partition(":")
     SELECTIONS[stage]  # an unknown name lists the choices
     if colon and not (keep.isascii() and keep.isdigit() and int(keep) > 0):
         raise UserError(f"the selection {text!r} keeps {keep!r} candidates; write a number from 1 on, as in {stage}:5")
-    return Step(stage, int(keep) if colon else None)
+    return Link(stage, int(keep) if colon else None)
 
 
 class Selector:
@@ -163,20 +163,20 @@ class Selector:
         dictionary: Any = None,
         teacher: Teacher | None = None,
     ):
-        self.steps = parse(spec)
+        self.chain = parse(spec)
         check_choice("MBR utility", utility, UTILITIES)
         check_choice("unit of BLEU", units, UNITS)
-        check_teacher(spec, self.steps, teacher)
+        check_teacher(spec, self.chain, teacher)
         self.judges = Judges(make_utility(utility, units, dictionary), teacher)
 
     def __call__(self, candidates: Candidates, net_input: dict[str, Any] | None = None) -> list[list[int]]:
         """For every sentence the places of its different candidates, best first; the best copy stands for all."""
         pool = Pool.of(candidates)
         dropped: list[np.ndarray] = []
-        for step in self.steps:
-            merit = np.where(pool.exists, SELECTIONS[step.stage](pool, self.judges, net_input), -np.inf)
+        for link in self.chain:
+            merit = np.where(pool.exists, SELECTIONS[link.stage](pool, self.judges, net_input), -np.inf)
             order = np.argsort(-merit, axis=1, kind="stable")
-            keep = step.keep or order.shape[1]
+            keep = link.keep or order.shape[1]
             dropped.insert(0, take(pool.index, order[:, keep:]))
             pool = pool.keep(order[:, :keep])
         ranked = np.concatenate([pool.index, *dropped], axis=1)
@@ -188,8 +188,8 @@ def check_choice(what: str, found: str, choices: Collection[str]) -> None:
         raise UserError(f"unknown {what} {found!r}; choose one of: {', '.join(choices)}")
 
 
-def check_teacher(spec: str, steps: list[Step], teacher: Teacher | None) -> None:
-    wanted = any(step.stage == "rescore" for step in steps)
+def check_teacher(spec: str, chain: list[Link], teacher: Teacher | None) -> None:
+    wanted = any(link.stage == "rescore" for link in chain)
     if wanted and teacher is None:
         raise UserError(
             f"the selection {spec!r} rescores candidates with an autoregressive model, and there is none: give its "
@@ -198,7 +198,7 @@ def check_teacher(spec: str, steps: list[Step], teacher: Teacher | None) -> None
     if teacher is not None and not wanted:
         raise UserError(
             f"--iter-decode-with-external-reranker gives a model that rescores candidates, and the selection {spec!r} "
-            f"does not ask it; pass --selection rescore or {steps[-1].stage}:5,rescore, or drop the flag"
+            f"does not ask it; pass --selection rescore or {chain[-1].stage}:5,rescore, or drop the flag"
         )
 
 

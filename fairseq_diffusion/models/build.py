@@ -32,6 +32,8 @@ def check(cfg: DiffusionConfig) -> None:
         raise UserError(f"--self-conditioning-p is {cfg.self_conditioning_p}, but a probability is between 0 and 1")
     if not 0 <= cfg.source_drop < 1:
         raise UserError(f"--source-drop is {cfg.source_drop}; a probability of 0 or more, below 1, is needed")
+    if not 0 <= cfg.label_smoothing < 1:
+        raise UserError(f"--label-smoothing is {cfg.label_smoothing}; pass a share from 0 to below 1, usually 0.1")
     check_schedule(cfg)
     weights = parse_terms(cfg.objective)
     if weights.get("rounding", 0) <= 0 and weights.get("anchor", 0) <= 0:

@@ -7,7 +7,7 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from omegaconf import II
 
 from fairseq_diffusion.network.latent_maps import LATENT_MAPS
-from fairseq_diffusion.network.length import LENGTH_MAPS, TARGETS
+from fairseq_diffusion.network.length import BEAMS, LENGTH_MAPS, TARGETS
 from fairseq_diffusion.network.time_features import TIME_FEATURES
 from fairseq_diffusion.network.transformer import ACTIVATIONS
 from fairseq_diffusion.objective.objective import NORMALISERS
@@ -84,7 +84,8 @@ class DiffusionConfig(FairseqDataclass):
     sampler: ChoiceEnum(list(SAMPLERS)) = flag("ddim", "sampler used unless the task's --sampler says otherwise")
     decode_noise_factor: float = flag(1.0, "noise factor of decoding, in place of --noise-factor")
     grid: ChoiceEnum(list(GRIDS)) = flag("time", "how the decoding steps are spaced")
-    early_stop: int = flag(0, "leave out the last, least noisy, so many decoding steps")
+    early_stop: float = flag(0.0, "share of the decoding steps, the last and least noisy, that is left out")
+    length_beam: ChoiceEnum(BEAMS) = flag("top_k", "lengths to try: the likeliest, or the likeliest and its neighbours")
     # taken from elsewhere
     max_source_positions: int = II("task.max_source_positions")
     max_target_positions: int = II("task.max_target_positions")

@@ -64,5 +64,5 @@ class LengthHead(nn.Module):
         scores = logits.masked_fill(impossible, -torch.inf)
         if kind == "offsets":
             offset = lengths - lengths.gather(1, scores.argmax(-1, keepdim=True))
-            scores = (-offset.abs() + (offset > 0) / 2).masked_fill(impossible, -torch.inf)
+            scores = (-offset.abs() + (offset < 0) / 2).masked_fill(impossible, -torch.inf)
         return lengths.gather(1, scores.topk(beam, -1).indices)

@@ -39,11 +39,6 @@ class Level:
         level = self.to(x_0)
         return level.alpha[..., None] * x_0 + level.sigma[..., None] * eps
 
-    def noise_in(self, x_t: Tensor, x_0: Tensor) -> Tensor:
-        """The eps for which :meth:`mix` gives x_t: (x_t - alpha x_0) / sigma, [B, L, D]."""
-        level = self.to(x_t)
-        return (x_t - level.alpha[..., None] * x_0) / level.sigma[..., None]
-
 
 def times(values: Tensor | float | Sequence[float]) -> Tensor:
     """Diffusion times, always fp64: schedules are smooth in t, and half precision is not."""

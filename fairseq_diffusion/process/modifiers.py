@@ -51,8 +51,9 @@ class Modifier(KeepsPrecision):
 
 
 MODIFIERS: Registry[type[Modifier]] = Registry("schedule modifier")
+# One part under two names: with "none" a noise factor of training is refused when the model is built, as a slip.
 MODIFIERS.register("none")(Modifier)
-MODIFIERS.register("factor")(Modifier)  # every modifier takes a factor; this one takes nothing else
+MODIFIERS.register("factor")(Modifier)
 
 
 @MODIFIERS.register("factor_vp")

@@ -71,7 +71,9 @@ def candidate_rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if "length_beam" in facts and "noise_beam" in facts:
         lengths, noises = facts.pop("length_beam"), facts.pop("noise_beam")
         count = noises * (lengths if isinstance(lengths, int) else 1)  # an oracle's length is one, and said in words
-        yield "candidates", f"length beam {lengths} x noise beam {noises} = {count}"
+        kind = facts.pop("length_beam_kind", None)
+        how = f" ({kind})" if kind and lengths != 1 and isinstance(lengths, int) else ""
+        yield "candidates", f"length beam {lengths}{how} x noise beam {noises} = {count}"
 
 
 def fact_row(name: str, value: Any) -> tuple[str, str]:

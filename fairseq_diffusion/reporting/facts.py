@@ -20,7 +20,7 @@ PRECISIONS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf1
 def facts_of(recorder: Recorder) -> dict[str, Any]:
     told = dict(recorder.generator.describe()) if hasattr(recorder.generator, "describe") else {}
     model = {key: told.pop(key, None) for key in ("model_seconds", "sentences")}
-    precision = told.pop("precision", None) or precision_of(recorder.models[0])
+    precision = told.pop("precision", None) or precisions(recorder.models)
     return {
         "system": recorder.checkpoints[0]["system"],
         "task": name_of_task(recorder.cfg),
@@ -111,6 +111,12 @@ def processor() -> str:
     listed = Path("/proc/cpuinfo")
     found = re.search(r"^model name\s*: (.+)$", listed.read_text(), re.MULTILINE) if listed.exists() else None
     return found[1] if found else platform.processor() or platform.machine()
+
+
+def precisions(models: list[Any]) -> str:
+    """One where all agree; else each, in the order of the checkpoints."""
+    found = [precision_of(model) for model in models]
+    return found[0] if len(set(found)) == 1 else ", ".join(found)
 
 
 def precision_of(model: Any) -> str:

@@ -95,7 +95,12 @@ def make_grid(
     curve's.  `told` gives the noise levels *sigma* of the curve between which the network's times run instead of the
     true ones, as in CeDi's 1 to 0.99 (DINOISER section 4.2 and its footnote 5)."""
     final = FINAL_TIME if final_time is None else final_time
-    check(steps, final, told, early_stop)
+    if final_time is not None and spacing == "respaced" and schedule.steps:
+        raise UserError(
+            "--final-time has no meaning on the grid respaced, which ends at the model's own last step; drop it, pass "
+            "--grid time, or stop earlier with --early-stop"
+        )
+    check(steps, final, told)
     kept = steps - early_stop + 1
     where = schedule.snap(GRIDS[spacing](schedule, steps, final)).cpu()[:kept]
     if (where.diff() >= 0).any():
@@ -112,17 +117,10 @@ def told_times(schedule: Schedule, told: tuple[float, float]) -> tuple[float, fl
     return start, end
 
 
-def check(steps: int, final_time: float, told: tuple[float, float] | None, early_stop: int) -> None:
+def check(steps: int, final_time: float, told: tuple[float, float] | None) -> None:
     """Refuse grids without steps, or outside of time."""
     if steps < 1:
         raise UserError(f"{steps} decoding steps were asked for; --iter-decode-max-iter takes 1 or more")
-    if early_stop < 0:
-        raise UserError(f"--early-stop is {early_stop}; pass how many of the last steps to leave out, or 0")
-    if early_stop >= steps:
-        raise UserError(
-            f"an early stop of {early_stop} leaves none of {steps} decoding steps; "
-            f"pass --early-stop {max(0, steps // 4)}, or more steps"
-        )
     if not 0 < final_time < 1:
         raise UserError(f"the final time {final_time} is outside (0, 1); --final-time 0.001 is usual")
     if told is not None and not 0 < told[1] <= told[0] <= 1:

@@ -53,7 +53,7 @@ class Roster:
         """The network was called `count` times for all rows of the batch."""
         self.total += count
 
-    def leave(self, calls: int, x_0: Tensor) -> Kept | None:
+    def leave(self, steps: int, x_0: Tensor) -> Kept | None:
         """Look at the estimates x_0 [S', K', L, D] after so many steps; None if all rows stay."""
         return None
 
@@ -111,15 +111,15 @@ class Leaving(Roster):
             self._halve()
         return self._hold(x_0)
 
-    def leave(self, calls: int, x_0: Tensor) -> Kept | None:
-        pruning = calls in self.prune
+    def leave(self, steps: int, x_0: Tensor) -> Kept | None:
+        pruning = steps in self.prune
         if not self.stable and not pruning:
             return None
         self._look(x_0)
         if pruning:
-            self.prune.remove(calls)
+            self.prune.remove(steps)
             self._halve()
-        return self._compact() if pruning or calls % LOOK == 0 else None
+        return self._compact() if pruning or steps % LOOK == 0 else None
 
     def _hold(self, x_0: Tensor) -> Tensor:
         """Enter the rows' estimates, but not over those of finished candidates; [S, K, L, D] of all."""

@@ -99,5 +99,5 @@ def check(sampler: Sampler, eta: float, temperature: float) -> None:
         raise UserError(f"--eta is {eta}, but a share of the posterior's noise is between 0 (DDIM) and 1 (DDPM)")
     if sampler.order > 1 and eta > 0:
         raise UserError(f"--eta {eta} does not go with a solver of second order; drop it, or pass --sampler ddpm")
-    if temperature <= 0:
+    if not temperature > 0:
         raise UserError(f"--temperature is {temperature}; pass a number above 0 (below 1 trusts the estimate more)")

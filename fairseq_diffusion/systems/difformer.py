@@ -22,16 +22,22 @@ the likelihood of the words given the estimate: without it the first is least wh
 
 *Decoding*: F = 1, so that there is less noise than the network was trained to expect; 20 of the T steps, evenly spaced
 and with their first and last (beta'_k = 1 - abar_k / abar_(k-1) on that table), of which the 5 least noisy are left
-out: 15 network calls.  Each draws from the posterior of DDPM and hands x_0-hat on as c:
+out (early stop 0.25): 15 network calls.  Each draws from the posterior of DDPM and hands x_0-hat on as c:
 
     x <- [sqrt(abar_(k-1)) beta'_k x_0-hat + sqrt(1 - beta'_k) (1 - abar_(k-1)) x] / (1 - abar_k) + sd_k eps
     sd_k^2 = beta'_k (1 - abar_(k-1)) / (1 - abar_k)
 
+*Candidates*: 7 lengths around the likeliest x 3 noises, rescored by an AR model, is what the published scores stand on:
+--iter-decode-max-iter 20 --iter-decode-with-beam 7 --noise-beam 3 --path OURS.pt:AR.pt
+--iter-decode-with-external-reranker.
+
 Ours against the released code: the coin is seeded and falls alike on all ranks; modifier `factor_vp` (the same
 signal-to-noise ratio at unit variance) applies F once, where the code's option applies it twice; layers start from
 this package's initialisation, not from N(0, 0.02^2), but for E; step i is told as 1000 (i + 1) / T, not 1000 i / T;
-dropout of the denoiser's input stands before positions and LayerNorm; a sentence's length loss weighs as much as its
-tokens (the code means over sentences), and all means are over the whole batch, not over each rank's part of it.
+dropout of the denoiser's input stands before positions and LayerNorm; the encoder ends in a LayerNorm; early stop is
+a share of the steps, where the code leaves out 5 of however many; LayerNorm on the embeddings (embedding_norm layer)
+is part of what rounding compares with, too; a sentence's length loss weighs as much as its tokens (the code means
+over sentences), and all means are over the whole batch, not over each rank's part of it.
 """
 
 from fairseq_diffusion.presets import preset
@@ -53,7 +59,8 @@ preset(
     self_conditioning="coin",
     sampler="ddpm",
     grid="respaced",
-    early_stop=5,
+    early_stop=0.25,
+    length_beam="offsets",
     decode_noise_factor=1.0,
     length_target="difference",
     length_grad=True,

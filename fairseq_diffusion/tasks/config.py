@@ -26,7 +26,9 @@ class DiffusionTranslationConfig(TranslationConfig):
     grid: Optional[ChoiceEnum(list(GRIDS))] = flag(
         None, "steps even in time, in sigma, in log SNR, or taken from the model's own (default: the system's)"
     )
-    early_stop: Optional[int] = flag(None, "leave out so many of the last steps (default: the system's)")
+    early_stop: Optional[float] = flag(
+        None, "share of the steps, the last ones, to leave out; 0.25 takes 15 of 20 (default: the system's)"
+    )
     decode_noise_factor: Optional[float] = flag(None, "noise factor F in decoding (default: the system's)")
     told_start: Optional[float] = flag(None, "cedi, fixed_t: noise level sigma told to the network at the first step")
     told_end: Optional[float] = flag(None, "cedi: noise level sigma told to the network behind the last step")
@@ -37,7 +39,9 @@ class DiffusionTranslationConfig(TranslationConfig):
     guidance: float = flag(1.0, "weight of classifier-free guidance; needs a model trained with --source-drop")
     clamp: bool = flag(False, "move each estimate to the nearest embedding")
     # candidates
-    length_beam: ChoiceEnum(BEAMS) = flag("top_k", "lengths to try: the likeliest, or the likeliest and its neighbours")
+    length_beam: Optional[ChoiceEnum(BEAMS)] = flag(
+        None, "lengths to try: the likeliest, or the likeliest and its neighbours (default: the system's)"
+    )
     noise_beam: int = flag(1, "noises to try for each length")
     prune_after: str = flag("", "steps behind which the worse half of a sentence's candidates is dropped, as in 5,10")
     stop_stable: int = flag(0, "a candidate is finished once its tokens stayed the same so many steps (0: never)")

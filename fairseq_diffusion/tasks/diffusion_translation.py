@@ -92,13 +92,13 @@ class DiffusionTranslationTask(TranslationTask):
         if not hasattr(models[0], "translator"):  # an AR baseline, decoded with our batches and our report
             check_alone(models)
             return super().build_generator(models, args, **kwargs)
-        for flag in ("print_alignment", "replace_unk", "score_reference"):
+        for flag in ("print_alignment", "replace_unk", "score_reference", "lm_path"):
             if getattr(args, flag, None):
                 raise UserError(f"--{flag.replace('_', '-')} needs a left-to-right decoder; drop it here")
         options = DecodeOptions.from_flags(self.cfg, args, models[0].cfg)
         check_count(models, options.rescore)
         teacher = Teacher(models[-1], self.tgt_dict) if options.rescore else None
-        return DiffusionGenerator(options, self.tgt_dict, teacher)
+        return DiffusionGenerator(options, models[0].translator, self.tgt_dict, teacher)
 
     # -- validation -------------------------------------------------------------------------------------------------
 

@@ -53,7 +53,8 @@ def check_count(models: list[Any], rescore: bool) -> None:
     """The flag and the checkpoints on --path agree."""
     if rescore and len(models) != 2:
         raise UserError(
-            f"--iter-decode-with-external-reranker needs two checkpoints, --path OURS.pt:AR.pt, but got {len(models)}"
+            f"--iter-decode-with-external-reranker needs two checkpoints, --path OURS.pt:AR.pt, but got {len(models)} "
+            "(validation during training has no other model to rescore with)"
         )
     if not rescore and len(models) > 1:
         raise UserError(

@@ -58,10 +58,14 @@ class Model(nn.Module):
 SOURCE = torch.tensor([[5, 6, 7, EOS], [PAD, PAD, 9, EOS]])
 
 
+def generator(**options: Any) -> DiffusionGenerator:
+    return DiffusionGenerator(DecodeOptions(**options), Oracle(), DICTIONARY)
+
+
 def generate(target: Tensor | None = None, **options: Any) -> list[list[dict[str, Any]]]:
     batch = {"net_input": {"src_tokens": SOURCE}, "target": target}
     model = Model().train()
-    found = DiffusionGenerator(DecodeOptions(**{"steps": 3, **options}), DICTIONARY).generate([model], batch)
+    found = generator(**{"steps": 3, **options}).generate([model], batch)
     assert not model.training
     return found
 
@@ -127,25 +131,24 @@ def test_history_of_those_who_left():
 
 
 def test_clamping_and_early_stop():
-    (first,), _ = generate(clamp=True, early_stop=1)
+    (first,), _ = generate(clamp=True, early_stop=0.34)
     assert set(first["tokens"][:-1].tolist()) <= {5} and first["steps"] == 2
 
 
 def test_what_is_not_supported_is_named():
-    generator, batch = DiffusionGenerator(DecodeOptions(), DICTIONARY), {}
+    plain, batch = generator(), {}
     with pytest.raises(UserError, match="prefix_tokens"):
-        generator.generate([Model()], batch, prefix_tokens=torch.zeros(1), constraints=None)
+        plain.generate([Model()], batch, prefix_tokens=torch.zeros(1), constraints=None)
     with pytest.raises(UserError, match="2 models"):
-        generator.generate([Model(), Model()], batch)
+        plain.generate([Model(), Model()], batch)
 
 
 def test_settings_are_announced_once(caplog: pytest.LogCaptureFixture):
     caplog.set_level("INFO")
-    options = DecodeOptions(steps=2, seed=9, sampler="cedi", noise_beam=2, prune_after=(1,))
-    generator = DiffusionGenerator(options, DICTIONARY)
+    pruning = generator(steps=2, seed=9, sampler="cedi", noise_beam=2, prune_after=(1,))
     for _ in range(2):
-        generator.generate([Model()], {"net_input": {"src_tokens": SOURCE}})
+        pruning.generate([Model()], {"net_input": {"src_tokens": SOURCE}})
     (text,) = [record.message for record in caplog.records if record.message.startswith("decoding:")]
     assert "sampler cedi" in text and "told 1.0 to 0.99" in text and "calls 1.5" in text and "seed 9" in text
-    said = generator.describe()
+    said = pruning.describe()
     assert said["sentences"] == 4 and said["calls"] == 1.5 and said["model_seconds"] > 0

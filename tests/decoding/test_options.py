@@ -34,7 +34,13 @@ TASK = SimpleNamespace(
     decode_seed=7,
 )
 MODEL = SimpleNamespace(
-    sampler="ddpm", grid="respaced", early_stop=1, decode_noise_factor=1.5, noise_factor=4.0, prediction="x_0"
+    sampler="ddpm",
+    grid="respaced",
+    early_stop=0.25,
+    length_beam="top_k",
+    decode_noise_factor=1.5,
+    noise_factor=4.0,
+    prediction="x_0",
 )
 
 
@@ -50,7 +56,7 @@ def test_flags_of_task_generation_and_model():
         "steps": 4,
         "sampler": "ddpm",
         "grid": "sigma",
-        "early_stop": 1,
+        "early_stop": 0.25,
         "decode_noise_factor": 1.5,
         "told": (None, 0.9),
         "final_time": 0.01,
@@ -109,6 +115,19 @@ def test_told_noise_is_for_samplers_that_tell():
         DecodeOptions(told=(None, 0.5), sampler="ddpm").resolve_told(SAMPLERS["ddpm"])
 
 
+def test_one_level_is_told_by_one_flag():
+    with pytest.raises(UserError, match="pass one of them"):
+        DecodeOptions(told=(0.9, 0.5), sampler="fixed_t").resolve_told(SAMPLERS["fixed_t"])
+    assert DecodeOptions(told=(0.9, 0.9), sampler="fixed_t").resolve_told(SAMPLERS["fixed_t"]) == (0.9, 0.9)
+
+
+@pytest.mark.parametrize(
+    "share, steps, left_out", [(0.25, 20, 5), (0.25, 10, 2), (0.25, 5, 1), (0.3, 10, 3), (0.9, 1, 0)]
+)
+def test_early_stop_is_a_share(share, steps, left_out):
+    assert DecodeOptions(steps=steps, early_stop=share).left_out == left_out
+
+
 def test_a_list_of_steps():
     assert parse_steps("") == () and parse_steps("5") == (5,) and parse_steps("5, 10") == (5, 10)
     with pytest.raises(UserError, match="--prune-after 'soon'"):
@@ -123,8 +142,11 @@ def test_a_list_of_steps():
         ({"oracle_length": True, "length_beam": 2}, "--oracle-length"),
         ({"decode_noise_factor": 0.0}, "--decode-noise-factor is 0"),
         ({"stop_stable": -1}, "--stop-stable is -1"),
-        ({"prune_after": (20,)}, "steps 1 to 19 of the 20"),
-        ({"prune_after": (15,), "early_stop": 5}, "steps 1 to 14 of the 15"),
+        ({"prune_after": (20,), "noise_beam": 2}, "steps 1 to 19 of the 20"),
+        ({"prune_after": (3,)}, "there is only one"),
+        ({"early_stop": 1.0}, "--early-stop is 1"),
+        ({"early_stop": -0.1}, "--early-stop is -0.1"),
+        ({"prune_after": (15,), "early_stop": 0.25, "noise_beam": 2}, "steps 1 to 14 of the 15"),
     ],
 )
 def test_senseless_options(options, flag):

@@ -101,13 +101,15 @@ def test_truncated_checkpoint(data: Path, checkpoint: Path, tmp_path: Path):
         ("--told-start 0.5 --told-end 0.9", "0 < end <= start"),
         ("--final-time 0", "--final-time"),
         ("--oracle-length --iter-decode-with-beam 2", "--oracle-length"),
-        ("--early-stop 3", "an early stop of 3 leaves none of 3"),
+        ("--early-stop 1", "--early-stop is 1.0; pass the share"),
         ("--decode-noise-factor 0", "--decode-noise-factor is 0"),
         ("--eta 2", "--eta is 2"),
         ("--sampler dpmpp_2m --eta 1", "--sampler ddpm"),
         ("--temperature 0", "--temperature is 0"),
         ("--guidance 2", "--source-drop"),
-        ("--prune-after 3", "steps 1 to 2 of the 3"),
+        ("--prune-after 3 --noise-beam 2", "steps 1 to 2 of the 3"),
+        ("--prune-after 1", "there is only one; raise --noise-beam"),
+        ("--sampler fixed_t --told-start 0.9 --told-end 0.5", "one noise level throughout"),
         ("--prune-after soon", "--prune-after 'soon'"),
         ("--stop-stable -1", "--stop-stable is -1"),
         ("--selection best", "unknown selection 'best'; choose one of: mbr, mbr_two_level, rescore, score"),
@@ -140,6 +142,7 @@ def test_ensembles_are_refused(data: Path, checkpoint: Path):
         ("--hidden 16 --heads 3", "--heads 3"),
         ("--schedule-update 0", "--schedule-update"),
         ("--self-conditioning-p 1.5", "--self-conditioning-p"),
+        ("--label-smoothing 1.5", "--label-smoothing is 1.5"),
         ("--objective mse=1,hinge=2", "unknown objective term 'hinge'; choose one of: anchor"),
         ("--objective mse=much", "no number"),
         ("--max-target-positions 10", "tokens.*--skip-invalid-size-inputs-valid-test"),
@@ -148,6 +151,23 @@ def test_ensembles_are_refused(data: Path, checkpoint: Path):
 def test_training_flags(data: Path, tmp_path: Path, flags: str, words: str):
     with pytest.raises(UserError, match=words):
         call("train", *training(data, tmp_path, f"{flags} --max-update 1"))
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        ("--temperature 0", "--temperature is 0"),
+        ("--guidance 2", "--source-drop"),
+        ("--final-time 0", "--final-time"),
+        ("--sampler cedi --told-end 2", "0 < end <= start"),
+        ("--early-stop 1.5", "--early-stop is 1.5"),
+    ],
+)
+def test_validation_that_cannot_decode_is_refused_before_training(data: Path, tmp_path: Path, flags: str, words: str):
+    """fairseq validates before it saves, so an epoch would be lost."""
+    with pytest.raises(UserError, match=words):
+        call("train", *training(data, tmp_path, f"{flags} --eval-bleu --max-update 1"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_mistaken_flag_ends_a_process_with_a_sentence(data: Path, tmp_path: Path):
@@ -171,6 +191,10 @@ def test_unknown_choices_are_listed(data: Path, checkpoint: Path, flags: str, ca
 def translate(data: Path, checkpoint: Path, text: str, flags: str = "") -> subprocess.CompletedProcess[str]:
     usual = f"-s a -t b --path {checkpoint} --cpu --iter-decode-max-iter 3 --remove-bpe {flags}"
     return process("interactive", data, *USER_DIR, *usual.split(), stdin=text)
+
+
+def test_a_language_model_is_not_ignored(data: Path, checkpoint: Path):
+    assert_one_sentence(translate(data, checkpoint, "w1\n", "--lm-path nowhere.pt"), "--lm-path needs")
 
 
 def test_empty_and_unknown_lines_are_translated(data: Path, checkpoint: Path):

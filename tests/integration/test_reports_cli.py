@@ -38,8 +38,9 @@ def test_facts_are_those_of_the_run(data: Path, ours: Path, tmp_path: Path):
     text, report = reported(data, ours, tmp_path, flags)
     decoding = report["decoding"]
     assert decoding == {
-        **{"sampler": "cedi", "grid": "sigma", "steps": 4, "calls": 4.0, "early_stop": 0, "told": "1.0 to 0.9"},
+        **{"sampler": "cedi", "grid": "sigma", "steps": 4, "calls": 4.0, "steps_left_out": 0, "told": "1.0 to 0.9"},
         **{"eta": 0.0, "temperature": 0.9, "guidance": 1.0, "clamp": True, "decode_noise_factor": 1.0},
+        **{"trained_noise_factor": 1.0, "final_time": 0.001, "length_beam_kind": "top_k"},
         **{"length_beam": 3, "noise_beam": 4, "selection": "mbr_two_level", "utility": "chrf of characters"},
         **{"prune_after": "never", "stop_stable": "never", "rescored": False, "oracle_length": False, "seed": 5},
     }
@@ -61,7 +62,7 @@ def test_the_block_says_it_in_words(data: Path, ours: Path):
         r"steps +3",
         r"network calls +2 \(mean of a candidate\)",
         r"sampler +cedi",
-        r"candidates +length beam 3 x noise beam 2 = 6",
+        r"candidates +length beam 3 \(top_k\) x noise beam 2 = 6",
         r"selection +score",
         r"AR rescoring +no",
         r"prune after +1",

@@ -15,9 +15,9 @@ from fairseq_diffusion.sampler.rules import SAMPLERS
 
 DISCRETE = (  # everything that decoding takes from the model
     "--diffusion-steps 50 --grid respaced --schedule sqrt_offset --schedule-modifier factor --noise-factor 4 "
-    "--early-stop 1 --decode-noise-factor 1 --sampler ddpm"
+    "--early-stop 0.2 --decode-noise-factor 1 --sampler ddpm"
 )
-ITS_OWN = "--grid respaced --early-stop 1 --decode-noise-factor 1 --sampler ddpm"
+ITS_OWN = "--grid respaced --early-stop 0.2 --decode-noise-factor 1 --sampler ddpm"
 FIVE = "--iter-decode-max-iter 5 --noise-beam 2 --nbest 2"
 
 
@@ -99,10 +99,10 @@ def test_early_stop_is_the_beginning_of_the_whole_run(
     """Fewer calls on the same grid, not a coarser grid; so what it says is what the whole run says at that step."""
     flags = f"--sampler {sampler} --retain-iter-history --print-step --iter-decode-max-iter 5"
     whole = generate(data, checkpoint, flags)
-    output, report = reported(data, checkpoint, tmp_path, f"{flags} --early-stop {left_out}")
+    output, report = reported(data, checkpoint, tmp_path, f"{flags} --early-stop {left_out / 5}")
     assert calls(whole) == {"5"} and calls(output) == {str(5 - left_out)}
     decoding = report["decoding"]
-    assert (decoding["steps"], decoding["early_stop"], decoding["calls"]) == (5, left_out, 5 - left_out)
+    assert (decoding["steps"], decoding["steps_left_out"], decoding["calls"]) == (5, left_out, 5 - left_out)
     begun = history(output)
     assert len(begun) == SIZES["test"] * (5 - left_out)
     assert begun == {step: shown for step, shown in history(whole).items() if step in begun}
@@ -126,9 +126,10 @@ def test_guidance_asks_the_network_twice(data: Path, guided: Path, tmp_path: Pat
 def test_a_model_decodes_as_it_was_trained_to(data: Path, discrete: Path, tmp_path: Path):
     output, report = reported(data, discrete, tmp_path, f"{FIVE} --print-step")
     said = report["decoding"]
-    found = {key: said[key] for key in ("sampler", "grid", "early_stop", "decode_noise_factor", "calls", "eta")}
+    found = {key: said[key] for key in ("sampler", "grid", "steps_left_out", "decode_noise_factor", "calls", "eta")}
     assert found == {
-        **{"sampler": "ddpm", "grid": "respaced", "early_stop": 1, "decode_noise_factor": 1.0, "calls": 4, "eta": 1.0}
+        **{"sampler": "ddpm", "grid": "respaced", "steps_left_out": 1},
+        **{"decode_noise_factor": 1.0, "calls": 4, "eta": 1.0},
     }
     assert calls(output) == {"4"}
     assert same_hypotheses(generate(data, discrete, f"{FIVE} {ITS_OWN}"), output, 1e-12)
@@ -139,7 +140,7 @@ def test_a_model_decodes_as_it_was_trained_to(data: Path, discrete: Path, tmp_pa
     [("--sampler ddim", "ddim"), ("--grid time", "time"), ("--early-stop 0", 0), ("--decode-noise-factor 4", 4.0)],
 )
 def test_a_flag_of_the_task_wins(data: Path, discrete: Path, tmp_path: Path, flag: str, value: object):
-    key = flag.split()[0].strip("-").replace("-", "_")
+    key = flag.split()[0].strip("-").replace("-", "_").replace("early_stop", "steps_left_out")
     output, report = reported(data, discrete, tmp_path, f"{FIVE} {flag}")
     assert report["decoding"][key] == value
     assert not same_hypotheses(output, generate(data, discrete, FIVE))

@@ -26,7 +26,7 @@ SEVERAL = [
     "--objective mse,anchor --embedding-norm layer --embedding-init-std 0.1",
     "--schedule sqrt --schedule-modifier factor --noise-factor 4 --diffusion-steps 50 --grid respaced",
     "--schedule sqrt --schedule-modifier factor_vp --noise-factor 3 --prediction v --decode-noise-factor 3",
-    "--latent-map linear --time-features sinusoid --length-map linear --early-stop 5 --sampler ddpm",
+    "--latent-map linear --time-features sinusoid --length-map linear --early-stop 0.25 --sampler ddpm",
     "--latent-map linear --self-conditioning none",
     "--source-drop 0.5",
     "--self-conditioning none",

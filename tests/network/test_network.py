@@ -222,7 +222,7 @@ class TestLengthHead:
 
     def test_offsets_surround_the_likeliest(self):
         logits = torch.nn.functional.one_hot(torch.tensor([10]), 16).float()
-        assert self.head().candidates(logits, torch.tensor([7]), 5, "offsets").tolist() == [[9, 10, 8, 11, 7]]
+        assert self.head().candidates(logits, torch.tensor([7]), 5, "offsets").tolist() == [[9, 8, 10, 7, 11]]
 
     def test_no_longer_than_the_model_allows(self):
         logits = torch.arange(16)[None].float()

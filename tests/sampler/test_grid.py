@@ -65,6 +65,12 @@ def test_a_table_is_respaced_to_any_number_of_steps(taken):
         assert torch.allclose(grid.where.flip(0), torch.arange(2001).double() / 2000)
 
 
+def test_a_table_ends_where_it_ends():
+    with pytest.raises(UserError, match="--final-time has no meaning on the grid respaced"):
+        make_grid(Schedule("sqrt_offset", steps=2000), 20, final_time=0.1, spacing="respaced")
+    assert make_grid(Schedule(), 20, final_time=0.1, spacing="respaced").where[-2] == 0.1
+
+
 def test_more_steps_than_the_table_has():
     with pytest.raises(UserError, match="21 steps are more than the model's 20"):
         make_grid(Schedule("sqrt_offset", steps=20), 21, spacing="respaced")
@@ -91,8 +97,6 @@ def test_a_decode_factor_changes_levels_and_not_times():
         ({"steps": 5, "final_time": 1.0}, "--final-time"),
         ({"steps": 5, "told": (0.9, 0.95)}, "0 < end <= start"),
         ({"steps": 5, "told": (1.0, 0.0)}, "0 < end <= start"),
-        ({"steps": 5, "early_stop": 5}, "pass --early-stop 1"),
-        ({"steps": 5, "early_stop": -1}, "--early-stop is -1"),
         ({"steps": 5, "spacing": "quadratic"}, "choose one of: log_snr, respaced, sigma, time"),
     ],
 )

@@ -53,10 +53,30 @@ def muddled(x_t, t, c):
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 20])
 def test_an_oracle_is_believed(name, schedule, steps):
+    """The estimate that counts is the last one, whatever the steps before it."""
     truth = torch.randn(2, 3, 3, 4)
     result = run(name, lambda x_t, t, c: truth, steps, schedule=schedule)
     assert torch.equal(result.x_0, truth)
     assert result.calls.tolist() == [[steps] * 3] * 2 and result.alive.all()
+
+
+@pytest.mark.parametrize("schedule", CURVES)
+@pytest.mark.parametrize("name", ["ddim", "dpmpp_2m", "ddpm", "fixed_t"])
+@pytest.mark.parametrize("factor", [1.0, 3.0])
+def test_under_an_oracle_the_state_keeps_to_the_forward_process(name, schedule, factor):
+    """x_t = alpha truth + sigma eps at every step, with one eps from first to last where nothing is drawn anew."""
+    sampler, truth, states = SAMPLERS[name], noise.normal(torch.tensor([[8, 9]]), 2000, 2), []
+    grid = make_grid(Schedule(schedule, "factor", factor), 6, told=sampler.told)
+    big = Toy(lambda x_t, t, c: states.append(x_t) or truth)
+    big.noise = lambda i: noise.normal(noise.fold(torch.tensor([[8, 9]]), i), 2000, 2)
+    sample(big, grid, steps_of(sampler, grid))
+    for i, x_t in enumerate(states[1:], start=1):
+        eps = (x_t - grid.level.alpha[i] * truth) / grid.level.sigma[i]
+        if sampler.eta:
+            assert eps.mean().abs() < 0.05 and eps.std().item() == pytest.approx(1, abs=0.05)
+        else:
+            start = (states[0] - grid.level.alpha[0] * truth) / grid.level.sigma[0]
+            torch.testing.assert_close(eps, start, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
