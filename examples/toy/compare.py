@@ -29,6 +29,8 @@ ONE_BY_EIGHT = "--noise-beam 8 --selection mbr"
 FIVE_BY_FIVE = "--iter-decode-with-beam 5 --noise-beam 5"
 CHOICES = {
     "score": "--selection score",
+    "joint": "--selection joint",
+    "joint:5,mbr": "--selection joint:5,mbr",
     "mbr": "--selection mbr",
     "mbr, chrF": "--selection mbr --mbr-utility chrf",
     "mbr_two_level": "--selection mbr_two_level",
@@ -152,7 +154,7 @@ def leaving_table(rows: Sequence[Row]) -> str:
     head = ["system", "candidates", "calls", "saved", "BLEU", "change", "sentences/s"]
     said = [
         how_decoded(rows),
-        "--stop-stable 2: a candidate is finished once its words stayed the same at two checks, one a step; 4: at four.",
+        "--stop-stable 2 (4): a candidate is finished once its words stayed the same at two (four) checks, one a step.",
         "--prune-after: behind these steps the worse half, by score, is dropped; MBR chooses among the others.",
         "saved, change: network calls and BLEU against the line in which all stay.",
         *notes(rows, head),

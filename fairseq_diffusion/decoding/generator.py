@@ -54,11 +54,13 @@ class DiffusionGenerator:
         begun = time.perf_counter()
         src_tokens = batch["net_input"]["src_tokens"]
         source = model.encode(src_tokens)
-        lengths = self._lengths(model, batch, source)
+        lengths, length_log_p = self._lengths(model, batch, source)
         keys = noise.sentence_keys(self.options.seed, src_tokens, src_tokens.ne(model.pad))
         rows = Rows.of(model.translator, source, keys, lengths, self.options.noise_beam)
         result, trail = self._sample(rows)
-        spoken = speak(model.translator.state, result, rows.mask, self.silent.to(src_tokens.device), self._ranks(rows))
+        likelihoods = length_log_p.repeat_interleave(self.options.noise_beam, 1)
+        silent = self.silent.to(src_tokens.device)
+        spoken = speak(model.translator.state, result, rows.mask, silent, self._ranks(rows), likelihoods)
         self._count(result, time.perf_counter() - begun)
         chosen = [order[: self.options.nbest] for order in self.select(spoken.candidates, batch["net_input"])]
         return hypotheses(spoken, chosen, self.eos, trail)
@@ -73,15 +75,18 @@ class DiffusionGenerator:
         own[0].eval()  # returns nothing once fairseq has prepared a model for inference
         return own[0]
 
-    def _lengths(self, model: Any, batch: dict[str, Any], source: Source) -> Tensor:
-        """Target lengths to try, [S, length beam], from the model alone unless the oracle was asked for."""
+    def _lengths(self, model: Any, batch: dict[str, Any], source: Source) -> tuple[Tensor, Tensor]:
+        """Target lengths to try and their log-probabilities, [S, length beam], from the model alone unless the oracle
+        was asked for."""
         if self.options.oracle_length:
             if batch.get("target") is None:
                 raise UserError("--oracle-length takes lengths from references, and this data has none; drop it")
-            return model.with_bos(batch["target"]).ne(model.pad).sum(-1, keepdim=True)
+            lengths = model.with_bos(batch["target"]).ne(model.pad).sum(-1, keepdim=True)
+            return lengths, torch.zeros_like(lengths, dtype=torch.float)
         head = model.translator.length
         logits = head(source.states, source.mask)
-        return head.candidates(logits, source.length, self.options.length_beam, self.options.length_beam_kind)
+        lengths = head.candidates(logits, source.length, self.options.length_beam, self.options.length_beam_kind)
+        return lengths, head.log_p(logits, source.length, lengths)
 
     def _ranks(self, rows: Rows) -> Tensor:
         """Which length of the beam each candidate was decoded at, [K]."""

@@ -26,8 +26,11 @@ class Spoken:
     lengths: Tensor  # [S, K], all positions, special symbols too
 
 
-def speak(state: EmbeddingState, result: Sample, mask: Tensor, silent: Tensor, ranks: Tensor) -> Spoken:
-    """Round and score; `mask` [S, K, L] is true at real positions, `ranks` [K] say of which length a candidate is.
+def speak(
+    state: EmbeddingState, result: Sample, mask: Tensor, silent: Tensor, ranks: Tensor, length_log_p: Tensor
+) -> Spoken:
+    """Round and score; `mask` [S, K, L] is true at real positions, `ranks` [K] say of which length a candidate is, and
+    `length_log_p` [S, K] how likely that length is.
 
     Special symbols may come out anywhere and are dropped; the last position stands for the end, also where a word came
     out there.  The score is the mean log-probability of the words and the end.
@@ -44,8 +47,9 @@ def speak(state: EmbeddingState, result: Sample, mask: Tensor, silent: Tensor, r
     words = place[:-1] < sizes[..., None]
     log_p = torch.cat([log_p.gather(-1, order).masked_fill(~words, 0), torch.zeros_like(end)], -1)
     log_p = torch.where(place == sizes[..., None], end, log_p)
-    score = log_p.double().sum(-1) / (sizes + 1)
-    arrays = (tokens.gather(-1, order).masked_fill(~words, -1), sizes, score, ranks[rows])
+    total = log_p.double().sum(-1)
+    score, joint = total / (sizes + 1), (total + length_log_p.double()[here]) / (sizes + 1)
+    arrays = (tokens.gather(-1, order).masked_fill(~words, -1), sizes, score, ranks[rows], joint)
     return Spoken(
         Candidates(*(array.cpu().numpy() for array in arrays)),
         log_p.cpu(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 import numpy as np
@@ -31,6 +31,7 @@ class Candidates:
     sizes: np.ndarray  # [S, K]
     scores: np.ndarray  # [S, K] the model's mean log-probability of tokens and end of sentence
     length_rank: np.ndarray  # [S, K] which length of the beam it was decoded at
+    joint: np.ndarray  # [S, K] the same mean with the log-probability of the length itself in the sum
 
 
 @dataclass(frozen=True)
@@ -42,22 +43,24 @@ class Pool:
     scores: np.ndarray  # [S, U] of the best copy
     votes: np.ndarray  # [S, U, R] copies at each length of the beam
     index: np.ndarray  # [S, U] the best copy's place among the candidates; -1 where there is none
+    joint: np.ndarray  # [S, U] of the copy for which it is highest
 
     @classmethod
     def of(cls, candidates: Candidates) -> Pool:
-        """Different translations by falling model score, which is thus the order of ties in every stage."""
+        """Different translations by falling model score, so that ties of the first stage go to the model's favourite (and
+        those of a later one to that of the stage before)."""
         order = np.argsort(-candidates.scores, axis=1, kind="stable")
-        tokens, sizes, scores, length = (
-            take(part, order)
-            for part in (candidates.tokens, candidates.sizes, candidates.scores, candidates.length_rank)
-        )
+        tokens, sizes, scores, length, joint = (take(part, order) for part in arrays_of(candidates))
         number = np.array([first_seen(sentence) for sentence in tokens])
         votes = np.zeros((len(tokens), number.max() + 1, length.max() + 1), dtype=np.int64)
         np.add.at(votes, (np.arange(len(tokens))[:, None], number, length), 1)
         exists = votes.any(axis=2)
         first = (number[:, None, :] == np.arange(votes.shape[1])[:, None]).argmax(axis=2)
         index = np.where(exists, take(order, first), -1)
-        return cls(take(tokens, first), np.where(exists, take(sizes, first), 0), take(scores, first), votes, index)
+        highest = np.full(exists.shape, -np.inf)
+        np.maximum.at(highest, (np.arange(len(tokens))[:, None], number), joint)
+        sizes = np.where(exists, take(sizes, first), 0)
+        return cls(take(tokens, first), sizes, take(scores, first), votes, index, highest)
 
     @property
     def exists(self) -> np.ndarray:
@@ -66,7 +69,12 @@ class Pool:
 
     def keep(self, order: np.ndarray) -> Pool:
         """The translations of order [S, U'] alone."""
-        return Pool(*(take(part, order) for part in (self.tokens, self.sizes, self.scores, self.votes, self.index)))
+        return Pool(*(take(part, order) for part in arrays_of(self)))
+
+
+def arrays_of(record: Candidates | Pool) -> list[np.ndarray]:
+    """The fields in their order."""
+    return [getattr(record, field.name) for field in fields(record)]
 
 
 def take(part: np.ndarray, order: np.ndarray) -> np.ndarray:
@@ -95,6 +103,12 @@ SELECTIONS: Registry[Stage] = Registry("selection")
 def by_score(pool: Pool, judges: Judges, net_input: Any) -> np.ndarray:
     """The model's own mean log-probability."""
     return pool.scores
+
+
+@SELECTIONS.register("joint")
+def by_joint_score(pool: Pool, judges: Judges, net_input: Any) -> np.ndarray:
+    """The model's own log-probability of length and words together, per token."""
+    return pool.joint
 
 
 @SELECTIONS.register("mbr")

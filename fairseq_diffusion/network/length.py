@@ -47,6 +47,10 @@ class LengthHead(nn.Module):
         """The class [B] that stands for a length, the nearest one where there is none."""
         return (length - self._origin(source_length)).clamp(0, self.classes - 1)
 
+    def log_p(self, logits: Tensor, source_length: Tensor, lengths: Tensor) -> Tensor:
+        """Log-probabilities [B, beam] of lengths [B, beam], by the logits [B, C]."""
+        return logits.log_softmax(-1).gather(1, self.class_of(source_length[:, None], lengths))
+
     def candidates(self, logits: Tensor, source_length: Tensor, beam: int, kind: str = "top_k") -> Tensor:
         """`beam` different lengths a sentence, [B, beam]: the likeliest, or the likeliest and its neighbours."""
         widest = min(self.classes // 2, self.longest - SHORTEST + 1)

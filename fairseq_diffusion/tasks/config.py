@@ -47,8 +47,9 @@ class DiffusionTranslationConfig(TranslationConfig):
     stop_stable: int = flag(0, "a candidate is finished once its tokens stayed the same so many steps (0: never)")
     selection: Optional[str] = flag(
         None,
-        "how to choose: score (the model's), mbr, mbr_two_level (within each length, then among them), rescore (an AR "
-        "model's score), or a chain such as mbr:5,rescore (default: rescore where there is an AR model, else score)",
+        "how to choose: score (the model's), joint (the same with the length's), mbr, mbr_two_level (within each "
+        "length, then among them), rescore (an AR model's score), or a chain such as mbr:5,rescore (default: rescore "
+        "where there is an AR model, else score)",
     )
     mbr_utility: ChoiceEnum(UTILITIES) = flag("bleu", "what MBR compares candidates by")
     mbr_units: ChoiceEnum(UNITS) = flag("tokens", "what MBR counts n-grams of: subword tokens, or whole words")

@@ -21,6 +21,11 @@ class One(NamedTuple):
     text: str  # a letter is a token
     score: float = 0.0
     length_rank: int = 0
+    length_log_p: float = 0.0
+
+    @property
+    def joint(self) -> float:
+        return self.score + self.length_log_p / (len(self.text) + 1)
 
 
 class Stub:
@@ -41,15 +46,16 @@ class Stub:
 def batch(*sentences: list[One]) -> Candidates:
     longest = max(len(one.text) for sentence in sentences for one in sentence)
     tokens = [[[*map(ord, one.text), *[-1] * (longest - len(one.text))] for one in sentence] for sentence in sentences]
-    sizes, scores, ranks = (
+    sizes, scores, ranks, joints = (
         [[of(one) for one in sentence] for sentence in sentences]
-        for of in (lambda one: len(one.text), lambda one: one.score, lambda one: one.length_rank)
+        for of in (lambda one: len(one.text), lambda one: one.score, lambda one: one.length_rank, lambda one: one.joint)
     )
     return Candidates(
         np.array(tokens, dtype=np.int64).reshape(*np.shape(sizes), longest),
         np.array(sizes),
         np.array(scores, dtype=np.float64),
         np.array(ranks),
+        np.array(joints, dtype=np.float64),
     )
 
 
@@ -63,7 +69,8 @@ def random_sentence(rng: random.Random, count: int = 9) -> list[One]:
     """Candidates with copies, of three lengths, and no two model scores alike."""
     fresh = ["".join(rng.choices("abcd", k=rng.randint(0, 6))) for _ in range(count)]
     scores = rng.sample(range(100), count)
-    return [One(rng.choice(fresh[:6]), -score / 10, i // 3) for i, score in enumerate(scores)]
+    likely = [-rng.random() * 20 for _ in range(3)]
+    return [One(rng.choice(fresh[:6]), -score / 10, i // 3, likely[i // 3]) for i, score in enumerate(scores)]
 
 
 # -- the oracle: one sentence, one candidate at a time --------------------------------------------------------------
@@ -73,6 +80,8 @@ def loop_merit(stage: str, text: str, left: list[One]) -> float:
     copies = [one for one in left if one.text == text]
     if stage == "score":
         return max(one.score for one in copies)
+    if stage == "joint":
+        return max(one.joint for one in copies)
     if stage == "rescore":
         return Stub.score(list(map(ord, text)))
     others = list(left)
@@ -82,12 +91,12 @@ def loop_merit(stage: str, text: str, left: list[One]) -> float:
 
 
 def loop(spec: str, sentence: list[One]) -> list[int]:
-    """Places of different translations, best first."""
+    """Places of different translations, best first; a tie goes to whom the stage before preferred, at first the model."""
     left, behind = sentence, []
+    kept = list(dict.fromkeys(one.text for one in sorted(sentence, key=lambda one: -one.score)))
     for step in spec.split(","):
         stage, _, keep = step.partition(":")
-        texts = list(dict.fromkeys(one.text for one in sorted(left, key=lambda one: -one.score)))
-        texts.sort(key=lambda text: -loop_merit(stage, text, left))
+        texts = sorted(kept, key=lambda text: -loop_merit(stage, text, left))
         kept = texts[: int(keep or len(texts))]
         behind = texts[len(kept) :] + behind
         left = [one for one in left if one.text in kept]
@@ -95,7 +104,17 @@ def loop(spec: str, sentence: list[One]) -> list[int]:
     return [best[text] for text in kept + behind]
 
 
-CHAINS = ["score", "mbr", "rescore", "mbr:3,rescore", "score:4,mbr", "score:4,mbr:2,rescore", "rescore:3,score:2,mbr:1"]
+CHAINS = [
+    "joint",
+    "joint:3,mbr",
+    "score",
+    "mbr",
+    "rescore",
+    "mbr:3,rescore",
+    "score:4,mbr",
+    "score:4,mbr:2,rescore",
+    "rescore:3,score:2,mbr:1",
+]
 
 
 @pytest.mark.parametrize("spec", CHAINS)
@@ -212,7 +231,7 @@ def test_chrf_is_of_the_characters_of_words_in_any_units() -> None:
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        ("best", "unknown selection 'best'; choose one of: mbr, mbr_two_level, rescore, score"),
+        ("best", "unknown selection 'best'; choose one of: joint, mbr, mbr_two_level, rescore, score"),
         ("", "unknown selection ''"),
         ("mbr:5,", "unknown selection ''"),
         ("mbr:5,best", "unknown selection 'best'"),

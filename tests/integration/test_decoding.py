@@ -76,7 +76,7 @@ def test_the_system_names_the_sampler(data: Path, checkpoint: Path):
     assert same_hypotheses(generate(data, checkpoint), generate(data, checkpoint, "--sampler cedi"), 1e-9)
 
 
-@pytest.mark.parametrize("selection", ["score", "mbr", "mbr_two_level"])
+@pytest.mark.parametrize("selection", ["score", "joint", "mbr", "mbr_two_level"])
 @pytest.mark.parametrize("lengths", ["top_k", "offsets"])
 def test_nbest_lists_different_candidates_in_order(data: Path, checkpoint: Path, selection: str, lengths: str):
     flags = f"--iter-decode-with-beam 3 --noise-beam 2 --nbest 6 --selection {selection} --length-beam {lengths}"
@@ -101,9 +101,9 @@ def lengths(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[int]]:
     tried: dict[int, list[int]] = {}
     of = DiffusionGenerator._lengths
 
-    def watched(self: DiffusionGenerator, model: Any, batch: dict[str, Any], source: Any) -> torch.Tensor:
+    def watched(self: DiffusionGenerator, model: Any, batch: dict[str, Any], source: Any) -> Any:
         found = of(self, model, batch, source)
-        tried.update(zip(batch["id"].tolist(), found.tolist()))
+        tried.update(zip(batch["id"].tolist(), found[0].tolist()))
         return found
 
     monkeypatch.setattr(DiffusionGenerator, "_lengths", watched)

@@ -81,7 +81,7 @@ def test_the_comparison_walks_through(walked):
     runs, _ = walked
     done = example("compare", "--runs", runs, "--steps", "4")
     assert done.returncode == 0, done.stderr
-    for name, count in (("solvers", 7), ("leaving", 12), ("choice", 12)):
+    for name, count in (("solvers", 7), ("leaving", 12), ("choice", 16)):
         text = (runs / f"compare-1/compare-{name}.txt").read_text()
         record = json.loads((runs / f"compare-1/compare-{name}.json").read_text())
         assert text in done.stdout

@@ -215,6 +215,12 @@ class TestLengthHead:
         assert head.candidates(logits, source, 1)[:, 0].tolist() == length.tolist()
         assert head.loss(logits, source, length).max() < 1e-6
 
+    def test_log_probabilities_of_lengths_are_those_the_loss_is_of(self):
+        head, source = self.head(), torch.tensor([5, 9])
+        logits, lengths = torch.randn(2, 16), torch.tensor([[4, 6, 5], [12, 9, 10]])
+        by_loss = [-head.loss(logits, source, lengths[:, k]) for k in range(3)]
+        assert torch.allclose(head.log_p(logits, source, lengths), torch.stack(by_loss, 1), atol=1e-6)
+
     def test_top_k_are_the_likeliest_possible_and_different(self):
         head = self.head()
         logits = torch.arange(16).flip(0)[None].float()  # the shortest class is the likeliest
