@@ -47,8 +47,8 @@ class Pool:
 
     @classmethod
     def of(cls, candidates: Candidates) -> Pool:
-        """Different translations by falling model score, so that ties of the first stage go to the model's favourite (and
-        those of a later one to that of the stage before)."""
+        """Different translations by falling model score: ties of the first stage go to the model's favourite, of a
+        later one to the favourite of the stage before it."""
         order = np.argsort(-candidates.scores, axis=1, kind="stable")
         tokens, sizes, scores, length, joint = (take(part, order) for part in arrays_of(candidates))
         number = np.array([first_seen(sentence) for sentence in tokens])

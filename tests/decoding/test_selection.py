@@ -91,7 +91,7 @@ def loop_merit(stage: str, text: str, left: list[One]) -> float:
 
 
 def loop(spec: str, sentence: list[One]) -> list[int]:
-    """Places of different translations, best first; a tie goes to whom the stage before preferred, at first the model."""
+    """Places of different translations, best first; ties go to the favourite of the stage before, or of the model."""
     left, behind = sentence, []
     kept = list(dict.fromkeys(one.text for one in sorted(sentence, key=lambda one: -one.score)))
     for step in spec.split(","):
