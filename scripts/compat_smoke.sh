@@ -62,4 +62,11 @@ for weights in "" --use-ema; do
     hypotheses "$work/diffusion.out"
 done
 
+say "the transformer rescores, and the report says so"
+"${generate[@]}" --task diffusion_translation --path "$work/diffusion/checkpoint_last.pt:$work/ar/checkpoint_last.pt" \
+    --iter-decode-with-external-reranker --iter-decode-max-iter 3 --noise-beam 3 >"$work/rescored.out" 2>"$work/log" ||
+    { cat "$work/log"; exit 1; }
+hypotheses "$work/rescored.out"
+grep -q '^| AR rescoring *yes' "$work/rescored.out" || { cat "$work/rescored.out"; exit 1; }
+
 say "compat: all steps passed"

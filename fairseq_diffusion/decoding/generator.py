@@ -42,7 +42,7 @@ class DiffusionGenerator:
         self.steps = steps_of(self.sampler, self.grid, o.eta, o.temperature)
         if o.guidance != 1:
             translator.learnt_null()
-        self.select = Selector(options.selection, options.mbr_utility, options.mbr_units, dictionary, teacher)
+        self.select = Selector(o.selection, o.mbr_utility, o.mbr_units, dictionary, teacher)
         self.eos = dictionary.eos()
         self.silent = torch.tensor(sorted({dictionary.bos(), dictionary.pad(), dictionary.eos()}))
         self.sentences, self.candidates, self.calls, self.model_seconds = 0, 0, 0, 0.0
@@ -96,9 +96,8 @@ class DiffusionGenerator:
         """The candidates' last estimates, and with --retain-iter-history the tokens [S, K, L] of every step."""
         o, state = self.options, rows.translator.state
         refine = Refinement(o.guidance, state.clamp if o.clamp else None)
-        leaving = (
-            Leaving(rows.mask, state.round, o.prune_after, o.stop_stable) if o.prune_after or o.stop_stable else None
-        )
+        asked = o.prune_after or o.stop_stable
+        leaving = Leaving(rows.mask, state.round, o.prune_after, o.stop_stable) if asked else None
         trail: list[Tensor] = []
 
         def watch(roster: Roster, x_0: Tensor) -> None:

@@ -37,7 +37,7 @@ class DiffusionTranslationConfig(TranslationConfig):
     # the clean estimate
     temperature: float = flag(1.0, "divide the score by it; below 1 the estimate is trusted more")
     guidance: float = flag(1.0, "weight of classifier-free guidance; needs a model trained with --source-drop")
-    clamp: bool = flag(False, "move each estimate to the nearest embedding")
+    clamp: bool = flag(False, "move each estimate to the embedding of its most probable token")
     # candidates
     length_beam: Optional[ChoiceEnum(BEAMS)] = flag(
         None, "lengths to try: the likeliest, or the likeliest and its neighbours (default: the system's)"
