@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from support import ENVIRONMENT, ROOT
+from support import ENVIRONMENT, ROOT, USER_DIR
 
 
 def test_the_benchmark_runs_and_states_what_it_ran_on(tmp_path):
@@ -65,6 +67,29 @@ def test_the_table_of_solvers_has_a_column_for_each_count_of_steps(toy):
     assert lines[1].split() == ["S", "cedi", "20.00", "40.00", "-", "-", "50.0%", "50.0%", "1", "3"]
     assert lines[2] == ""
     assert above.index("valid") == lines[1].index("50.0%")
+
+
+def test_every_decoding_of_the_comparison_is_one_that_we_can_do(toy):
+    """All flags pass fairseq's parser, and what they ask our checks."""
+    from fairseq import options
+    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+
+    import fairseq_diffusion
+    from fairseq_diffusion.decoding.options import DecodeOptions
+    from fairseq_diffusion.decoding.selection import parse
+    from fairseq_diffusion.presets import PRESETS
+
+    fairseq_diffusion.load()
+    _, compare, _ = toy
+    model = SimpleNamespace(**PRESETS["difformer_toy"])
+    jobs = [job for part in compare.PARTS for job in part.jobs([5, 10, 20])]
+    assert len({job.output for job in jobs}) == len(jobs) == 21 + 12 + 16
+    for job in jobs:
+        flags = shlex.split(job.arguments(Path("."))) + USER_DIR
+        cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_generation_parser(), flags))
+        asked = DecodeOptions.from_flags(cfg.task, cfg.generation, model)
+        assert asked.steps == job.steps and parse(asked.selection)
+        assert asked.rescore == ("rescore" in asked.selection) == (":" in cfg.common_eval.path)
 
 
 def test_the_table_of_those_who_leave_compares_with_its_own_system(toy):

@@ -55,7 +55,7 @@ def main() -> int:
         recipe = recipe_of(made)
         folder = new_folder(made.parent, "compare")
         print(f"decoding the systems of {made}; everything goes to {folder}", flush=True)
-        for part in PARTS:
+        for part in (part for part in PARTS if part.name in options.tables):
             rows = decode_all(part.jobs(options.steps), made, folder, recipe.seed)
             text = f"{part.title}\n\n{part.table(rows)}\n"
             (folder / f"compare-{part.name}.txt").write_text(text)
@@ -81,6 +81,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--run", type=Path, help="folder of a complete run (the newest in --runs)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs are, and a new one goes (runs)")
     parser.add_argument("--steps", type=rising, default=[5, 10, 20], help="decoding steps, rising (5,10,20)")
+    names = [part.name for part in PARTS]
+    parser.add_argument("--tables", nargs="+", choices=names, default=names, help=f"which tables ({' '.join(names)})")
     return parser.parse_args()
 
 
