@@ -21,7 +21,7 @@ SIX = f"--iter-decode-with-beam 3 --noise-beam 2 --nbest 9 -s b -t a {PIECES}"
 def backwards(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model into the language whose words come in pieces."""
     folder = tmp_path_factory.mktemp("backwards")
-    call("train", *training(data, folder, "-s b -t a --max-update 40 --lr 1e-2 --no-epoch-checkpoints"))
+    call("train", *training(data, folder, "-s b -t a --max-update 20 --lr 1e-2 --no-epoch-checkpoints"))
     return folder / "checkpoint_last.pt"
 
 
