@@ -195,18 +195,12 @@ def hours_so_far(checkpoint: Path) -> float:
 def prepare(options: argparse.Namespace) -> None:
     """Moses tokens, BPE of 8,000 merges a side learnt on the training data, data-bin."""
     work = options.work
-    for side in (options.source, options.target):
+    sides = (options.source, options.target)
+    for side in sides:
         for split in SPLITS:
             lines = (options.raw / f"{split}.{side}").read_text(encoding="utf-8").splitlines()
             (work / f"{split}.tok.{side}").write_text("".join(f"{line}\n" for line in tokenised(lines, side)))
-        bpe = program("subword-nmt")
-        run(Stage(f"learn BPE {side}", f"{bpe} learn-bpe -s 8000 -i train.tok.{side} -o codes.{side}", work))
-        for split in SPLITS:
-            files = f"-i {split}.tok.{side} -o {split}.real.{side}"
-            run(Stage(f"apply BPE {split} {side}", f"{bpe} apply-bpe -c codes.{side} {files}", work))
-    prefixes = " ".join(f"--{split}pref {split}.real" for split in SPLITS)
-    flags = f"-s {options.source} -t {options.target} {prefixes} --destdir real-bin --joined-dictionary --workers 4"
-    fairseq(options, "preprocess", "preprocess", flags)
+    chain.binarise(work, sides, "{split}.tok.{side}", 8000, "real-bin", "--joined-dictionary --workers 4")
 
 
 def tokenised(lines: Iterable[str], language: str) -> Iterable[str]:

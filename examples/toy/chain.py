@@ -112,16 +112,21 @@ def prepare(folder: Path, recipe: Recipe) -> None:
     words = "--nouns 30 --verbs 15 --adjectives 10 --adverbs 6"
     sizes = f"--size {recipe.size} --test-size {recipe.test_size} --seed {recipe.seed}"
     run(Stage("corpus", f"{program('fairseq-diffusion')} toy generate --out corpus {words} {sizes}", folder))
+    binarise(folder, (SOURCE, TARGET), "corpus/{split}.{side}", 1000, "data-bin")
+
+
+def binarise(folder: Path, sides: tuple[str, str], text: str, merges: int, data_bin: str, more: str = "") -> None:
+    """BPE learnt on each side's training text, and a data-bin of it; `text` names the files of a split and side."""
     bpe = program("subword-nmt")
-    for side in (SOURCE, TARGET):
-        codes = f"bpe.{side}"
-        run(Stage(f"learn BPE {side}", f"{bpe} learn-bpe -s 1000 -i corpus/train.{side} -o {codes}", folder))
+    for side in sides:
+        learn = f"learn-bpe -s {merges} -i {text.format(split='train', side=side)} -o bpe.{side}"
+        run(Stage(f"learn BPE {side}", f"{bpe} {learn}", folder))
         for split in SPLITS:
-            files = f"-i corpus/{split}.{side} -o {split}.bpe.{side}"
-            run(Stage(f"apply BPE {split} {side}", f"{bpe} apply-bpe -c {codes} {files}", folder))
+            files = f"-i {text.format(split=split, side=side)} -o {split}.bpe.{side}"
+            run(Stage(f"apply BPE {split} {side}", f"{bpe} apply-bpe -c bpe.{side} {files}", folder))
     prefixes = " ".join(f"--{split}pref {split}.bpe" for split in SPLITS)
-    command = f"{program('fairseq-preprocess')} -s {SOURCE} -t {TARGET} {prefixes} --destdir data-bin"
-    run(Stage("preprocess", command, folder))
+    flags = f"-s {sides[0]} -t {sides[1]} {prefixes} --destdir {data_bin} {more}"
+    run(Stage("preprocess", f"{program('fairseq-preprocess')} {flags}", folder))
 
 
 def training(folder: Path, system: str, recipe: Recipe) -> Stage:

@@ -10,13 +10,8 @@ from fairseq_diffusion.network.length import BEAMS
 from fairseq_diffusion.sampler.rules import SAMPLERS, Sampler
 
 STEPS = 20  # where fairseq's own default for --iter-decode-max-iter is not in force (validation)
-OF_THE_SYSTEM = (
-    "sampler",
-    "grid",
-    "early_stop",
-    "decode_noise_factor",
-    "length_beam",
-)  # the model says them unless the task does
+# what the model says unless the task does
+OF_THE_SYSTEM = ("sampler", "grid", "early_stop", "decode_noise_factor", "length_beam")
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ class Level:
         return self.alpha.log() - self.sigma.log()
 
     def __getitem__(self, index: int | slice) -> Level:
-        """One row of a table of levels, [M, 1, 1] -> [1, 1], or some of its rows."""
+        """One of a table of M levels, or some of them."""
         return Level(self.alpha[index], self.sigma[index])
 
     def to(self, like: Tensor) -> Level:
