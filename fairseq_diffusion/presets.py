@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from fairseq_diffusion.registry import Registry
 
-PRESETS: Registry[dict[str, Any]] = Registry("architecture")
+
+class Preset(NamedTuple):
+    """Which registered model it is of, and the fields of that model's configuration that it sets."""
+
+    model: str
+    fields: dict[str, Any]
 
 
-def preset(name: str, base: str | None = None, **changes: Any) -> None:
-    """Enter `name`: everything `base` says, but for `changes`.  Fields are those of models.config.DiffusionConfig."""
-    PRESETS.register(name)({**(PRESETS[base] if base else {}), **changes})
+PRESETS: Registry[Preset] = Registry("architecture")
+
+
+def preset(name: str, base: str | None = None, model: str | None = None, **changes: Any) -> None:
+    """Enter `name`: everything `base` says, but for `changes`; without a base, say which `model`."""
+    if (base is None) == (model is None):
+        raise ValueError(f"preset {name} needs either a base or a model")
+    start = PRESETS[base] if base else Preset(str(model), {})
+    PRESETS.register(name)(Preset(start.model, {**start.fields, **changes}))

@@ -7,19 +7,14 @@ Random weights and tokens, lengths around 25; on a GPU, pass --device cuda and r
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import random
-import statistics
-import time
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from benchmark import Row, flags, report, versus
 from sacrebleu.metrics import BLEU, CHRF
 
 import fairseq_diffusion
@@ -35,14 +30,11 @@ LENGTH = 25
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = flags(__doc__, repeats=5)
     parser.add_argument("--arch", default="dinoiser_toy", help="architecture preset")
     parser.add_argument("--vocabulary", type=int, default=10_000, help="entries of the target dictionary")
     parser.add_argument("--sentences", type=int, default=16, help="sentences in a batch")
     parser.add_argument("--candidates", type=int, default=5, help="candidates a sentence")
-    parser.add_argument("--repeats", type=int, default=5, help="calls timed")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--output", type=Path, help="JSON file to write")
     return parser.parse_args()
 
 
@@ -50,39 +42,8 @@ def main() -> int:
     options = arguments()
     torch.manual_seed(0)
     benches = (bench_mbr, bench_chrf, bench_strings, bench_denoiser, bench_losses, bench_spread)
-    rows = [row for bench in benches for row in bench(options)]
-    print(f"{'what':58} {'ms':>9} {'against':>9} {'ratio':>7}")
-    for row in rows:
-        print(f"{row['what']:58} {row['ms']:9.3f} {row['baseline_ms']:9.3f} {row['ratio']:7.2f}")
-    stands_on = {"python": platform.python_version(), "torch": torch.__version__, "device": device_name(options.device)}
-    print(" ".join(f"{key} {value}" for key, value in stands_on.items()))
-    if options.output:
-        options.output.write_text(
-            json.dumps({**stands_on, "options": str(vars(options)), "rows": rows}, indent=2) + "\n"
-        )
+    report([row for bench in benches for row in bench(options)], options)
     return 0
-
-
-def device_name(device: str) -> str:
-    return torch.cuda.get_device_name() if device == "cuda" else f"cpu, {torch.get_num_threads()} threads"
-
-
-def milliseconds(call: Callable[[], Any], options: argparse.Namespace) -> float:
-    """Median wall time of a call."""
-    times = []
-    for _ in range(options.repeats + 1):
-        begun = time.perf_counter()
-        call()
-        if options.device == "cuda":
-            torch.cuda.synchronize()
-        times.append(1000 * (time.perf_counter() - begun))
-    return statistics.median(times[1:])
-
-
-def row(what: str, call: Callable[[], Any], baseline: Callable[[], Any], options: argparse.Namespace) -> dict[str, Any]:
-    """A call against its baseline in the same run; ratio > 1: faster."""
-    ours, theirs = milliseconds(call, options), milliseconds(baseline, options)
-    return {"what": what, "ms": ours, "baseline_ms": theirs, "ratio": theirs / ours}
 
 
 def similar(count: int) -> list[list[int]]:
@@ -97,28 +58,28 @@ def all_pairs(metric: Any, texts: list[str]) -> list[float]:
     return [metric.sentence_score(a, [b]).score for i, a in enumerate(texts) for j, b in enumerate(texts) if i != j]
 
 
-def bench_mbr(options: argparse.Namespace) -> list[dict[str, Any]]:
+def bench_mbr(options: argparse.Namespace) -> list[Row]:
     """All pairs of one sentence's candidates."""
     rows, metric = [], BLEU(effective_order=True, tokenize="none")
     for count in (5, 21, 50):
         candidates = similar(count)
         texts = [" ".join(map(str, candidate)) for candidate in candidates]
         ours, loop = partial(mbr_scores, candidates), partial(all_pairs, metric, texts)
-        rows.append(row(f"MBR of {count} candidates, against a sacreBLEU loop", ours, loop, options))
+        rows.append(versus(f"MBR of {count} candidates, against a sacreBLEU loop", ours, loop, options))
     return rows
 
 
-def bench_chrf(options: argparse.Namespace) -> list[dict[str, Any]]:
+def bench_chrf(options: argparse.Namespace) -> list[Row]:
     """The same with chrF, of words of four letters."""
     texts = [" ".join(f"{word:04d}" for word in candidate) for candidate in similar(21)]
     letters = ["".join(text.split()) for text in texts]
     items = np.array([ord(letter) for text in letters for letter in text])
     sequences = Sequences(items, np.array([[len(text) for text in letters]]))
     ours, loop = partial(chrf, sequences), partial(all_pairs, CHRF(), texts)
-    return [row("chrF-MBR of 21 candidates, against a sacreBLEU loop", ours, loop, options)]
+    return [versus("chrF-MBR of 21 candidates, against a sacreBLEU loop", ours, loop, options)]
 
 
-def bench_strings(options: argparse.Namespace) -> list[dict[str, Any]]:
+def bench_strings(options: argparse.Namespace) -> list[Row]:
     """A sentence's tokens as text, against fairseq's Dictionary."""
     from fairseq.data import Dictionary
 
@@ -130,7 +91,7 @@ def bench_strings(options: argparse.Namespace) -> list[dict[str, Any]]:
             dictionary.add_symbol(f"w{word}@@" if word % 3 else f"w{word}")
     tokens = torch.tensor(similar(1)[0]) + 4
     calls = (partial(dictionary.string, tokens, "subword_nmt") for dictionary in (ours, theirs))
-    return [row(f"text of {LENGTH} tokens, against fairseq's Dictionary", *calls, options)]
+    return [versus(f"text of {LENGTH} tokens, against fairseq's Dictionary", *calls, options)]
 
 
 def translator(options: argparse.Namespace) -> Translator:
@@ -139,12 +100,16 @@ def translator(options: argparse.Namespace) -> Translator:
     from fairseq_diffusion.presets import PRESETS
 
     cfg = DiffusionConfig()
-    for field, value in {**PRESETS[options.arch], "max_source_positions": 256, "max_target_positions": 256}.items():
+    for field, value in {
+        **PRESETS[options.arch].fields,
+        "max_source_positions": 256,
+        "max_target_positions": 256,
+    }.items():
         setattr(cfg, field, value)
     return build_translator(cfg, options.vocabulary, options.vocabulary).to(options.device)
 
 
-def bench_denoiser(options: argparse.Namespace) -> list[dict[str, Any]]:
+def bench_denoiser(options: argparse.Namespace) -> list[Row]:
     """A denoising step with keys and values kept a sentence, against making them anew for copied sentences."""
     model, K = translator(options).eval(), options.candidates
     tokens = torch.randint(4, options.vocabulary, (options.sentences, LENGTH), device=options.device)
@@ -164,10 +129,10 @@ def bench_denoiser(options: argparse.Namespace) -> list[dict[str, Any]]:
                 copied = Source(masks, states, model.denoiser.memory(states, masks))
                 return model.denoise(x, t, x, everything, copied)
 
-        return [row(f"denoising step, {options.sentences} x {K} candidates, memory kept", kept, anew, options)]
+        return [versus(f"denoising step, {options.sentences} x {K} candidates, memory kept", kept, anew, options)]
 
 
-def bench_losses(options: argparse.Namespace) -> list[dict[str, Any]]:
+def bench_losses(options: argparse.Namespace) -> list[Row]:
     """Rounding loss without its logits, against torch's."""
     n, V, D = options.sentences * LENGTH * 4, options.vocabulary, 16
     x = torch.randn(n, D, device=options.device, requires_grad=True)
@@ -180,17 +145,17 @@ def bench_losses(options: argparse.Namespace) -> list[dict[str, Any]]:
     def plain() -> None:
         F.cross_entropy(x @ W.T, y, reduction="sum").backward()
 
-    return [row(f"rounding loss, {n} tokens x {V} entries, forward and backward", chunked, plain, options)]
+    return [versus(f"rounding loss, {n} tokens x {V} entries, forward and backward", chunked, plain, options)]
 
 
-def bench_spread(options: argparse.Namespace) -> list[dict[str, Any]]:
+def bench_spread(options: argparse.Namespace) -> list[Row]:
     """delta^2 for sigma_min, against all distances at once."""
     table = F.normalize(torch.randn(options.vocabulary, 16, device=options.device), dim=-1) * 4
 
     def at_once() -> Any:
         return torch.cdist(table, table).fill_diagonal_(torch.inf).min(-1).values.square().mean()
 
-    return [row(f"spread of {options.vocabulary} embeddings", lambda: spread(table), at_once, options)]
+    return [versus(f"spread of {options.vocabulary} embeddings", lambda: spread(table), at_once, options)]
 
 
 if __name__ == "__main__":

@@ -62,6 +62,18 @@ for weights in "" --use-ema; do
     hypotheses "$work/diffusion.out"
 done
 
+say "one pass: train, resume, generate along a graph"
+graph=("${train[@]}" --task diffusion_translation --criterion diffusion_loss --arch diffglat_toy_dag
+    --save-dir "$work/graph")
+quietly "${graph[@]}"
+quietly "${graph[@]}" --max-update 6
+for search in lookahead beam; do
+    "${generate[@]}" --task diffusion_translation --path "$work/graph/checkpoint_last.pt:$work/ar/checkpoint_last.pt" \
+        --iter-decode-with-external-reranker --path-search "$search" >"$work/graph.out" 2>"$work/log" ||
+        { cat "$work/log"; exit 1; }
+    hypotheses "$work/graph.out"
+done
+
 say "the transformer rescores, and the report says so"
 "${generate[@]}" --task diffusion_translation --path "$work/diffusion/checkpoint_last.pt:$work/ar/checkpoint_last.pt" \
     --iter-decode-with-external-reranker --iter-decode-max-iter 3 --noise-beam 3 >"$work/rescored.out" 2>"$work/log" ||

@@ -1,4 +1,4 @@
-"""What only a GPU can show: precisions side by side on the toy, then AR, DINOISER and Difformer on a real corpus.
+"""What only a GPU can show: precisions side by side on the toy, then AR and our systems on a real corpus.
 
     python scripts/gpu_check.py precision --out OUT
     python scripts/gpu_check.py corpus --raw DIR --source de --target en --minutes 4 --out OUT   (call again to go on)
@@ -43,6 +43,17 @@ SYSTEMS = {
     "difformer": "--task diffusion_translation --arch difformer_iwslt_de_en --criterion diffusion_loss --hidden 256 "
     f"--inner 1024 --heads 4 --store-ema --ema-fp32 --ema-decay 0.999 {SIZE}",
 }
+ONE_PASS = (
+    "diffglat_iwslt_de_en",
+    "diffglat_iwslt_de_en_ctc",
+    "diffglat_iwslt_de_en_dag",
+    "da_transformer_iwslt_de_en",
+)
+SYSTEMS |= {
+    arch: f"--task diffusion_translation --arch {arch} --criterion diffusion_loss --hidden 256 --inner 1024 --heads 4 "
+    f"--glance-updates 20000 {SIZE}"
+    for arch in ONE_PASS
+}
 FIVE_BY_FIVE = "--iter-decode-max-iter 20 --use-ema --iter-decode-with-beam 5 --noise-beam 5"
 DECODINGS = {
     "AR, beam 5": ("ar", "--beam 5 --lenpen 1"),
@@ -52,6 +63,9 @@ DECODINGS = {
     "Difformer, DDPM": ("difformer", "--iter-decode-max-iter 20"),
     "Difformer, DDPM, averaged weights, 5 x 5, MBR": ("difformer", f"{FIVE_BY_FIVE} --selection mbr"),
     "Difformer, DDPM, averaged weights, 5 x 5, rescored by AR": ("difformer:ar", f"{FIVE_BY_FIVE} --selection rescore"),
+    **{arch: (arch, "") for arch in ONE_PASS},
+    "diffglat_iwslt_de_en, 5 lengths": (ONE_PASS[0], "--iter-decode-with-beam 5 --selection joint"),
+    "diffglat_iwslt_de_en_dag, beam 5": (ONE_PASS[2], "--path-search beam --beam 5"),
 }
 
 
@@ -102,7 +116,7 @@ def precision(options: argparse.Namespace) -> dict[str, Any]:
     work = options.work
     if not (work / "data-bin").exists():
         chain.prepare(work, chain.Recipe(size=options.size, test_size=300))
-    system = f"{chain.SYSTEMS[chain.DINOISER]} {ADAM} --lr 2e-3 --lr-scheduler polynomial_decay"
+    system = f"{chain.SYSTEMS['DINOISER'].flags} {ADAM} --lr 2e-3 --lr-scheduler polynomial_decay"
     flags = f"data-bin --user-dir {USER_DIR} {system}"
     length = (
         f"--batch-size 128 --warmup-updates 200 --max-update {options.updates} --total-num-update {options.updates}"

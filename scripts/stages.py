@@ -95,15 +95,18 @@ def run(stage: Stage) -> str:
 
 
 def report_progress(stages: Sequence[Stage], futures: Sequence[Future], every: float = 10.0) -> None:
-    """Print where the trainings are until all are done or one has failed; on a terminal, in one line."""
-    begun = time.time()
+    """Print where the running trainings are until all are done or one has failed; on a terminal, in one line."""
+    begun, width = time.time(), 0
     while not all(future.done() for future in futures):
         if any(future.done() and future.exception() for future in futures):
             return
         time.sleep(every)
-        states = " | ".join(f"{stage.name.removeprefix('train ')} {progress(stage)}" for stage in stages)
-        line = f"training {time.time() - begun:4.0f} s: {states}"
-        print(f"\r{line}" if sys.stdout.isatty() else line, end="" if sys.stdout.isatty() else "\n", flush=True)
+        running = [stage for stage, future in zip(stages, futures) if future.running()]
+        states = " | ".join(f"{stage.name.removeprefix('train ')} {progress(stage)}" for stage in running)
+        done = sum(future.done() for future in futures)
+        line = f"training {time.time() - begun:4.0f} s, {done} of {len(stages)} done: {states}"
+        width = max(width, len(line))  # over what a longer line has left
+        print(f"\r{line:{width}}" if sys.stdout.isatty() else line, end="" if sys.stdout.isatty() else "\n", flush=True)
     print()
 
 

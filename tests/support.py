@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +22,7 @@ from fairseq_diffusion import compat
 ROOT = Path(__file__).resolve().parents[1]
 USER_DIR = ["--user-dir", str(ROOT / "fairseq_diffusion"), "--task", "diffusion_translation"]
 TINY = "--hidden 16 --inner 32 --heads 2 --encoder-layers 1 --decoder-layers 1 --latent-dim 4".split()
+TINY_BLOCKS = "--hidden 16 --inner 32 --heads 2 --encoder-layers 1 --decoder-layers 4 --blocks 2".split()
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
@@ -54,20 +56,27 @@ def call(tool: str, *args: Any) -> str:
     return output.getvalue()
 
 
-def training(data: Path, save_dir: Path, flags: str = "", arch: str = "dinoiser_toy", batch: int = 8) -> list[Any]:
+def training(
+    data: Path,
+    save_dir: Path,
+    flags: str = "",
+    arch: str = "dinoiser_toy",
+    batch: int = 8,
+    size: Sequence[str] = TINY,
+) -> list[Any]:
     """Arguments of a tiny training; later `flags` win over earlier ones."""
     usual = "--criterion diffusion_loss --optimizer adam --lr 1e-3 --cpu --no-progress-bar --num-workers 0"
-    own = [data, *USER_DIR, *usual.split(), "--arch", arch, *TINY, "--batch-size", batch]
+    own = [data, *USER_DIR, *usual.split(), "--arch", arch, *size, "--batch-size", batch]
     return [*own, "--save-dir", save_dir, *flags.split()]
 
 
-def decoding(data: Path, checkpoint: Path, flags: str = "") -> list[Any]:
-    usual = "--gen-subset test --batch-size 8 --remove-bpe --iter-decode-max-iter 3 --cpu --num-workers 0"
+def decoding(data: Path, checkpoint: Any, flags: str = "", steps: str = "--iter-decode-max-iter 3") -> list[Any]:
+    usual = f"--gen-subset test --batch-size 8 --remove-bpe {steps} --cpu --num-workers 0"
     return [data, *USER_DIR, "--path", checkpoint, *usual.split(), *flags.split()]
 
 
-def generate(data: Path, checkpoint: Path, flags: str = "") -> str:
-    return call("generate", *decoding(data, checkpoint, flags))
+def generate(data: Path, checkpoint: Any, flags: str = "", steps: str = "--iter-decode-max-iter 3") -> str:
+    return call("generate", *decoding(data, checkpoint, flags, steps))
 
 
 def lines(output: str, kind: str) -> dict[str, list[list[str]]]:

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "fairseq_diffusion"
-TORCH_ONLY = ("process", "objective", "sampler", "network", "kernels")
+TORCH_ONLY = ("process", "objective", "sampler", "network", "kernels", "back_ends")
 CODE = sorted(path for path in PACKAGE.rglob("*.py"))
 SYSTEMS = sorted(path.stem for path in (PACKAGE / "systems").glob("[!_]*.py"))
 

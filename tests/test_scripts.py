@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,16 +15,35 @@ from typing import Any
 import pytest
 from support import ENVIRONMENT, ROOT, USER_DIR
 
+import fairseq_diffusion
+from fairseq_diffusion.errors import UserError
 
-def test_the_benchmark_runs_and_states_what_it_ran_on(tmp_path):
-    small = "--repeats 1 --vocabulary 300 --sentences 2 --candidates 2".split()
-    command = [sys.executable, ROOT / "scripts/bench.py", *small, "--output", tmp_path / "bench.json"]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+VERSUS = {"ms", "baseline_ms", "ratio"}
+BENCHES = {  # flags that make it quick, rows, and what each row measures
+    "bench": ("--vocabulary 300 --sentences 2 --candidates 2", 8, VERSUS),
+    "bench_alignments": ("--sizes 2x3", 3, VERSUS),
+    "bench_one_pass": (
+        "--hidden 16 --length 3 --vocabulary 100 --batches 2",
+        11,
+        {"latency_ms", "latency_ratio", "throughput", "throughput_ratio"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BENCHES)
+def test_a_benchmark_runs_and_states_what_it_ran_on(tmp_path, name):
+    small, count, measures = BENCHES[name]
+    command = [sys.executable, ROOT / f"scripts/{name}.py", *small.split(), "--repeats", "1"]
+    done = subprocess.run(
+        [*command, "--output", tmp_path / "bench.json"], env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "bench.json").read_text())
-    assert {"python", "torch", "device"} <= set(record)
-    assert len(record["rows"]) == len(done.stdout.splitlines()) - 2 == 8
-    assert all(row["ms"] > 0 and row["baseline_ms"] > 0 for row in record["rows"])
+    assert {"python", "torch", "device"} <= set(record) and record["options"]["repeats"] == 1
+    assert len(record["rows"]) == len(done.stdout.splitlines()) - 2 == count
+    assert all(row[measure] > 0 for row in record["rows"] for measure in measures)
+    written = {row["system"]: row["words"] for row in record["rows"] if "words" in row}
+    assert all(words == 3 for system, words in written.items() if system not in ("CTC", "length, 5 lengths"))
 
 
 @pytest.fixture
@@ -32,9 +52,11 @@ def toy(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "examples/toy"))
     import chain
     import compare
+    import one_pass
+    import systems
     import table
 
-    return chain, compare, table
+    return SimpleNamespace(chain=chain, compare=compare, one_pass=one_pass, systems=systems, table=table)
 
 
 USUAL = {"bleu_unambiguous": None, "valid": 0.5, "mixed": None, "speed": 2.0, "sentences": 4, "ambiguous": 0}
@@ -48,7 +70,7 @@ SCORE = {"bleu": 9.5, **{key: USUAL[key] for key in USUAL if key != "speed"}, "s
 
 
 def test_a_row_takes_counted_calls_else_tokens(toy):
-    _, _, table = toy
+    table = toy.table
     speed = {"end_to_end": {"sentences_per_second": 2.0, "seconds": 2.0}}
     printed = "H-1\t-0.1\ta b\nP-1\t-0.1 -0.2 -0.3\nH-0\t-1\tc\nP-0\t-1.0 -1.0\n"
     ours = {"decoding": {"steps": 20, "calls": 15.5}, "speed": speed}
@@ -59,7 +81,8 @@ def test_a_row_takes_counted_calls_else_tokens(toy):
 
 
 def test_the_table_of_solvers_has_a_column_for_each_count_of_steps(toy):
-    _, compare, table = toy
+    compare = toy.compare
+    table = toy.table
     rows = [row(table, "S", how, steps, steps - 1, 10 * steps) for how in ("ddim", "cedi") for steps in (2, 4)]
     above, head, _, *lines = compare.solver_table(rows).splitlines()
     assert head.split() == ["system", "sampler", *["2", "4"] * 4]
@@ -69,31 +92,79 @@ def test_the_table_of_solvers_has_a_column_for_each_count_of_steps(toy):
     assert above.index("valid") == lines[1].index("50.0%")
 
 
-def test_every_decoding_of_the_comparison_is_one_that_we_can_do(toy):
-    """All flags pass fairseq's parser, and what they ask our checks."""
+def parsed(command: str, parser: Any, *more: str) -> Any:
+    """A command's flags as fairseq's `parser` reads them."""
     from fairseq import options
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
-    import fairseq_diffusion
+    fairseq_diffusion.load()
+    return convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, [*shlex.split(command), *more]))
+
+
+def test_every_decoding_of_the_comparison_is_one_that_we_can_do(toy):
+    """All flags pass fairseq's parser, and what they ask our checks."""
+    from fairseq.options import get_generation_parser
+
     from fairseq_diffusion.decoding.options import DecodeOptions
     from fairseq_diffusion.decoding.selection import parse
     from fairseq_diffusion.presets import PRESETS
 
     fairseq_diffusion.load()
-    _, compare, _ = toy
-    model = SimpleNamespace(**PRESETS["difformer_toy"])
-    jobs = [job for part in compare.PARTS for job in part.jobs([5, 10, 20])]
+    model = SimpleNamespace(**PRESETS["difformer_toy"].fields)
+    jobs = [job for part in toy.compare.PARTS for job in part.jobs([5, 10, 20])]
     assert len({job.output for job in jobs}) == len(jobs) == 21 + 12 + 16
     for job in jobs:
-        flags = shlex.split(job.arguments(Path("."))) + USER_DIR
-        cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_generation_parser(), flags))
+        cfg = parsed(job.arguments(Path(".")), get_generation_parser(), *USER_DIR)
         asked = DecodeOptions.from_flags(cfg.task, cfg.generation, model)
         assert asked.steps == job.steps and parse(asked.selection)
         assert asked.rescore == ("rescore" in asked.selection) == (":" in cfg.common_eval.path)
 
 
+def test_every_training_and_decoding_in_one_pass_is_one_that_we_can_do(toy):
+    """The same of fairseq's parsers and our checks, with each system built as its training would."""
+    from fairseq.options import get_generation_parser, get_training_parser
+
+    from fairseq_diffusion.back_ends.base import Symbols
+    from fairseq_diffusion.decoding.glancing import GlancingGenerator, GlancingOptions
+    from fairseq_diffusion.models.build_glancing import build_glancing
+    from fairseq_diffusion.tasks.dictionary import TableDictionary
+    from fairseq_diffusion.tasks.flags import check_flags
+
+    chain, one_pass, systems = toy.chain, toy.one_pass, toy.systems
+    recipe = systems.Recipe.of(systems.ONE_PASS, updates=7, lr=0.5)
+    jobs = one_pass.jobs(recipe.systems)
+    assert len({job.output for job in jobs}) == len(jobs) == 18
+    assert {job.system for job in jobs} == set(systems.ONE_PASS)
+    for system in systems.ONE_PASS:
+        command = chain.training(Path("."), system, recipe).command
+        trained = parsed(command[command.index(" data-bin ") :], get_training_parser())
+        assert list(trained.optimization.lr) == [0.5]
+        assert (trained.optimization.max_update == 7) == (system != systems.AR)
+        own = [job for job in jobs if job.system == system]
+        asked = [parsed(job.arguments(Path(".")), get_generation_parser(), *USER_DIR) for job in own]
+        if system == systems.AR:
+            continue
+        translator = build_glancing(trained.model, 20, 21, Symbols(0, 1, 2, 20))
+        for cfg in asked:
+            check_flags(cfg.task, cfg.generation, "glancing", "a glancing model")
+            options = GlancingOptions.from_flags(cfg.task, cfg.generation, trained.model)
+            assert GlancingGenerator(options, translator, TableDictionary()).manner()["passes"] == options.passes
+
+
+def test_flags_say_what_the_table_of_systems_does_not(toy):
+    """Each sets the systems that name it; the demo's recipe has no other's numbers."""
+    systems = toy.systems
+    usual, said = systems.Recipe.of(systems.DEMO), systems.Recipe.of(systems.DEMO, ar_updates=3, lr=0.1, size=9)
+    assert list(usual.systems) == ["DINOISER", "DINOISER, no clipping", "Difformer", "Transformer"]
+    assert (usual.size, said.size) == (50_000, 9)
+    assert said.systems["Transformer"] == {"updates": 3, "lr": 0.1}
+    assert said.systems["DINOISER"] == {**usual.systems["DINOISER"], "lr": 0.1}
+    assert said.systems["Difformer"] == usual.systems["Difformer"]
+
+
 def test_the_table_of_those_who_leave_compares_with_its_own_system(toy):
-    _, compare, table = toy
+    compare = toy.compare
+    table = toy.table
     ways = [("A", "all stay", 20, 30.0), ("A", "less", 15, 29.5), ("B", "all stay", 10, 8.0), ("B", "less", 4, 9.0)]
     rows = [row(table, system, how, 20, calls, bleu) for system, how, calls, bleu in ways]
     lines = compare.leaving_table(rows).splitlines()[2:6]
@@ -105,53 +176,63 @@ def test_the_table_of_those_who_leave_compares_with_its_own_system(toy):
     ]
 
 
-def make_run(chain: Any, folder: Path, age: int) -> Path:
-    """What a complete run leaves, empty."""
-    for system in chain.SYSTEMS:
-        (folder / chain.checkpoint(system)).parent.mkdir(parents=True)
-        (folder / chain.checkpoint(system)).touch()
-    (folder / "recipe.json").write_text(json.dumps({"seed": age}))
+def make_run(toy: Any, folder: Path, age: int) -> Path:
+    """What a complete run of the demo leaves, empty."""
+    recipe = toy.systems.Recipe.of(toy.systems.DEMO, seed=age)
+    for path in map(toy.chain.checkpoint, recipe.systems):
+        (folder / path).parent.mkdir(parents=True)
+        (folder / path).touch()
+    (folder / "recipe.json").write_text(json.dumps(asdict(recipe)))
     os.utime(folder / "recipe.json", (10**9 - age, 10**9 - age))
     return folder
 
 
 def test_a_comparison_finds_its_run(toy, tmp_path, monkeypatch):
-    chain, compare, _ = toy
-    monkeypatch.setattr(compare, "build", lambda runs, recipe: runs / "made")
-    assert compare.find(None, tmp_path) == tmp_path / "made"
-    newer, older = (make_run(chain, tmp_path / f"demo-{age}", age) for age in (1, 2))
+    compare, systems = toy.compare, toy.systems
+    monkeypatch.setattr(compare, "build", lambda runs, example, recipe: runs / f"made-{example}-{len(recipe.systems)}")
+    assert compare.find(None, tmp_path) == tmp_path / "made-demo-4"
+    newer, older = (make_run(toy, tmp_path / f"demo-{age}", age) for age in (1, 2))
     (tmp_path / "demo-3").mkdir()  # still training
     assert compare.find(None, tmp_path) == newer
     assert compare.find(older, tmp_path) == older
-    assert chain.recipe_of(older) == chain.Recipe(seed=2)
+    assert toy.chain.recipe_of(older, "demo") == systems.Recipe.of(systems.DEMO, seed=2)
 
 
-def test_a_comparison_refuses_a_run_that_is_not_complete(toy, tmp_path):
-    chain, _, _ = toy
-    command = [sys.executable, ROOT / "examples/toy/compare.py", "--run"]
-    run = make_run(chain, tmp_path / "demo-1", 1)
-    missing = chain.checkpoint(chain.DIFFORMER)
+def test_a_run_that_is_not_complete_is_refused(toy, tmp_path):
+    """One in which a system is missing; one of another version; one of another example."""
+    run, older, other = (make_run(toy, tmp_path / f"demo-{age}", age) for age in (1, 2, 3))
+    missing = toy.chain.checkpoint(toy.systems.DIFFORMER)
     (run / missing).unlink()
-    for folder, part in ((tmp_path / "nowhere", "recipe.json"), (run, missing)):
-        done = subprocess.run([*command, folder], env=ENVIRONMENT, capture_output=True, text=True, check=False)
-        assert done.returncode == 1
-        assert done.stderr == (
-            f"compare: {folder} is no complete run of the demo, for it has no {part}; "
-            "name another with --run, or make one with `make demo`\n"
-        )
-    assert not list(tmp_path.glob("compare-*"))
+    (older / "recipe.json").write_text('{"seed": 1}')
+    for folder, part in {run: missing, older: "recipe.json of this version"}.items():
+        with pytest.raises(UserError, match=f"it has no {part};"):
+            toy.chain.recipe_of(folder, "demo")
+    with pytest.raises(UserError, match="no complete run of `make one-pass`, for it has no checkpoints/glat/"):
+        toy.chain.recipe_of(other, "one-pass", [toy.systems.GLAT])
+
+
+@pytest.mark.parametrize(("name", "example"), [("compare", "demo"), ("one_pass", "one-pass")])
+def test_a_run_that_is_none_is_refused(tmp_path, name, example):
+    command = [sys.executable, ROOT / f"examples/toy/{name}.py", "--run", tmp_path / "nowhere"]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"{name}: {tmp_path / 'nowhere'} is no complete run of `make {example}`, for it has no recipe.json; name "
+        "another with --run, or make a new one\n"
+    )
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("text", ["20,10", "0,4", "1,2", "five"])
 def test_steps_rise(toy, text):
-    _, compare, _ = toy
+    compare = toy.compare
     with pytest.raises((ValueError, compare.argparse.ArgumentTypeError)):
         compare.rising(text)
     assert compare.rising("5,10,20") == [5, 10, 20]
 
 
 def test_a_failed_training_speaks_and_those_behind_it_do_not_start(toy, tmp_path, monkeypatch):
-    chain, _, _ = toy
+    chain = toy.chain
     (tmp_path / "logs").mkdir()
     monkeypatch.setattr(chain, "TRAININGS", 2)
     monkeypatch.setattr(chain, "report_progress", lambda stages, futures: None)

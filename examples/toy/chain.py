@@ -1,6 +1,7 @@
 """What the toy examples share: a run's data and trained systems, and decoding one system in one way.
 
-A run is a folder demo-N: corpus, data-bin, checkpoints, logs, and at last recipe.json, which says that it is complete.
+A run is a folder such as demo-1: corpus, data-bin, checkpoints, logs, and at last recipe.json, which says that it is
+complete.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from systems import AR, SYSTEMS, Recipe
 from table import Row
 
 import fairseq_diffusion
@@ -29,22 +31,6 @@ from stages import Stage, StageFailed, new_folder, program, report_progress, run
 # quoted, because a clone may lie anywhere; all other paths are relative to the folder that a stage runs in
 USER_DIR = shlex.quote(str(Path(fairseq_diffusion.__file__).parent))
 
-# -- the systems, and how long each is trained ----------------------------------------------------------------------
-
-AR, DINOISER, PLAIN, DIFFORMER = "Transformer", "DINOISER", "DINOISER, no clipping", "Difformer"
-
-DIFFUSION = "--task diffusion_translation --criterion diffusion_loss"
-SYSTEMS = {  # the longest training first
-    DINOISER: f"{DIFFUSION} --arch dinoiser_toy",
-    PLAIN: f"{DIFFUSION} --arch dinoiser_toy --schedule-modifier none",
-    DIFFORMER: f"{DIFFUSION} --arch difformer_toy",
-    AR: (
-        "--task translation --arch transformer --criterion label_smoothed_cross_entropy --label-smoothing 0.1 "
-        "--share-decoder-input-output-embed --encoder-embed-dim 128 --decoder-embed-dim 128 "
-        "--encoder-ffn-embed-dim 256 --decoder-ffn-embed-dim 256 --encoder-attention-heads 4 "
-        "--decoder-attention-heads 4 --dropout 0 --encoder-layers 3 --decoder-layers 3"
-    ),
-}
 OPTIMISER = "--optimizer adam --adam-betas (0.9,0.98) --lr-scheduler polynomial_decay --batch-size 64 --cpu"
 SAVING = "--no-epoch-checkpoints --log-format json --log-interval 20"
 
@@ -54,55 +40,41 @@ Work = TypeVar("Work")
 Result = TypeVar("Result")
 
 
-def asked(default: Any, meaning: str) -> Any:
-    return field(default=default, metadata={"help": meaning})
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What a run is made of; each field is a flag of the demo."""
-
-    size: int = asked(50_000, "sentences to train on")
-    test_size: int = asked(200, "sentences to test on")
-    updates: int = asked(2400, "updates of DINOISER, with and without clipping")
-    difformer_updates: int = asked(2400, "updates of Difformer")
-    ar_updates: int = asked(1000, "updates of the autoregressive Transformer")
-    lr: float = asked(2e-3, "learning rate of DINOISER and the Transformer")
-    difformer_lr: float = asked(2e-3, "learning rate of Difformer")
-    seed: int = asked(1, "seed of language, training and decoding")
-
-    def training(self, system: str) -> tuple[int, float]:
-        """A system's updates and learning rate."""
-        own = {AR: (self.ar_updates, self.lr), DIFFORMER: (self.difformer_updates, self.difformer_lr)}
-        return own.get(system, (self.updates, self.lr))
-
-
 # -- a run ----------------------------------------------------------------------------------------------------------
 
 
-def build(runs: Path, recipe: Recipe) -> Path:
-    """A new run: data, and every system trained."""
-    folder = new_folder(runs, "demo")
+def build(runs: Path, example: str, recipe: Recipe) -> Path:
+    """A new run, named after its example: data, and every system of the recipe trained."""
+    folder = new_folder(runs, example)
     print(f"everything goes to {folder}", flush=True)
     prepare(folder, recipe)
-    train([training(folder, system, recipe) for system in SYSTEMS])
+    train([training(folder, system, recipe) for system in recipe.systems])
     (folder / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n")
     return folder
 
 
-def recipe_of(folder: Path) -> Recipe:
-    """The recipe of a complete run."""
-    for part in (Path("recipe.json"), *map(checkpoint, SYSTEMS)):
+def recipe_of(folder: Path, example: str, systems: Sequence[str] = ()) -> Recipe:
+    """The recipe of a complete run of an example, which has trained these systems at least."""
+
+    def lacks(part: str | Path) -> UserError:
+        return UserError(
+            f"{folder} is no complete run of `make {example}`, for it has no {part}; name another with --run, or make "
+            "a new one"
+        )
+
+    if not (folder / "recipe.json").is_file():
+        raise lacks("recipe.json")
+    said = json.loads((folder / "recipe.json").read_text())
+    if said.keys() != {field.name for field in fields(Recipe)}:
+        raise lacks("recipe.json of this version")
+    for part in map(checkpoint, (*said["systems"], *systems)):
         if not (folder / part).is_file():
-            raise UserError(
-                f"{folder} is no complete run of the demo, for it has no {part}; "
-                "name another with --run, or make one with `make demo`"
-            )
-    return Recipe(**json.loads((folder / "recipe.json").read_text()))
+            raise lacks(part)
+    return Recipe(**said)
 
 
 def newest(runs: Path) -> Path | None:
-    """The complete run that was finished last."""
+    """The complete run of the demo that was finished last."""
     recipes = sorted(runs.glob("demo-*/recipe.json"), key=lambda path: path.stat().st_mtime)
     return recipes[-1].parent if recipes else None
 
@@ -130,11 +102,11 @@ def binarise(folder: Path, sides: tuple[str, str], text: str, merges: int, data_
 
 
 def training(folder: Path, system: str, recipe: Recipe) -> Stage:
-    updates, lr = recipe.training(system)
+    updates, lr = (recipe.systems[system][key] for key in ("updates", "lr"))
     schedule = f"--lr {lr} --warmup-updates {max(1, updates // 8)} --max-update {updates} --total-num-update {updates}"
     command = (
-        f"{program('fairseq-train')} data-bin --user-dir {USER_DIR} {SYSTEMS[system]} {OPTIMISER} {schedule} {SAVING} "
-        f"--seed {recipe.seed} --save-dir {checkpoint(system).parent}"
+        f"{program('fairseq-train')} data-bin --user-dir {USER_DIR} {SYSTEMS[system].flags} {OPTIMISER} {schedule} "
+        f"{SAVING} --seed {recipe.seed} --save-dir {checkpoint(system).parent}"
     )
     return Stage(f"train {system}", command, folder, updates)
 
@@ -227,3 +199,11 @@ def decode(job: Job, base: Path, folder: Path, seed: int) -> Row:
     row = Row.of(job.system, job.how, report, printed, json.loads(scored.splitlines()[-1]))
     print(f"  {job.title}: BLEU {row.bleu:.1f}, valid {row.valid:.0%}", flush=True)
     return row
+
+
+def save(folder: Path, name: str, text: str, made: Path, recipe: Recipe, rows: Sequence[Row]) -> None:
+    """A table as text and as JSON, and on the screen."""
+    (folder / f"{name}.txt").write_text(text)
+    record = {"run": str(made), "recipe": asdict(recipe), "rows": [asdict(row) for row in rows]}
+    (folder / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
+    print(f"\n{text}", flush=True)

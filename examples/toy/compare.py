@@ -9,14 +9,13 @@ in a new folder compare-N beside the run, with the translations and logs.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
-from chain import DIFFORMER, DINOISER, Job, Recipe, StageFailed, build, decode_all, new_folder, newest, recipe_of
+from chain import Job, StageFailed, build, decode_all, new_folder, newest, recipe_of, save
+from systems import DEMO, DIFFORMER, DINOISER, Recipe
 from table import Row, cells, notes, number, render
 
 from fairseq_diffusion.errors import UserError
@@ -52,16 +51,13 @@ def main() -> int:
     options = arguments()
     try:
         made = find(options.run, options.runs).resolve()
-        recipe = recipe_of(made)
+        recipe = recipe_of(made, "demo", DEMO)
         folder = new_folder(made.parent, "compare")
         print(f"decoding the systems of {made}; everything goes to {folder}", flush=True)
         for part in (part for part in PARTS if part.name in options.tables):
             rows = decode_all(part.jobs(options.steps), made, folder, recipe.seed)
             text = f"{part.title}\n\n{part.table(rows)}\n"
-            (folder / f"compare-{part.name}.txt").write_text(text)
-            record = {"run": str(made), "recipe": asdict(recipe), "rows": [asdict(row) for row in rows]}
-            (folder / f"compare-{part.name}.json").write_text(json.dumps(record, indent=2) + "\n")
-            print(f"\n{text}", flush=True)
+            save(folder, f"compare-{part.name}", text, made, recipe, rows)
     except (StageFailed, UserError) as failure:
         print(f"compare: {failure}", file=sys.stderr)
         return 1
@@ -73,7 +69,7 @@ def find(run: Path | None, runs: Path) -> Path:
     if found := run or newest(runs):
         return found
     print(f"{runs} holds no complete run of the demo; making one", flush=True)
-    return build(runs, Recipe())
+    return build(runs, "demo", Recipe.of(DEMO))
 
 
 def arguments() -> argparse.Namespace:

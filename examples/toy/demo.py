@@ -11,11 +11,11 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 
-from chain import AR, DIFFORMER, DINOISER, PLAIN, Job, Recipe, Stage, StageFailed, build, decode_all, program, run
-from table import COLUMNS, Row, cells, notes, render
+from chain import Job, Stage, StageFailed, build, decode_all, program, run
+from systems import AR, DEMO, DIFFORMER, DINOISER, PLAIN, Recipe, add_flags, flags_given
+from table import COLUMNS, LEFT_TO_RIGHT, Row, cells, notes, render
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.toy.corpus import read_language, read_split
@@ -39,10 +39,10 @@ WAYS = (
 
 def main() -> int:
     options = arguments()
-    recipe = Recipe(**{field.name: getattr(options, field.name) for field in fields(Recipe)})
+    recipe = Recipe.of(DEMO, **flags_given(options))
     begun = time.time()
     try:
-        folder = build(options.runs, recipe)
+        folder = build(options.runs, "demo", recipe)
         print("decoding", flush=True)
         rows = decode_all(jobs(options.steps), folder, folder, recipe.seed)
         picture = draw(folder, Job(*WATCHED, options.steps))
@@ -58,11 +58,7 @@ def main() -> int:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where to make the new folder (runs)")
-    for field in fields(Recipe):
-        about = f"{field.metadata['help']} ({field.default})"
-        parser.add_argument(
-            f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default, help=about
-        )
+    add_flags(parser, DEMO)
     parser.add_argument("--steps", type=int, default=20, help="decoding steps (20)")
     return parser.parse_args()
 
@@ -76,7 +72,7 @@ def table(rows: Sequence[Row]) -> str:
     said = [
         "decoding: 5 x 5 is five lengths with five noises each; rescored: chosen by the Transformer's score.",
         *notes(rows, list(COLUMNS)),
-        f"{DIFFORMER} leaves out the last quarter of its steps. The {AR}'s calls: one a token, and one for the end.",
+        f"{DIFFORMER} leaves out the last quarter of its steps. {LEFT_TO_RIGHT}",
     ]
     return render(list(COLUMNS), [cells(row, *COLUMNS) for row in rows], said)
 

@@ -69,6 +69,7 @@ MEANINGS = {
     "mixed": "of the ambiguous sentences, outputs that are right but for mixed registers",
     "sentences/s": "from the first batch to the last line printed, while another decoding ran beside it",
 }
+LEFT_TO_RIGHT = "The Transformer's calls: one a token, and one for the end."
 
 
 def cells(row: Row, *names: str) -> tuple[str, ...]:

@@ -21,8 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    fields = {"_name": "diffusion", **PRESETS[args.arch]}
-    text = HEADER.format(name=args.arch) + yaml.safe_dump(fields, sort_keys=False)
+    model, fields = PRESETS[args.arch]
+    text = HEADER.format(name=args.arch) + yaml.safe_dump({"_name": model, **fields}, sort_keys=False)
     if args.output is None:
         print(text, end="")
         return 0

@@ -10,26 +10,6 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 from torch import Tensor
 
-from fairseq_diffusion.translator import Losses
-
-BUCKETS = 10
-
-
-def error_by_noise(losses: Losses) -> dict[str, Tensor]:
-    """Summed squared errors and sentence counts in ten bands of sigma, named by their lower edge in percent."""
-    if losses.sigma is None or losses.error is None:
-        return {}
-    band = (losses.sigma * BUCKETS).long().clamp(max=BUCKETS - 1)
-    zeros = torch.zeros(BUCKETS, dtype=torch.float64, device=band.device)
-    error = zeros.index_add(0, band, losses.error.double())
-    count = zeros.index_add(0, band, torch.ones_like(losses.error).double())
-    edges = [f"{100 * i // BUCKETS:02d}" for i in range(BUCKETS)]
-    return {
-        f"_{what}_{edge}": value
-        for what, all_ in (("error", error), ("count", count))
-        for edge, value in zip(edges, all_)
-    }
-
 
 def summed(logging_outputs: list[dict[str, Any]]) -> dict[str, float]:
     """Sums over outputs as plain numbers; each output's tensors come from the device together."""
@@ -44,19 +24,22 @@ def summed(logging_outputs: list[dict[str, Any]]) -> dict[str, float]:
 
 @register_criterion("diffusion_loss", dataclass=FairseqDataclass)
 class DiffusionLoss(FairseqCriterion):
-    """The loss itself is the model's: see the page of the system in fairseq_diffusion/systems."""
+    """The loss itself is the model's: see the page of the system in fairseq_diffusion/systems.
+
+    A model returns its loss and sample size; of what is watched `terms` (loss shares summed over the batch), `means`
+    (of anything, as pairs of a sum and a count) and `state` (numbers that are no matter of the batch).
+    """
 
     def forward(self, model: torch.nn.Module, sample: dict[str, Any], reduce: bool = True) -> tuple[Tensor, Any, dict]:
         output = model(src_tokens=sample["net_input"]["src_tokens"], target=sample["target"], ids=sample["id"])
-        losses: Losses = output["losses"]
         log = {
             "loss": output["loss"].detach(),
             "ntokens": sample["ntokens"],
             "nsentences": len(sample["id"]),
             "sample_size": output["sample_size"],
-            "length_correct": losses.length_correct.sum(),
             **{f"_term_{name}": value for name, value in output["terms"].items()},
-            **error_by_noise(losses),
+            **{f"_sum_{name}": sum_ for name, (sum_, _) in output["means"].items()},
+            **{f"_count_{name}": count for name, (_, count) in output["means"].items()},
             **{f"_state_{name}": value * len(sample["id"]) for name, value in output["state"].items()},
         }
         return output["loss"], output["sample_size"], log
@@ -68,7 +51,6 @@ class DiffusionLoss(FairseqCriterion):
         total = sums.__getitem__
         size, sentences = total("sample_size"), total("nsentences")
         metrics.log_scalar("loss", total("loss") / size, size, round=4)
-        metrics.log_scalar("length_accuracy", total("length_correct") / sentences, sentences, round=3)
         for key in sorted(sums):
             kind, _, name = key.lstrip("_").partition("_")
             if not key.startswith("_"):
@@ -78,8 +60,7 @@ class DiffusionLoss(FairseqCriterion):
             elif kind == "state":
                 metrics.log_scalar(name, total(key) / sentences, sentences, priority=30, round=4)
             elif kind == "count" and total(key) > 0:
-                mean = total(f"_error_{name}") / total(key)
-                metrics.log_scalar(f"mse_noise_{name}", mean, total(key), priority=40, round=4)
+                metrics.log_scalar(name, total(f"_sum_{name}") / total(key), total(key), priority=40, round=4)
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:

@@ -1,4 +1,5 @@
-"""From last estimates to fairseq's hypotheses: all on the device, one journey to the host, and lists for the chosen."""
+"""From what candidates say to fairseq's hypotheses: all on the device, one journey to the host, and lists for the
+chosen."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fairseq_diffusion.back_ends.base import Written
 from fairseq_diffusion.decoding.selection import Candidates
 from fairseq_diffusion.process.embedding import EmbeddingState
 from fairseq_diffusion.sampler.loop import Sample
@@ -17,52 +19,75 @@ from fairseq_diffusion.sampler.loop import Sample
 
 @dataclass(frozen=True)
 class Spoken:
-    """What the candidates that were not pruned say, on the host."""
+    """What the candidates that are left say, on the host."""
 
     candidates: Candidates
     log_p: Tensor  # [S, K, L + 1], of the words and then of the end
-    calls: np.ndarray  # [S, K]
-    rows: Tensor  # [S, K], which of the batch's candidates each was before pruning
+    calls: np.ndarray  # [S, K'], network calls of each of the batch's candidates, also of those pruned
+    rows: Tensor  # [S, K], which of these each is
     lengths: Tensor  # [S, K], all positions, special symbols too
+
+
+def gather_words(
+    written: Written,
+    shown: Tensor,
+    length_log_p: Tensor,
+    ranks: Tensor,
+    calls: Tensor,
+    rows: Tensor | None = None,
+    length_penalty: float = 1.0,
+) -> Spoken:
+    """What is said, moved together, and scored by the mean log-probability of the words and the end; or by their sum
+    over another power of their number, the `length_penalty`.
+
+    `shown` [S, K] positions are those of a history, `length_log_p` [S, K] says how likely a candidate's length is and
+    `ranks` [S, K] of which length of the beam it is, `calls` [S, K'] how often the network was called for each of the
+    batch's candidates, and `rows` [S, K] which of these are left (None: all).
+    """
+    if rows is None:
+        rows = torch.arange(calls.shape[1], device=calls.device).expand(calls.shape)
+    sizes, end = written.said.sum(-1), written.end_log_p[..., None]
+    order = (~written.said).long().argsort(dim=-1, stable=True)
+    place = torch.arange(written.said.shape[-1] + 1, device=rows.device)
+    words = place[:-1] < sizes[..., None]
+    log_p = written.log_p.gather(-1, order).masked_fill(~words, 0)
+    log_p = torch.where(place == sizes[..., None], end, torch.cat([log_p, torch.zeros_like(end)], -1))
+    total = log_p.double().sum(-1)
+    weight = (sizes + 1.0) ** length_penalty
+    score, joint = total / weight, (total + length_log_p.double()) / weight
+    arrays = (written.tokens.gather(-1, order).masked_fill(~words, -1), sizes, score, ranks, joint)
+    return Spoken(
+        Candidates(*(array.cpu().numpy() for array in arrays)),
+        log_p.cpu(),
+        calls.cpu().numpy(),
+        rows.cpu(),
+        shown.cpu(),
+    )
 
 
 def speak(
     state: EmbeddingState, result: Sample, mask: Tensor, silent: Tensor, ranks: Tensor, length_log_p: Tensor
 ) -> Spoken:
-    """Round and score; `mask` [S, K, L] is true at real positions, `ranks` [K] say of which length a candidate is, and
-    `length_log_p` [S, K] how likely that length is.
+    """Round a Gaussian model's last estimates; `mask` [S, K, L] is true at real positions, `ranks` [K] say of which
+    length a candidate is, and `length_log_p` [S, K] how likely that length is.
 
     Special symbols may come out anywhere and are dropped; the last position stands for the end, also where a word came
-    out there.  The score is the mean log-probability of the words and the end.
+    out there.
     """
     rows = (~result.alive).long().argsort(dim=-1, stable=True)[:, : int(result.alive[0].sum())]
     here = torch.arange(len(rows), device=rows.device)[:, None], rows
     mask = mask[here]
     tokens, log_p = state.round(result.x_0[here])
-    end = log_p.gather(-1, mask.sum(-1, keepdim=True) - 1)
-    said = mask & ~torch.isin(tokens, silent)
-    sizes = said.sum(-1)
-    order = (~said).long().argsort(dim=-1, stable=True)
-    place = torch.arange(mask.shape[-1] + 1, device=rows.device)
-    words = place[:-1] < sizes[..., None]
-    log_p = torch.cat([log_p.gather(-1, order).masked_fill(~words, 0), torch.zeros_like(end)], -1)
-    log_p = torch.where(place == sizes[..., None], end, log_p)
-    total = log_p.double().sum(-1)
-    score, joint = total / (sizes + 1), (total + length_log_p.double()[here]) / (sizes + 1)
-    arrays = (tokens.gather(-1, order).masked_fill(~words, -1), sizes, score, ranks[rows], joint)
-    return Spoken(
-        Candidates(*(array.cpu().numpy() for array in arrays)),
-        log_p.cpu(),
-        result.calls[here].cpu().numpy(),
-        rows.cpu(),
-        mask.sum(-1).cpu(),
-    )
+    sizes = mask.sum(-1)
+    end = log_p.gather(-1, sizes[..., None] - 1)[..., 0]
+    written = Written(tokens, log_p, mask & ~torch.isin(tokens, silent), end)
+    return gather_words(written, sizes, length_log_p[here], ranks[rows], result.calls, rows)
 
 
 def hypotheses(
     spoken: Spoken, chosen: Sequence[Sequence[int]], eos: int, trail: Sequence[Tensor] = ()
 ) -> list[list[dict[str, Any]]]:
-    """fairseq's form of the `chosen` candidates of each sentence; `trail` has the tokens [S, K, L] of every step."""
+    """fairseq's form of the `chosen` candidates of each sentence; `trail` has the tokens [S, K', L] of every step."""
     tokens = torch.from_numpy(spoken.candidates.tokens)
     ended = torch.cat([tokens, tokens.new_full((*tokens.shape[:2], 1), eos)], -1)
     ended = torch.where(ended == -1, eos, ended)
@@ -76,7 +101,7 @@ def hypotheses(
             "positional_scores": spoken.log_p[s, k, : size + 1],
             "attention": None,
             "alignment": None,
-            "steps": int(spoken.calls[s, k]),
+            "steps": int(spoken.calls[s, row]),
             "history": [{"tokens": step[s, row, :length]} for step in history],
         }
 

@@ -10,13 +10,36 @@ from fairseq_diffusion.network.length import BEAMS
 from fairseq_diffusion.sampler.rules import SAMPLERS, Sampler
 
 STEPS = 20  # where fairseq's own default for --iter-decode-max-iter is not in force (validation)
-# what the model says unless the task does
-OF_THE_SYSTEM = ("sampler", "grid", "early_stop", "decode_noise_factor", "length_beam")
 
 
 @dataclass(frozen=True)
-class DecodeOptions:
-    """Steps, sampler, candidates and their choice."""
+class CandidateOptions:
+    """Candidates and their choice: what every kind of model understands."""
+
+    length_beam: int = 1
+    length_beam_kind: str = BEAMS[0]
+    noise_beam: int = 1
+    selection: str = "score"
+    mbr_utility: str = "bleu"
+    mbr_units: str = "tokens"
+    rescore: bool = False
+    nbest: int = 1
+    oracle_length: bool = False
+    history: bool = False
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        if self.length_beam < 1:
+            raise UserError(f"--iter-decode-with-beam is {self.length_beam}; at least one length must be tried")
+        if self.noise_beam < 1:
+            raise UserError(f"--noise-beam is {self.noise_beam}; at least one noise must be drawn for each length")
+        if self.oracle_length and self.length_beam > 1:
+            raise UserError("--oracle-length decodes the reference's length alone; drop it or --iter-decode-with-beam")
+
+
+@dataclass(frozen=True)
+class DecodeOptions(CandidateOptions):
+    """Steps and sampler of a Gaussian model."""
 
     steps: int = STEPS
     sampler: str = "ddim"
@@ -29,62 +52,34 @@ class DecodeOptions:
     temperature: float = 1.0
     guidance: float = 1.0
     clamp: bool = False
-    length_beam: int = 1
-    length_beam_kind: str = BEAMS[0]
-    noise_beam: int = 1
     prune_after: tuple[int, ...] = ()
     stop_stable: int = 0
-    selection: str = "score"
-    mbr_utility: str = "bleu"
-    mbr_units: str = "tokens"
-    rescore: bool = False
-    nbest: int = 1
-    oracle_length: bool = False
-    history: bool = False
-    seed: int = 1
 
     @classmethod
     def from_flags(cls, task: Any, generation: Any, model: Any) -> DecodeOptions:
         """Ours from the task's config, fairseq's own (--iter-decode-..., --retain-iter-history) from `generation`, and
         what neither says from the model's."""
-        said = {name: getattr(task, name) for name in OF_THE_SYSTEM}
-        of_the_system = {name: getattr(model, name) if value is None else value for name, value in said.items()}
-        check_prediction(model, of_the_system["decode_noise_factor"])
-        rescore = getattr(generation, "iter_decode_with_external_reranker", False)
+        factor = asked_or_systems(task, model, "decode_noise_factor")
+        check_prediction(model, factor)
         return cls(
+            **candidate_flags(task, generation, model),
             steps=getattr(generation, "iter_decode_max_iter", STEPS),
-            sampler=str(of_the_system["sampler"]),
-            grid=str(of_the_system["grid"]),
-            early_stop=of_the_system["early_stop"],
-            decode_noise_factor=of_the_system["decode_noise_factor"],
+            sampler=str(asked_or_systems(task, model, "sampler")),
+            grid=str(asked_or_systems(task, model, "grid")),
+            early_stop=asked_or_systems(task, model, "early_stop"),
+            decode_noise_factor=factor,
             told=(task.told_start, task.told_end),
             final_time=task.final_time,
             eta=task.eta,
             temperature=task.temperature,
             guidance=task.guidance,
             clamp=task.clamp,
-            length_beam=getattr(generation, "iter_decode_with_beam", 1),
-            length_beam_kind=str(of_the_system["length_beam"]),
-            noise_beam=task.noise_beam,
             prune_after=parse_steps(task.prune_after),
             stop_stable=task.stop_stable,
-            selection=task.selection or ("rescore" if rescore else "score"),
-            mbr_utility=str(task.mbr_utility),
-            mbr_units=str(task.mbr_units),
-            rescore=rescore,
-            nbest=getattr(generation, "nbest", 1),
-            oracle_length=task.oracle_length,
-            history=getattr(generation, "retain_iter_history", False),
-            seed=task.decode_seed,
         )
 
     def __post_init__(self) -> None:
-        if self.length_beam < 1:
-            raise UserError(f"--iter-decode-with-beam is {self.length_beam}; at least one length must be tried")
-        if self.noise_beam < 1:
-            raise UserError(f"--noise-beam is {self.noise_beam}; at least one noise must be drawn for each length")
-        if self.oracle_length and self.length_beam > 1:
-            raise UserError("--oracle-length decodes the reference's length alone; drop it or --iter-decode-with-beam")
+        super().__post_init__()
         if self.decode_noise_factor <= 0:
             raise UserError(f"--decode-noise-factor is {self.decode_noise_factor}; pass a positive number, usually 1")
         if self.stop_stable < 0:
@@ -130,6 +125,30 @@ class DecodeOptions:
                 f"and --told-end {end}; pass one of them"
             )
         return level, level
+
+
+def asked_or_systems(task: Any, model: Any, name: str) -> Any:
+    """What the task's flag `name` says, else the model's."""
+    asked = getattr(task, name)
+    return getattr(model, name) if asked is None else asked
+
+
+def candidate_flags(task: Any, generation: Any, model: Any) -> dict[str, Any]:
+    """The fields of CandidateOptions, from the same three places as the rest of a kind's options."""
+    rescore = getattr(generation, "iter_decode_with_external_reranker", False)
+    return {
+        "length_beam": getattr(generation, "iter_decode_with_beam", 1),
+        "length_beam_kind": str(asked_or_systems(task, model, "length_beam")),
+        "noise_beam": task.noise_beam,
+        "selection": task.selection or ("rescore" if rescore else "score"),
+        "mbr_utility": str(task.mbr_utility),
+        "mbr_units": str(task.mbr_units),
+        "rescore": rescore,
+        "nbest": getattr(generation, "nbest", 1),
+        "oracle_length": task.oracle_length,
+        "history": getattr(generation, "retain_iter_history", False),
+        "seed": task.decode_seed,
+    }
 
 
 def check_prediction(model: Any, factor: float) -> None:

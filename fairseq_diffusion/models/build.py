@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.models.config import DiffusionConfig
+from fairseq_diffusion.models.config import DiffusionConfig, NetworkConfig
 from fairseq_diffusion.network.denoiser import Denoiser
 from fairseq_diffusion.network.encoder import Encoder, SharedWords, own_words
 from fairseq_diffusion.network.length import LengthHead
@@ -22,18 +22,28 @@ UNIT_VARIANCE = ("l2", "layer")  # embedding norms
 FACTORED = ("factor", "factor_vp")  # schedule modifiers that read the noise factor
 
 
-def check(cfg: DiffusionConfig) -> None:
-    """Refuse what makes no sense, before anything is built."""
+def check_network(cfg: NetworkConfig) -> None:
+    """Refuse what makes no sense with any kind of model, before anything is built."""
     if cfg.hidden % cfg.heads:
         raise UserError(f"--hidden {cfg.hidden} does not divide into --heads {cfg.heads}; choose a divisor")
+    if cfg.encoder_layers < 1 or cfg.decoder_layers < 1:
+        raise UserError(
+            f"--encoder-layers is {cfg.encoder_layers} and --decoder-layers {cfg.decoder_layers}; 1 or more of each "
+            "are needed"
+        )
+    if not 0 <= cfg.label_smoothing < 1:
+        raise UserError(f"--label-smoothing is {cfg.label_smoothing}; pass a share from 0 to below 1, usually 0.1")
+
+
+def check(cfg: DiffusionConfig) -> None:
+    """Refuse what makes no sense with a Gaussian model."""
+    check_network(cfg)
     if cfg.schedule_update < 1:
         raise UserError(f"--schedule-update is {cfg.schedule_update}; the schedule adapts every 1 or more updates")
     if not 0 <= cfg.self_conditioning_p <= 1:
         raise UserError(f"--self-conditioning-p is {cfg.self_conditioning_p}, but a probability is between 0 and 1")
     if not 0 <= cfg.source_drop < 1:
         raise UserError(f"--source-drop is {cfg.source_drop}; a probability of 0 or more, below 1, is needed")
-    if not 0 <= cfg.label_smoothing < 1:
-        raise UserError(f"--label-smoothing is {cfg.label_smoothing}; pass a share from 0 to below 1, usually 0.1")
     check_schedule(cfg)
     weights = parse_terms(cfg.objective)
     if weights.get("rounding", 0) <= 0 and weights.get("anchor", 0) <= 0:
@@ -74,19 +84,29 @@ def check_schedule(cfg: DiffusionConfig) -> None:
 
 
 def check_joined(source: Any, target: Any) -> None:
-    """Both fairseq dictionaries are one, so that a word has the same number on both sides."""
-    if source.symbols != target.symbols:
+    """Both fairseq dictionaries are one, so that a word has the same number on both sides; a mask symbol behind the
+    target's words is no word of the data."""
+    words = target.symbols[: getattr(target, "mask_index", None)]
+    if source.symbols != words:
         raise UserError(
             f"--share-embeddings needs one dictionary for both sides, but the source's {len(source)} and the target's "
-            f"{len(target)} entries are not the same; binarise with fairseq-preprocess --joined-dictionary"
+            f"{len(words)} entries are not the same; binarise with fairseq-preprocess --joined-dictionary"
         )
+
+
+def size_of(cfg: NetworkConfig) -> Size:
+    return Size(cfg.hidden, cfg.inner, cfg.heads, cfg.dropout, str(cfg.activation), cfg.pre_norm)
+
+
+def length_head(cfg: NetworkConfig) -> LengthHead:
+    longest, target = cfg.max_target_positions + BOS, str(cfg.length_target)
+    return LengthHead(cfg.hidden, cfg.length_classes, target, cfg.length_grad, longest, str(cfg.length_map))
 
 
 def build_translator(cfg: DiffusionConfig, source_words: int, target_words: int) -> Translator:
     """The parts that `cfg` names, for dictionaries of the given sizes."""
     check(cfg)
-    size = Size(cfg.hidden, cfg.inner, cfg.heads, cfg.dropout, str(cfg.activation), cfg.pre_norm)
-    longest = cfg.max_target_positions + BOS
+    size = size_of(cfg)
     state = EmbeddingState(target_words, cfg.latent_dim, str(cfg.embedding_norm), cfg.embedding_init_std)
     words = SharedWords(state, cfg.hidden) if cfg.share_embeddings else own_words(source_words, cfg.hidden)
     return Translator(
@@ -95,16 +115,14 @@ def build_translator(cfg: DiffusionConfig, source_words: int, target_words: int)
             cfg.latent_dim,
             size,
             cfg.decoder_layers,
-            longest,
+            cfg.max_target_positions + BOS,
             cfg.self_conditioning != "none",
             str(cfg.latent_map),
             str(cfg.time_features),
         ),
         state=state,
         schedule=Schedule(str(cfg.schedule), str(cfg.schedule_modifier), cfg.noise_factor, cfg.diffusion_steps),
-        length=LengthHead(
-            cfg.hidden, cfg.length_classes, str(cfg.length_target), cfg.length_grad, longest, str(cfg.length_map)
-        ),
+        length=length_head(cfg),
         prediction=PREDICTIONS[str(cfg.prediction)],
         objective=Objective(cfg.objective, str(cfg.loss_normaliser)),
         time_sampler=TIME_SAMPLERS[str(cfg.time_sampler)],

@@ -1,7 +1,7 @@
 """The model's flags: which part, and how large.  A field's help is its documentation."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Optional
 
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from omegaconf import II
@@ -10,7 +10,7 @@ from fairseq_diffusion.network.latent_maps import LATENT_MAPS
 from fairseq_diffusion.network.length import BEAMS, LENGTH_MAPS, TARGETS
 from fairseq_diffusion.network.time_features import TIME_FEATURES
 from fairseq_diffusion.network.transformer import ACTIVATIONS
-from fairseq_diffusion.objective.objective import NORMALISERS
+from fairseq_diffusion.objective.reduction import NORMALISERS
 from fairseq_diffusion.process.curves import CURVES
 from fairseq_diffusion.process.embedding import NORMS
 from fairseq_diffusion.process.modifiers import MODIFIERS
@@ -23,13 +23,46 @@ from fairseq_diffusion.translator import SELF_CONDITIONING
 LENGTH_TRAINING = ("joint", "off", "only")
 
 
-def flag(default: Any, help: str) -> Any:
-    return field(default=default, metadata={"help": help})
+def flag(default: Any, help: str, only: Optional[str] = None) -> Any:
+    """`only`: the one kind of model that reads it (None: every kind)."""
+    return field(default=default, metadata={"help": help, "only": only})
 
 
 @dataclass
-class DiffusionConfig(FairseqDataclass):
-    """Defaults are neutral; what a paper chose is in its presets, named by --arch."""
+class NetworkConfig(FairseqDataclass):
+    """What every kind of model has.  Defaults are neutral; what a paper chose is in its presets, named by --arch."""
+
+    # network
+    hidden: int = flag(512, "width of encoder and decoder")
+    inner: int = flag(2048, "width inside the feed-forward layers")
+    heads: int = flag(8, "attention heads")
+    encoder_layers: int = flag(6, "layers of the encoder")
+    decoder_layers: int = flag(6, "layers of the decoder (a Gaussian model's denoiser)")
+    dropout: float = flag(0.1, "dropout on embeddings, attention weights, feed-forward activations and residuals")
+    activation: ChoiceEnum(list(ACTIVATIONS)) = flag("gelu", "activation of the feed-forward layers")
+    pre_norm: bool = flag(False, "LayerNorm before each sub-layer instead of after it")
+    share_embeddings: bool = flag(False, "the encoder reads the target's embeddings too (joined dictionary)")
+    # loss
+    label_smoothing: float = flag(0.0, "label smoothing where words are predicted (rounding and anchor terms too)")
+    loss_normaliser: ChoiceEnum(NORMALISERS) = flag("sentences", "what counts alike in a batch's loss")
+    # length
+    length_target: ChoiceEnum(TARGETS) = flag(
+        "difference", "predict the difference to the source's length, or the length"
+    )
+    length_classes: int = flag(256, "classes of the length predictor")
+    length_map: ChoiceEnum(list(LENGTH_MAPS)) = flag("mlp", "map from the mean encoder state to the length's classes")
+    length_grad: bool = flag(False, "let the length loss train the encoder too")
+    length_loss: float = flag(0.1, "weight of the length loss")
+    length_beam: ChoiceEnum(BEAMS) = flag("top_k", "lengths to try: the likeliest, or the likeliest and its neighbours")
+    # taken from elsewhere
+    max_source_positions: int = II("task.max_source_positions")
+    max_target_positions: int = II("task.max_target_positions")
+    seed: int = II("common.seed")
+
+
+@dataclass
+class DiffusionConfig(NetworkConfig):
+    """What a Gaussian model has besides."""
 
     # state
     latent_dim: int = flag(16, "width D of the diffused target embeddings")
@@ -37,7 +70,6 @@ class DiffusionConfig(FairseqDataclass):
         "l2", "embeddings as they are, times sqrt(D) (scaled), of norm sqrt(D) (l2), or behind a LayerNorm"
     )
     embedding_init_std: float = flag(1e-3, "standard deviation of the embeddings at the start")
-    share_embeddings: bool = flag(False, "the encoder reads the target's embeddings too (joined dictionary)")
     # schedule
     schedule: ChoiceEnum(list(CURVES)) = flag("sigma_t", "base noise curve sigma(t)")
     schedule_modifier: ChoiceEnum(list(MODIFIERS)) = flag("none", "what adapts the base curve during training")
@@ -49,8 +81,6 @@ class DiffusionConfig(FairseqDataclass):
     objective: str = flag(
         "mse=1,rounding=1", "loss terms and weights: mse, rounding (on x_0), anchor (on x_0-hat), prior"
     )
-    loss_normaliser: ChoiceEnum(NORMALISERS) = flag("sentences", "what counts alike in a batch's loss")
-    label_smoothing: float = flag(0.0, "label smoothing of the rounding and anchor terms")
     time_sampler: ChoiceEnum(list(TIME_SAMPLERS)) = flag("uniform", "how training times are drawn")
     # conditioning
     self_conditioning: ChoiceEnum(SELF_CONDITIONING) = flag(
@@ -58,25 +88,9 @@ class DiffusionConfig(FairseqDataclass):
     )
     self_conditioning_p: float = flag(0.5, "probability of the coin")
     source_drop: float = flag(0.0, "train the denoiser without its source this often, for --guidance")
-    # network
-    hidden: int = flag(512, "width of encoder and denoiser")
-    inner: int = flag(2048, "width inside the feed-forward layers")
-    heads: int = flag(8, "attention heads")
-    encoder_layers: int = flag(6, "layers of the encoder")
-    decoder_layers: int = flag(6, "layers of the denoiser")
-    dropout: float = flag(0.1, "dropout on embeddings, attention weights, feed-forward activations and residuals")
-    activation: ChoiceEnum(list(ACTIVATIONS)) = flag("gelu", "activation of the feed-forward layers")
-    pre_norm: bool = flag(False, "LayerNorm before each sub-layer instead of after it")
+    # network and length
     latent_map: ChoiceEnum(list(LATENT_MAPS)) = flag("tanh", "maps between embeddings and hidden states")
     time_features: ChoiceEnum(list(TIME_FEATURES)) = flag("fourier", "what the denoiser sees of the time")
-    # length
-    length_target: ChoiceEnum(TARGETS) = flag(
-        "difference", "predict the difference to the source's length, or the length"
-    )
-    length_classes: int = flag(256, "classes of the length predictor")
-    length_map: ChoiceEnum(list(LENGTH_MAPS)) = flag("mlp", "map from the mean encoder state to the length's classes")
-    length_grad: bool = flag(False, "let the length loss train the encoder too")
-    length_loss: float = flag(0.1, "weight of the length loss")
     length_training: ChoiceEnum(LENGTH_TRAINING) = flag(
         "joint", "train the length predictor along, not at all, or alone (the rest is frozen; two-stage training)"
     )
@@ -85,8 +99,3 @@ class DiffusionConfig(FairseqDataclass):
     decode_noise_factor: float = flag(1.0, "noise factor of decoding, in place of --noise-factor")
     grid: ChoiceEnum(list(GRIDS)) = flag("time", "how the decoding steps are spaced")
     early_stop: float = flag(0.0, "share of the decoding steps, the last and least noisy, that is left out")
-    length_beam: ChoiceEnum(BEAMS) = flag("top_k", "lengths to try: the likeliest, or the likeliest and its neighbours")
-    # taken from elsewhere
-    max_source_positions: int = II("task.max_source_positions")
-    max_target_positions: int = II("task.max_target_positions")
-    seed: int = II("common.seed")

@@ -15,6 +15,18 @@ def own_words(vocabulary: int, hidden: int) -> nn.Embedding:
     return words
 
 
+class Borrowed(nn.Module):
+    """A table that belongs to another part, under whose name alone it is saved."""
+
+    def __init__(self, owner: nn.Module):
+        super().__init__()
+        self.owner = (owner,)  # out of sight in a tuple: under a second name averages would move it twice
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """tokens [B, S] -> [B, S, h]."""
+        return self.owner[0](tokens)
+
+
 class SharedWords(nn.Module):
     """The vectors x_0 of the target's words, projected to the encoder's width: one table for both sides."""
 

@@ -1,13 +1,12 @@
-"""A weighted list of terms, and the one place where [B, L] becomes a loss."""
+"""A weighted list of terms."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.objective.reduction import Reduction
 from fairseq_diffusion.objective.terms import TERMS, Outcome
-
-NORMALISERS = ("sentences", "tokens")
 
 
 def parse_terms(text: str) -> dict[str, float]:
@@ -25,31 +24,13 @@ def parse_terms(text: str) -> dict[str, float]:
     return weights
 
 
-class Objective:
-    """Sum of weighted terms.
-
-    With normaliser "sentences" every sentence counts alike (DINOISER), with "tokens" every token does.  Losses stay
-    sums over the batch; fairseq divides by the sum of `sample_size` over ranks and --update-freq, so that neither
-    changes what a sentence weighs.
-    """
+class Objective(Reduction):
+    """Sum of weighted terms."""
 
     def __init__(self, terms: str, normaliser: str = "sentences"):
+        super().__init__(normaliser)
         self.weights = parse_terms(terms)
-        if normaliser not in NORMALISERS:
-            raise UserError(f"unknown loss normaliser {normaliser!r}; choose one of: {', '.join(NORMALISERS)}")
-        self.normaliser = normaliser
 
     def terms(self, outcome: Outcome, mask: Tensor) -> dict[str, Tensor]:
         """Each term's share [B] of the batch's loss before weighting; mask [B, L] is true where a loss is due."""
         return {name: self.share(TERMS[name](outcome), mask) for name in self.weights}
-
-    def share(self, values: Tensor, mask: Tensor) -> Tensor:
-        """Values [B, L], or one a sentence [B], -> what each sentence adds to the loss, [B]."""
-        if values.dim() == 1:
-            values = values[:, None].expand(mask.shape)
-        total = values.masked_fill(~mask, 0).sum(-1)
-        return total / mask.sum(-1) if self.normaliser == "sentences" else total
-
-    def sample_size(self, mask: Tensor) -> int | Tensor:
-        """What the summed shares are to be divided by."""
-        return len(mask) if self.normaliser == "sentences" else mask.sum()

@@ -44,6 +44,7 @@ from fairseq_diffusion.presets import preset
 
 preset(
     "difformer",
+    model="diffusion",
     latent_dim=128,
     embedding_norm="scaled",
     embedding_init_std=0.02,

@@ -27,6 +27,7 @@ from fairseq_diffusion.presets import preset
 
 preset(
     "dinoiser",
+    model="diffusion",
     embedding_norm="l2",
     embedding_init_std=1e-3,
     schedule="sigma_t",

@@ -1,17 +1,21 @@
 """The task's flags: data as in fairseq's translation task, and what decoding needs beyond fairseq's own flags."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Optional
 
 from fairseq.dataclass import ChoiceEnum
 from fairseq.tasks.translation import TranslationConfig
 from omegaconf import II
 
+from fairseq_diffusion.back_ends.dag import SEARCHES
 from fairseq_diffusion.decoding.selection import UNITS, UTILITIES
 from fairseq_diffusion.models.config import flag
 from fairseq_diffusion.network.length import BEAMS
 from fairseq_diffusion.sampler.grid import GRIDS
 from fairseq_diffusion.sampler.rules import SAMPLERS
+
+gaussian, glancing = partial(flag, only="diffusion"), partial(flag, only="glancing")  # refused with another kind
 
 
 @dataclass
@@ -21,30 +25,54 @@ class DiffusionTranslationConfig(TranslationConfig):
 
     max_source_positions: int = flag(256, "longest source, in tokens with the end of sentence")
     max_target_positions: int = flag(256, "longest target, in tokens with the end of sentence")
-    # the sampler, and what it starts from
-    sampler: Optional[ChoiceEnum(list(SAMPLERS))] = flag(None, "sampler (default: the one of the model's system)")
-    grid: Optional[ChoiceEnum(list(GRIDS))] = flag(
+    # a Gaussian model's sampler, and what it starts from
+    sampler: Optional[ChoiceEnum(list(SAMPLERS))] = gaussian(None, "sampler (default: the one of the model's system)")
+    grid: Optional[ChoiceEnum(list(GRIDS))] = gaussian(
         None, "steps even in time, in sigma, in log SNR, or taken from the model's own (default: the system's)"
     )
-    early_stop: Optional[float] = flag(
+    early_stop: Optional[float] = gaussian(
         None, "share of the steps, the last ones, to leave out; 0.25 takes 15 of 20 (default: the system's)"
     )
-    decode_noise_factor: Optional[float] = flag(None, "noise factor F in decoding (default: the system's)")
-    told_start: Optional[float] = flag(None, "cedi, fixed_t: noise level sigma told to the network at the first step")
-    told_end: Optional[float] = flag(None, "cedi: noise level sigma told to the network behind the last step")
-    final_time: Optional[float] = flag(None, "diffusion time at which sampling ends (default: 0.001)")
-    eta: Optional[float] = flag(None, "share of fresh noise, from 0 (ddim) to 1 (ddpm) (default: the sampler's)")
-    # the clean estimate
-    temperature: float = flag(1.0, "divide the score by it; below 1 the estimate is trusted more")
-    guidance: float = flag(1.0, "weight of classifier-free guidance; needs a model trained with --source-drop")
-    clamp: bool = flag(False, "move each estimate to the embedding of its most probable token")
+    decode_noise_factor: Optional[float] = gaussian(None, "noise factor F in decoding (default: the system's)")
+    told_start: Optional[float] = gaussian(
+        None, "cedi, fixed_t: noise level sigma told to the network at the first step"
+    )
+    told_end: Optional[float] = gaussian(None, "cedi: noise level sigma told to the network behind the last step")
+    final_time: Optional[float] = gaussian(None, "diffusion time at which sampling ends (default: 0.001)")
+    eta: Optional[float] = gaussian(None, "share of fresh noise, from 0 (ddim) to 1 (ddpm) (default: the sampler's)")
+    # its clean estimate
+    guidance: float = gaussian(1.0, "weight of classifier-free guidance; needs a model trained with --source-drop")
+    clamp: bool = gaussian(False, "move each estimate to the embedding of its most probable token")
+    prune_after: str = gaussian(
+        "", "steps behind which the worse half of a sentence's candidates is dropped, as in 5,10"
+    )
+    stop_stable: int = gaussian(0, "a candidate is finished once its tokens stayed the same so many steps (0: never)")
+    # a glancing model's passes, and the words read off its canvas
+    exit_block: Optional[int] = glancing(
+        None, "read the translation off this block of the decoder, counted from 1 (default: the last)"
+    )
+    passes: Optional[int] = glancing(
+        None, "whole passes of the decoder, each with the least certain words hidden again (default: the system's)"
+    )
+    path_search: Optional[ChoiceEnum(SEARCHES)] = glancing(
+        None, "search for the best path of words in a graph (default: the system's)"
+    )
+    lookahead_weight: float = glancing(
+        1.0, "weight of a word's log-probability beside the link's in path search lookahead"
+    )
+    vertex_tokens: int = glancing(5, "words considered at each vertex by path searches sample and beam")
+    drop_repeats: bool = glancing(
+        False, "drop a word that repeats its neighbour (a model without CTC or DAG may stutter)"
+    )
     # candidates
+    temperature: float = flag(
+        1.0,
+        "divide by it the score (Gaussian) or the log-probabilities sampled from; below 1 the model is trusted more",
+    )
     length_beam: Optional[ChoiceEnum(BEAMS)] = flag(
         None, "lengths to try: the likeliest, or the likeliest and its neighbours (default: the system's)"
     )
     noise_beam: int = flag(1, "noises to try for each length")
-    prune_after: str = flag("", "steps behind which the worse half of a sentence's candidates is dropped, as in 5,10")
-    stop_stable: int = flag(0, "a candidate is finished once its tokens stayed the same so many steps (0: never)")
     selection: Optional[str] = flag(
         None,
         "how to choose: score (the model's), joint (the same with the length's), mbr, mbr_two_level (within each "

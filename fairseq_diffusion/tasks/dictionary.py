@@ -1,16 +1,45 @@
-"""fairseq's dictionary, with a sentence turned into text by looking words up in a list."""
+"""fairseq's dictionary, with a sentence turned into text by looking words up in a list, and with a mask symbol."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from fairseq.data import Dictionary, data_utils
 
+from fairseq_diffusion.errors import UserError
+
+MASK = "<mask>"
+
 
 class TableDictionary(Dictionary):
     """Gives the text that fairseq's gives, which takes the numbers out of a tensor one by one, and more than once."""
+
+    mask_index: int | None = None
+
+    def add_mask(self) -> int:
+        """The number of the mask symbol, which is entered behind all words of the data when it is first asked for."""
+        if self.mask_index is None:
+            if MASK in self:
+                raise UserError(
+                    f"this model keeps the symbol {MASK} for words that are not written yet, but the data's own "
+                    f"dictionary has it as entry {self.index(MASK)}; call that entry something else in "
+                    "dict.LANGUAGE.txt (the binarised sentences stay as they are)"
+                )
+            self.mask_index = self.add_symbol(MASK, n=0)
+        return self.mask_index
+
+    def of_data(self) -> TableDictionary:
+        """The dictionary as the data has it, without a mask symbol."""
+        if self.mask_index is None:
+            return self
+        other = copy.deepcopy(self)
+        for entries in (other.symbols, other.count):
+            del entries[self.mask_index]
+        del other.indices[MASK], other.mask_index
+        return other
 
     def string(
         self,

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from fairseq import utils
+from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY
 from fairseq.tasks import register_task
 from fairseq.tasks.fairseq_task import FairseqTask
 from fairseq.tasks.translation import TranslationTask
 
 from fairseq_diffusion import compat
-from fairseq_diffusion.decoding.generator import DiffusionGenerator
-from fairseq_diffusion.decoding.options import DecodeOptions
+from fairseq_diffusion.decoding.generator import Generator
+from fairseq_diffusion.decoding.kinds import KINDS, kind_of
 from fairseq_diffusion.decoding.rescore import Teacher
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.tasks.bleu import bleu_counts, log_bleu
 from fairseq_diffusion.tasks.checks import check_data, check_dictionary, check_split, fingerprint
 from fairseq_diffusion.tasks.config import DiffusionTranslationConfig
 from fairseq_diffusion.tasks.dictionary import TableDictionary
+from fairseq_diffusion.tasks.flags import check_flags
 from fairseq_diffusion.tasks.teacher import check_alone, check_count, check_embeddings, check_when_loaded
 
 
@@ -42,8 +46,8 @@ class DiffusionTranslationTask(TranslationTask):
     # -- what a checkpoint remembers of its data --------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Saved in every checkpoint as fairseq's `task_state`."""
-        return {"source": fingerprint(self.src_dict), "target": fingerprint(self.tgt_dict)}
+        """Saved in every checkpoint as fairseq's `task_state`; a mask symbol is a model's, and not the data's."""
+        return {"source": fingerprint(self.src_dict), "target": fingerprint(self.tgt_dict.of_data())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for side, ours in self.state_dict().items():
@@ -82,23 +86,37 @@ class DiffusionTranslationTask(TranslationTask):
     # -- models and decoding ------------------------------------------------------------------------------------------
 
     def build_model(self, cfg: Any, *args: Any, **kwargs: Any) -> Any:
-        check_embeddings(cfg, self.src_dict, self.tgt_dict)
-        model = super().build_model(cfg, *args, **kwargs)
-        if hasattr(model, "translator"):
-            return model
-        return check_when_loaded(model, {"source": len(self.src_dict), "target": len(self.tgt_dict)})
+        """A model that wants a mask symbol finds it in the target dictionary, to which others here have a reference
+        already; to any other model the dictionary is the data's."""
+        if getattr(class_of(cfg), "needs_mask", False):
+            self.tgt_dict.add_mask()
+            return super().build_model(cfg, *args, **kwargs)
+        with self._data_dictionary():
+            check_embeddings(cfg, self.src_dict, self.tgt_dict)
+            model = super().build_model(cfg, *args, **kwargs)
+            if hasattr(model, "translator"):
+                return model
+            return check_when_loaded(model, {"source": len(self.src_dict), "target": len(self.tgt_dict)})
+
+    @contextmanager
+    def _data_dictionary(self) -> Iterator[None]:
+        """Within it, the target dictionary has no mask symbol."""
+        own, self.tgt_dict = self.tgt_dict, self.tgt_dict.of_data()
+        try:
+            yield
+        finally:
+            self.tgt_dict = own
 
     def build_generator(self, models: list[Any], args: Any, **kwargs: Any) -> Any:
         if not hasattr(models[0], "translator"):  # an AR baseline, decoded with our batches and our report
             check_alone(models)
             return super().build_generator(models, args, **kwargs)
-        for flag in ("print_alignment", "replace_unk", "score_reference", "lm_path"):
-            if getattr(args, flag, None):
-                raise UserError(f"--{flag.replace('_', '-')} needs a left-to-right decoder; drop it here")
-        options = DecodeOptions.from_flags(self.cfg, args, models[0].cfg)
+        decoder = KINDS[kind_of(models[0])]()
+        check_flags(self.cfg, args, kind_of(models[0]), decoder.what)
+        options = decoder.options.from_flags(self.cfg, args, models[0].cfg)
         check_count(models, options.rescore)
         teacher = Teacher(models[-1], self.tgt_dict) if options.rescore else None
-        return DiffusionGenerator(options, models[0].translator, self.tgt_dict, teacher)
+        return decoder.generator(options, models[0].translator, self.tgt_dict, teacher)
 
     # -- validation -------------------------------------------------------------------------------------------------
 
@@ -108,7 +126,7 @@ class DiffusionTranslationTask(TranslationTask):
             log.update(self._bleu_of(self.sequence_generator, sample, model))
         return loss, sample_size, log
 
-    def _bleu_of(self, generator: DiffusionGenerator, sample: Any, model: Any) -> dict[str, int]:
+    def _bleu_of(self, generator: Generator, sample: Any, model: Any) -> dict[str, int]:
         best = [hypotheses[0]["tokens"] for hypotheses in self.inference_step(generator, [model], sample)]
         targets = [utils.strip_pad(target, self.tgt_dict.pad()) for target in sample["target"]]
         hypotheses = [self._text(tokens, "UNKNOWNTOKENINHYP") for tokens in best]
@@ -126,3 +144,10 @@ class DiffusionTranslationTask(TranslationTask):
         FairseqTask.reduce_metrics(self, logging_outputs, criterion)
         if self.cfg.eval_bleu:
             log_bleu(logging_outputs)
+
+
+def class_of(cfg: Any) -> Any:
+    """The class of the model that fairseq builds from `cfg`, found as fairseq does by the name of an architecture or a
+    model (hydra may nest it); None where fairseq will say itself that there is none."""
+    name = getattr(cfg, "_name", None) or getattr(cfg, "arch", None) or next(iter(cfg))
+    return ARCH_MODEL_REGISTRY.get(name) or MODEL_REGISTRY.get(name)

@@ -17,7 +17,7 @@ def test_printed_and_written_alike(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["config", "dinoiser_toy", "--output", str(tmp_path / "toy.yaml")]) == 0
     assert (tmp_path / "toy.yaml").read_text() == printed
     assert printed.startswith("# @package _group_\n")
-    assert yaml.safe_load(printed) == {"_name": "diffusion", **PRESETS["dinoiser_toy"]}
+    assert yaml.safe_load(printed) == {"_name": "diffusion", **PRESETS["dinoiser_toy"].fields}
 
 
 def test_nothing_is_overwritten_unasked(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

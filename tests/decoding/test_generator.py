@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairseq_diffusion.decoding.generator import DiffusionGenerator
+from fairseq_diffusion.decoding.gaussian import GaussianGenerator
 from fairseq_diffusion.decoding.options import DecodeOptions
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.network.length import LengthHead
@@ -58,8 +58,8 @@ class Model(nn.Module):
 SOURCE = torch.tensor([[5, 6, 7, EOS], [PAD, PAD, 9, EOS]])
 
 
-def generator(**options: Any) -> DiffusionGenerator:
-    return DiffusionGenerator(DecodeOptions(**options), Oracle(), DICTIONARY)
+def generator(**options: Any) -> GaussianGenerator:
+    return GaussianGenerator(DecodeOptions(**options), Oracle(), DICTIONARY)
 
 
 def generate(target: Tensor | None = None, **options: Any) -> list[list[dict[str, Any]]]:

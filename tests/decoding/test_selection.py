@@ -73,7 +73,7 @@ def random_sentence(rng: random.Random, count: int = 9) -> list[One]:
     return [One(rng.choice(fresh[:6]), -score / 10, i // 3, likely[i // 3]) for i, score in enumerate(scores)]
 
 
-# -- the oracle: one sentence, one candidate at a time --------------------------------------------------------------
+# -- the oracle: one sentence, one candidate at a time ----------------------------------------------------------------
 
 
 def loop_merit(stage: str, text: str, left: list[One]) -> float:
@@ -198,7 +198,7 @@ def test_one_candidate_empty_ones_and_batches_of_both(spec: str) -> None:
     assert sorted(choose(spec, [One("", -1), One("ab", -2), One("", -3)])[0]) == [0, 1]
 
 
-# -- utilities and units --------------------------------------------------------------------------------------------
+# -- utilities and units ----------------------------------------------------------------------------------------------
 
 
 def pieces() -> Dictionary:

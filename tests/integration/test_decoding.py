@@ -16,7 +16,7 @@ from support import ENVIRONMENT, USER_DIR, call, generate, hypotheses, lines, pr
 
 import fairseq_diffusion
 from fairseq_diffusion.cli.main import main
-from fairseq_diffusion.decoding.generator import DiffusionGenerator
+from fairseq_diffusion.decoding.gaussian import GaussianGenerator
 from fairseq_diffusion.errors import UserError
 
 
@@ -99,14 +99,14 @@ def test_score_is_the_mean_log_probability(plain_output: str):
 def lengths(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[int]]:
     """The lengths that were tried for each sentence since the test began or cleared them."""
     tried: dict[int, list[int]] = {}
-    of = DiffusionGenerator._lengths
+    of = GaussianGenerator.lengths
 
-    def watched(self: DiffusionGenerator, model: Any, batch: dict[str, Any], source: Any) -> Any:
+    def watched(self: GaussianGenerator, model: Any, batch: dict[str, Any], source: Any) -> Any:
         found = of(self, model, batch, source)
         tried.update(zip(batch["id"].tolist(), found[0].tolist()))
         return found
 
-    monkeypatch.setattr(DiffusionGenerator, "_lengths", watched)
+    monkeypatch.setattr(GaussianGenerator, "lengths", watched)
     return tried
 
 
@@ -129,16 +129,16 @@ def test_oracle_takes_the_length_of_the_reference(
 
 def test_steps_are_network_calls_and_history_has_them_all(data: Path, checkpoint: Path, monkeypatch):
     calls = []
-    sample = DiffusionGenerator._sample
+    sample = GaussianGenerator.sample
 
-    def counted(self: DiffusionGenerator, rows):
+    def counted(self: GaussianGenerator, rows):
         hook = rows.translator.denoiser.register_forward_hook(lambda *_: calls.append(1))
         try:
             return sample(self, rows)
         finally:
             hook.remove()
 
-    monkeypatch.setattr(DiffusionGenerator, "_sample", counted)
+    monkeypatch.setattr(GaussianGenerator, "sample", counted)
     flags = "--iter-decode-max-iter 5 --print-step --retain-iter-history --batch-size 100 --nbest 2 --noise-beam 2"
     output = generate(data, checkpoint, flags)
     assert len(calls) == 5

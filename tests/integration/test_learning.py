@@ -7,13 +7,20 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import binarise
 from support import ENVIRONMENT, ROOT, decoding, hypotheses, lines, process
 
 NETWORK = "--hidden 64 --inner 128 --heads 4 --encoder-layers 2 --decoder-layers 2 --dropout 0"
-SCHEDULE = "--lr 3e-3 --lr-scheduler polynomial_decay --warmup-updates 60 --max-update 600 --total-num-update 600"
+SCHEDULE = "--lr 3e-3 --lr-scheduler polynomial_decay"
+LEARNERS = {  # flags of the smallest system that is safe to learn it, updates, and flags of its decoding
+    "dinoiser_toy": ("--latent-dim 16", 600, "--iter-decode-max-iter 20"),
+    "difformer_toy": ("--latent-dim 64", 600, "--iter-decode-max-iter 20"),
+    "diffglat_toy": ("--blocks 2", 300, ""),
+    "da_transformer_toy": ("--upsample 3", 300, ""),
+}
 
 
 def write_reversals(folder: Path) -> None:
@@ -26,17 +33,19 @@ def write_reversals(folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("arch", "own"), [("dinoiser_toy", "--latent-dim 16"), ("difformer_toy", "--latent-dim 64")])
-def test_a_system_learns_to_reverse(tmp_path, arch, own):
+@pytest.mark.parametrize("arch", LEARNERS)
+def test_a_system_learns_to_reverse(tmp_path, arch):
+    own, updates, steps = LEARNERS[arch]
     write_reversals(tmp_path)
     data = binarise(tmp_path, tmp_path / "bin")
     flags = ["--task", "diffusion_translation", "--criterion", "diffusion_loss", "--arch", arch, *own.split()]
+    schedule = f"{SCHEDULE} --warmup-updates {updates // 10} --max-update {updates} --total-num-update {updates}"
     optimiser = "--optimizer adam --batch-size 64 --cpu --no-epoch-checkpoints".split()
     where = [data, "--user-dir", ROOT / "fairseq_diffusion", "--save-dir", tmp_path / "checkpoints"]
-    done = process("train", *where, *flags, *NETWORK.split(), *SCHEDULE.split(), *optimiser)
+    done = process("train", *where, *flags, *NETWORK.split(), *schedule.split(), *optimiser)
     assert done.returncode == 0, done.stderr
-    more = "--batch-size 50 --iter-decode-max-iter 20"
-    printed = process("generate", *decoding(data, tmp_path / "checkpoints/checkpoint_last.pt", more)).stdout
+    last = tmp_path / "checkpoints/checkpoint_last.pt"
+    printed = process("generate", *decoding(data, last, "--batch-size 50", steps)).stdout
     said, meant = hypotheses(printed), lines(printed, "T")
     right = sum(said[i][0][0] == meant[i][0][0] for i in meant)
     assert len(meant) == 100
@@ -90,3 +99,32 @@ def test_the_comparison_walks_through(walked):
     assert calls["DINOISER", "all stay"] == 4 and calls["Difformer", "all stay"] == 3
     assert calls["DINOISER", "--prune-after 1"] == (8 + 4 * 3) / 8
     assert calls["Difformer", "--prune-after 1,2"] == (8 + 4 + 2) / 8
+
+
+@pytest.mark.slow
+def test_one_pass_walks_through(tmp_path):
+    """Three systems trained, five decodings; then one of these again, of the same run."""
+    systems = "transformer diff-glat-t-2 da-transformer".split()
+    small = "--size 400 --test-size 10 --updates 4 --ar-updates 4".split()
+    done = example("one_pass", "--runs", tmp_path, *small, "--systems", *systems)
+    assert done.returncode == 0, done.stderr
+    text, record = read_table(tmp_path / "one-pass-1")
+    assert text in done.stdout
+    assert list(record["recipe"]["systems"]) == ["DA-Transformer", "Diff-Glat, T = 2", "Transformer"]
+    assert [(row["system"], row["how"]) for row in record["rows"]] == [
+        ("Transformer", "beam 5"),
+        *[("DA-Transformer", search) for search in ("lookahead", "joint Viterbi", "beam 5")],
+        ("Diff-Glat, T = 2", "1 pass"),
+    ]
+    calls, *passes = (row["calls"] for row in record["rows"])
+    assert calls > 1 and passes == [1] * 4
+    assert "Test set: 10 sentences" in text and "a token" in text and "exit at" not in text
+    again = example("one_pass", "--run", tmp_path / "one-pass-1", "--systems", "diff-glat-t-2")
+    assert again.returncode == 0, again.stderr
+    (only,) = read_table(tmp_path / "one-pass-1")[1]["rows"]
+    assert {**only, "speed": 0} == {**record["rows"][-1], "speed": 0}
+    assert [path.name for path in tmp_path.iterdir()] == ["one-pass-1"]
+
+
+def read_table(folder: Path) -> tuple[str, dict[str, Any]]:
+    return (folder / "table.txt").read_text(), json.loads((folder / "table.json").read_text())

@@ -59,7 +59,7 @@ def test_bleu_is_logged_even_for_empty_outputs(data: Path, checkpoint: Path, tmp
         spoken.candidates.sizes[:], spoken.candidates.tokens[:] = 0, -1
         return spoken
 
-    monkeypatch.setattr("fairseq_diffusion.decoding.generator.speak", silent)
+    monkeypatch.setattr("fairseq_diffusion.decoding.gaussian.speak", silent)
     log = tmp_path / "log"
     flags = "--eval-bleu --eval-bleu-remove-bpe --best-checkpoint-metric bleu --maximize-best-checkpoint-metric "
     flags += f"--max-update 3 --no-epoch-checkpoints --log-format json --log-file {log}"

@@ -28,6 +28,8 @@ def build(**flags):
 @pytest.mark.parametrize(
     "flags, words",
     [
+        ({"encoder_layers": 0}, "--encoder-layers is 0 and --decoder-layers 1"),
+        ({"decoder_layers": 0}, "--encoder-layers is 1 and --decoder-layers 0"),
         ({"noise_factor": 2.0}, "--schedule-modifier factor or factor_vp"),
         ({"noise_factor": 2.0, "schedule_modifier": "clip"}, "no meaning for --schedule-modifier clip"),
         ({"noise_factor": 0.0, "schedule_modifier": "factor"}, "--noise-factor is 0.0"),

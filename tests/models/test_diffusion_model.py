@@ -12,6 +12,7 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from support import training
 
 import fairseq_diffusion
+from fairseq_diffusion.process import noise
 from fairseq_diffusion.process.curves import CURVES
 from fairseq_diffusion.process.modifiers import MODIFIERS
 
@@ -173,8 +174,9 @@ def test_a_flag_changes_the_loss(data: Path, one: str, other: str):
 
 def sentence_losses(model: Any, batch: dict[str, Any]) -> torch.Tensor:
     """The squared error of each sentence, [B]."""
-    output = model(src_tokens=batch["net_input"]["src_tokens"], target=batch["target"], ids=batch["id"])
-    return output["losses"].terms["mse"].detach()
+    target, keys = model.with_bos(batch["target"]), noise.fold(batch["id"], model.cfg.seed, model.moment)
+    terms, _, _ = model.losses(batch["net_input"]["src_tokens"], target, target.ne(model.pad), keys)
+    return terms["mse"].detach()
 
 
 def test_training_drops_whole_sources_and_validation_none(data: Path):

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from blocks import KEYS, PAD, SOURCE, build
 from graphs import HostLooks
-from one_pass import KEYS, PAD, SOURCE, build
 
 from fairseq_diffusion.back_ends.base import Finish
 from fairseq_diffusion.back_ends.dag import BEAM, SEARCHES

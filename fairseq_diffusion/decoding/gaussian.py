@@ -1,0 +1,82 @@
+"""Decoding with a Gaussian model: lengths and noises as batch rows, sample, round."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fairseq_diffusion.decoding.generator import Generator
+from fairseq_diffusion.decoding.hypotheses import Spoken, speak
+from fairseq_diffusion.decoding.options import DecodeOptions
+from fairseq_diffusion.decoding.rescore import Teacher
+from fairseq_diffusion.decoding.rows import Rows
+from fairseq_diffusion.sampler.grid import make_grid
+from fairseq_diffusion.sampler.loop import Refinement, Sample, sample
+from fairseq_diffusion.sampler.roster import Leaving, Roster
+from fairseq_diffusion.sampler.rules import SAMPLERS, steps_of
+from fairseq_diffusion.translator import Source, Translator
+
+
+class GaussianGenerator(Generator):
+    """Candidates are what the sampler makes of noise at each length of the beam."""
+
+    options: DecodeOptions
+
+    def __init__(self, options: DecodeOptions, translator: Translator, dictionary: Any, teacher: Teacher | None = None):
+        """Whatever `options` ask that `translator` cannot do is refused here, and not at the first batch."""
+        super().__init__(options, dictionary, teacher)
+        o, self.schedule = options, translator.schedule
+        self.sampler = SAMPLERS[o.sampler]
+        self.told = o.resolve_told(self.sampler)
+        self.grid = make_grid(
+            self.schedule, o.steps, o.final_time, self.told, o.grid, o.left_out, o.decode_noise_factor
+        )
+        self.steps = steps_of(self.sampler, self.grid, o.eta, o.temperature)
+        if o.guidance != 1:
+            translator.learnt_null()
+
+    def write(self, model: Any, batch: dict[str, Any], source: Source, keys: Tensor) -> tuple[Spoken, list[Tensor]]:
+        noises = self.options.noise_beam
+        lengths, length_log_p = self.lengths(model, batch, source)
+        rows = Rows.of(model.translator, source, keys, lengths, noises)
+        result, trail = self.sample(rows)
+        ranks = torch.arange(lengths.shape[1], device=lengths.device).repeat_interleave(noises)
+        likelihoods = length_log_p.repeat_interleave(noises, 1)
+        silent = self.silent.to(lengths.device)
+        return speak(model.translator.state, result, rows.mask, silent, ranks, likelihoods), trail
+
+    def sample(self, rows: Rows) -> tuple[Sample, list[Tensor]]:
+        """The candidates' last estimates, and with --retain-iter-history the tokens [S, K, L] of every step."""
+        o, state = self.options, rows.translator.state
+        refine = Refinement(o.guidance, state.clamp if o.clamp else None)
+        asked = o.prune_after or o.stop_stable
+        leaving = Leaving(rows.mask, state.round, o.prune_after, o.stop_stable) if asked else None
+        trail: list[Tensor] = []
+
+        def watch(roster: Roster, x_0: Tensor) -> None:
+            seen = trail[-1].clone() if trail else rows.mask.new_zeros(rows.mask.shape, dtype=torch.long)
+            seen[roster.here] = torch.where(roster.held[..., None], seen[roster.here], state.round(x_0)[0])
+            trail.append(seen)
+
+        return sample(rows, self.grid, self.steps, refine, leaving, watch if o.history else None), trail
+
+    def manner(self) -> dict[str, Any]:
+        o = self.options
+        return {
+            "sampler": o.sampler,
+            "steps": o.steps,
+            "steps_left_out": o.left_out,
+            "grid": o.grid,
+            "told": "as it is" if self.told is None else "{} to {}".format(*self.told),
+            "final_time": self.grid.where[-1].item(),
+            "decode_noise_factor": o.decode_noise_factor,
+            "trained_noise_factor": self.schedule.modifier.factor,
+            "eta": self.sampler.eta if o.eta is None else o.eta,
+            "temperature": o.temperature,
+            "guidance": o.guidance,
+            "clamp": o.clamp,
+            "prune_after": ", ".join(map(str, o.prune_after)) or "never",
+            "stop_stable": o.stop_stable or "never",
+        }

@@ -1,0 +1,34 @@
+"""The one place where what sentences cost becomes a batch's loss."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fairseq_diffusion.errors import UserError
+
+NORMALISERS = ("sentences", "tokens")
+
+
+class Reduction:
+    """With normaliser "sentences" every sentence counts alike, with "tokens" every token does.
+
+    Losses stay sums over the batch; fairseq divides by the sum of `sample_size` over ranks and --update-freq, so that
+    neither changes what a sentence weighs.
+    """
+
+    def __init__(self, normaliser: str = "sentences"):
+        if normaliser not in NORMALISERS:
+            raise UserError(f"unknown loss normaliser {normaliser!r}; choose one of: {', '.join(NORMALISERS)}")
+        self.normaliser = normaliser
+
+    def share(self, values: Tensor, mask: Tensor) -> Tensor:
+        """Values [B, L], or one a sentence [B], -> what each sentence adds to the loss, [B]; mask [B, L] is true where
+        a loss is due."""
+        if values.dim() == 1:
+            values = values[:, None].expand(mask.shape)
+        total = values.masked_fill(~mask, 0).sum(-1)
+        return total / mask.sum(-1) if self.normaliser == "sentences" else total
+
+    def sample_size(self, mask: Tensor) -> int | Tensor:
+        """What the summed shares are to be divided by."""
+        return len(mask) if self.normaliser == "sentences" else mask.sum()

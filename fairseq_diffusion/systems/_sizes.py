@@ -1,0 +1,31 @@
+"""The sizes that single-pass systems are entered in, one for each pair of languages that papers report on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fairseq_diffusion.presets import preset
+
+# The toy's languages have no word in common, so there is nothing to share.
+TOY: dict[str, Any] = {
+    "hidden": 128,
+    "inner": 256,
+    "heads": 4,
+    "encoder_layers": 3,
+    "dropout": 0.0,
+    "label_smoothing": 0.0,
+    "share_embeddings": False,
+    "glance_updates": 1600,
+}
+SIZES: dict[str, dict[str, Any]] = {
+    "toy": TOY,
+    "iwslt_de_en": {"inner": 1024, "heads": 4, "dropout": 0.3},
+    "wmt_en_de": {"inner": 2048, "heads": 8, "dropout": 0.1},
+    "wmt16_en_ro": {"inner": 2048, "heads": 8, "dropout": 0.1},
+}
+
+
+def sized(name: str, suffix: str = "", **toy: Any) -> None:
+    """Enter `name` + `suffix` in every size, as name_SIZEsuffix; `toy` is what the toy's has of its own."""
+    for size, fields in SIZES.items():
+        preset(f"{name}_{size}{suffix}", base=name + suffix, **fields, **(toy if size == "toy" else {}))

@@ -1,0 +1,49 @@
+"""A small translator that writes in one pass, and sentences for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fairseq_diffusion.back_ends.base import Symbols
+from fairseq_diffusion.glancing import GlancingTranslator, Losses
+from fairseq_diffusion.models.build_glancing import build_glancing
+from fairseq_diffusion.models.glancing_config import GlancingConfig
+
+BOS, PAD, EOS, UNK = range(4)
+MASK = 20
+SMALL: dict[str, Any] = {
+    "hidden": 16,
+    "inner": 32,
+    "heads": 2,
+    "encoder_layers": 1,
+    "decoder_layers": 4,
+    "dropout": 0.0,
+    "length_classes": 32,
+    "upsample": 3.0,
+    "glance_updates": 100,
+    "max_source_positions": 40,
+    "max_target_positions": 40,
+}
+SOURCE = torch.tensor([[BOS, 5, 6, 7, EOS, PAD, PAD], [BOS, 8, 9, 10, 11, 12, EOS], [BOS, 4, 4, EOS, PAD, PAD, PAD]])
+TARGET = torch.tensor([[BOS, 5, 6, 7, 8, EOS], [BOS, 9, 9, 10, EOS, PAD], [BOS, 4, EOS, PAD, PAD, PAD]])
+KEYS = torch.tensor([11, 12, 13])
+BACK_ENDS = ("length", "ctc", "dag")
+
+
+def build(**flags: Any) -> GlancingTranslator:
+    """A translator over 20 words and the mask; the same for the same flags."""
+    cfg = GlancingConfig(**{**SMALL, **flags})
+    torch.manual_seed(1)
+    return build_glancing(cfg, MASK, MASK + 1, Symbols(BOS, PAD, EOS, MASK))
+
+
+def losses(model: GlancingTranslator, source: Tensor = SOURCE, target: Tensor = TARGET, update: int = 0) -> Losses:
+    encoded = model.encode(source, source.ne(PAD))
+    return model.losses(encoded, target, target.ne(PAD), KEYS[: len(source)], update)
+
+
+def total(model: GlancingTranslator, found: Losses) -> Tensor:
+    return torch.stack([model.weights.get(name, 0.1) * share.sum() for name, share in found.terms.items()]).sum()
