@@ -275,9 +275,9 @@ def reveal_surest(shown: Shown, guess: Guess, share: float, up: bool = False) ->
     open_ = guess.open.sum(-1).double() * share
     count = ((open_ - 1e-9).ceil() if up else (open_ + 1e-9).floor()).long()
     new = surest(guess.log_p.masked_fill(~shown.hidden, torch.inf), guess.open, count) & shown.hidden
-    return Shown(
-        torch.where(new, guess.tokens, shown.tokens), shown.hidden & ~new, torch.where(new, guess.log_p, shown.log_p)
-    )
+    most = shown.most if guess.room is None else guess.room - int(guess.room * share + 1e-9)
+    tokens, log_p = torch.where(new, guess.tokens, shown.tokens), torch.where(new, guess.log_p, shown.log_p)
+    return Shown(tokens, shown.hidden & ~new, log_p, most)
 
 
 @contextmanager

@@ -53,6 +53,8 @@ BASELINE = "AR, beam 5"
 # arch, and flags of its model and its decoding
 SYSTEMS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "length": ("diffglat_iwslt_de_en", {}, {}),
+    "length, 3 blocks": ("diffglat_iwslt_de_en", {"blocks": 3}, {}),
+    "length, 2 blocks": ("diffglat_iwslt_de_en", {"blocks": 2}, {}),
     "length, 5 lengths": ("diffglat_iwslt_de_en", {}, {"length_beam": 5}),
     "CTC": ("diffglat_iwslt_de_en_ctc", {}, {}),
     "DAG, lambda 8, lookahead": ("diffglat_iwslt_de_en_dag", {"upsample": 8.0}, {}),

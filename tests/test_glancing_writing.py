@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from blocks import BACK_ENDS, BOS, EOS, MASK, PAD, SOURCE, build
 from torch import Tensor
 
+from fairseq_diffusion import glancing
+from fairseq_diffusion.back_ends import base
 from fairseq_diffusion.back_ends.base import Finish, Guess, Shown
 from fairseq_diffusion.glancing import GlancingTranslator, reveal_surest
 
@@ -52,6 +54,20 @@ def test_shown_on_the_way_are_the_surest_words():
         assert torch.equal(after[before != MASK], before[before != MASK])
     last = seen[-1].view(3, 2, -1)[0, 1, 1:5]
     assert [word for word, z in zip(words[0][1], last.tolist()) if z != MASK] == last[last != MASK].tolist()
+
+
+@pytest.mark.parametrize("kind", ["length", "ctc"])
+@pytest.mark.parametrize("keep", ["linear", "cosine"])
+def test_only_what_may_be_hidden_goes_through_the_projection(kind, keep, monkeypatch):
+    """Fewer positions at each block; what is written is what it would be if all went."""
+    model, rows = build(back_end=kind, blocks=4, keep_schedule=keep), []
+    project = base.round_to_rows
+    monkeypatch.setattr(base, "round_to_rows", lambda x, *other: (rows.append(len(x)), project(x, *other))[1])
+    words = write(model, kind=kind, passes=2)
+    assert rows[0] > rows[1] > rows[2] > rows[3]
+    monkeypatch.setattr(glancing, "Shown", lambda *parts: Shown(*parts[:3]))
+    assert write(model, kind=kind, passes=2) == words
+    assert len({*rows[8:]}) == 1
 
 
 def test_nothing_is_shown_on_the_way_where_the_schedule_says_so():

@@ -40,6 +40,7 @@ class Shown(NamedTuple):
     tokens: Tensor  # [N, L]
     hidden: Tensor  # [N, L], true where nothing is revealed yet
     log_p: Tensor  # [N, L], of the words when they were revealed; 0 elsewhere
+    most: int | None = None  # of a row's positions, so many are hidden at most; None: perhaps all
 
 
 class Guess(NamedTuple):
@@ -48,6 +49,7 @@ class Guess(NamedTuple):
     tokens: Tensor  # [N, L]
     log_p: Tensor  # [N, L]
     open: Tensor  # [N, L], the positions that say something, revealed or not; the ends aside
+    room: int | None = None  # of a row's positions, so many are open at most; None: the host does not know
 
 
 class Written(NamedTuple):
@@ -132,10 +134,18 @@ class BackEnd(nn.Module):
         raise NotImplementedError
 
     def guess(self, h: Tensor, words: Tensor, canvas: Canvas, shown: Shown) -> Guess:
-        """What h [N, L, h] would write beside what is shown: at each position its likeliest word, that shown stays."""
-        tokens, log_p = (part.view(h.shape[:2]) for part in round_to_rows(h.flatten(0, 1), words, self.banned))
-        tokens, log_p = torch.where(shown.hidden, tokens, shown.tokens), torch.where(shown.hidden, log_p, shown.log_p)
-        return Guess(tokens, log_p, canvas.hidden)
+        """What h [N, L, h] would write beside what is shown: at each position its likeliest word, that shown stays.
+
+        The projection is most of the work, so only as many positions go through it as may be hidden.
+        """
+        at = (~shown.hidden).long().argsort(dim=-1, stable=True)[:, : shown.most]
+        rows = h.gather(1, at[..., None].expand(-1, -1, h.shape[-1]))
+        tokens, log_p = (part.view(at.shape) for part in round_to_rows(rows.flatten(0, 1), words, self.banned))
+        hidden = shown.hidden.gather(1, at)
+        tokens = torch.where(hidden, tokens, shown.tokens.gather(1, at))
+        log_p = torch.where(hidden, log_p, shown.log_p.gather(1, at))
+        room = h.shape[1] - 2 * self.has_ends
+        return Guess(shown.tokens.scatter(1, at, tokens), shown.log_p.scatter(1, at, log_p), canvas.hidden, room)
 
     def write(self, h: Tensor, words: Tensor, canvas: Canvas, shown: Shown, finish: Finish, candidates: int) -> Written:
         """The translations that h [S K, L, h] says, K = `candidates`."""

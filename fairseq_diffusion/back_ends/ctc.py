@@ -47,7 +47,7 @@ class CTCBackEnd(BackEnd):
 
     def write(self, h: Tensor, words: Tensor, canvas: Canvas, shown: Shown, finish: Finish, candidates: int) -> Written:
         """The likeliest symbol at each position, collapsed; a word answers for what follows it too, up to the next."""
-        tokens, log_p, _ = self.guess(h, words, canvas, shown)
+        tokens, log_p, *_ = self.guess(h, words, canvas, shown)
         said = collapse(tokens, canvas.mask, self.symbols.bos)
         word = said.long().cumsum(-1)
         sums = log_p.new_zeros(len(log_p), log_p.shape[1] + 1)

@@ -47,6 +47,6 @@ class LengthBackEnd(BackEnd):
         )
 
     def write(self, h: Tensor, words: Tensor, canvas: Canvas, shown: Shown, finish: Finish, candidates: int) -> Written:
-        tokens, log_p, said = self.guess(h, words, canvas, shown)
+        tokens, log_p, said, _ = self.guess(h, words, canvas, shown)
         written = by_sentence(tokens, log_p, said, log_p.new_zeros(len(log_p)), candidates)
         return without_repeats(written) if finish.drop_repeats else written

@@ -72,7 +72,7 @@ def empty(canvas: Canvas) -> Shown:
 
 def revealing(canvas: Canvas, words: dict[tuple[int, int], int], log_p: float = -0.25) -> Shown:
     """An empty canvas that shows some words, {(row, position): word}."""
-    tokens, hidden, at = (part.clone() for part in empty(canvas))
+    tokens, hidden, at = (part.clone() for part in empty(canvas)[:3])
     for place, word in words.items():
         tokens[place], hidden[place], at[place] = word, False, log_p
     return Shown(tokens, hidden, at)
