@@ -92,7 +92,8 @@ class GlancingTranslator(nn.Module):
         lengths = (mask.sum(-1, keepdim=True), mask.shape[1]) if self.back_end.predicts_length else None
         pupil = Pupil(self, source, target, mask, self.canvas(source, lengths))
         place, earlier = pupil.given, None
-        if self.training and self.glance.two_pass:
+        shows = any(self.glance.shows(s, update) for s in range(self.decoder.blocks))
+        if self.training and self.glance.two_pass and shows:
             with torch.no_grad(), same_dropout(target.device):
                 earlier = pupil.say(place, nothing_more, graded=False)[-1][1]
             torch.clear_autocast_cache()  # older torch would reuse weights cast in there, which have no gradient
@@ -248,7 +249,7 @@ class Showing:
     def __call__(self, s: int, place: Tensor, reading: Reading | None) -> Tensor:
         """`place` [B, L] with what boundary s reveals along the best alignment."""
         glance = self.pupil.translator.glance
-        if s < glance.first:
+        if not glance.shows(s, self.update):
             return place
         best, align = self.earlier or self._said(reading)
         hidden = (align >= 0) & (place < 0)
@@ -275,7 +276,9 @@ def reveal_surest(shown: Shown, guess: Guess, share: float, up: bool = False) ->
     open_ = guess.open.sum(-1).double() * share
     count = ((open_ - 1e-9).ceil() if up else (open_ + 1e-9).floor()).long()
     new = surest(guess.log_p.masked_fill(~shown.hidden, torch.inf), guess.open, count) & shown.hidden
-    most = shown.most if guess.room is None else guess.room - int(guess.room * share + 1e-9)
+    most = shown.most
+    if guess.room is not None:
+        most = min(guess.room - int(guess.room * share + 1e-9), guess.room if most is None else most)
     tokens, log_p = torch.where(new, guess.tokens, shown.tokens), torch.where(new, guess.log_p, shown.log_p)
     return Shown(tokens, shown.hidden & ~new, log_p, most)
 

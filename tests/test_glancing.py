@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -80,13 +82,28 @@ def test_one_block_in_two_passes_is_glancing():
 
 def test_both_passes_of_glancing_drop_the_same():
     """The first pass is what the graded one would have been, had nothing been shown."""
-    model = build(two_pass=True, dropout=0.5, glance_start=0.0, glance_end=0.0).train()
+    model = build(two_pass=True, dropout=0.5, glance_start=1e-6, glance_end=1e-6).train()
     seen: list[Tensor] = []
     read = model.back_end.read
     model.back_end.read = lambda h, *other: (seen.append(h.detach()), read(h, *other))[1]
     losses(model)
     assert len(seen) == 2
     assert torch.equal(seen[0], seen[1])
+
+
+@pytest.mark.parametrize("kind", BACK_ENDS)
+def test_nobody_looks_for_what_will_not_be_shown(kind, monkeypatch):
+    """With a share of zero there is no first pass, and no best alignment."""
+    model, reads, aligned = build(back_end=kind, blocks=2, two_pass=True, glance_start=0.0, glance_end=0.0), [], []
+    read = model.back_end.read
+
+    def watch(h, *other):
+        reads.append(read(h, *other))
+        return replace(reads[-1], align=lambda: aligned.append(1))
+
+    monkeypatch.setattr(model.back_end, "read", watch)
+    assert losses(model.train()).means["revealed"].total == 0
+    assert (len(reads), aligned) == (2, [])
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -41,7 +41,7 @@ class GlancingModel(ParallelModel):
         watched = {
             "sample_size": parts.reduction.sample_size(mask),
             "means": losses.means,
-            "state": {"glance_ratio": parts.glance.ratio(self.num_updates)} if parts.glance.shows else {},
+            "state": {"glance_ratio": parts.glance.ratio(self.num_updates)} if parts.glance.count == "adaptive" else {},
         }
         return losses.terms, {**parts.weights, "length": self.cfg.length_loss}, watched
 

@@ -80,10 +80,11 @@ class Glance:
         is wrong, and only a rule that does not ask needs none."""
         return int(not self.two_pass and self.count != "uniform")
 
-    @property
-    def shows(self) -> bool:
-        """Whether there is a boundary where it could show anything, and a share that it is to show."""
-        return self.first < self.blocks and self.count == "adaptive" and max(self.start, self.end) > 0
+    def shows(self, s: int, update: int) -> bool:
+        """Whether boundary s may show anything at all."""
+        if self.count == "adaptive":
+            return s >= self.first and self.share(update) > 0
+        return s == 0 if self.count == "uniform" else self.hazard(s) > 0
 
     def ratio(self, update: int) -> float:
         """rho(u), from `start` to `end` in a straight line."""

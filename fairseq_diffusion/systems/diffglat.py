@@ -28,7 +28,8 @@ With --two-pass a pass without gradient and with the same dropout says what is w
 rest.
 
 *Back ends*: a predicted length; CTC, where block s's own best alignment says which position shows which word, and what
-is shown forces all later alignments; or a DAG, likewise.
+is shown forces all later alignments; or a DAG, likewise.  Positions i are then the canvas' (CTC: blanks too; a DAG in
+decoding: vertices on its likeliest path), and a block's loss is -log P(y | shown, x) over the number of words.
 """
 
 from fairseq_diffusion.presets import preset

@@ -6,6 +6,8 @@ nothing true, and is graded everywhere.
 
     h_s = Layer_s(U_s [h_(s-1) ; E[argmax p_(s-1)]]),   L = 1 / K sum_s -sum_j log p_s(y_j) / n
 
+What a layer reads in training may be a special symbol where the layer before knows no better; in decoding never.
+
 Ours against the released code: the projection has no layer's own parameters, U_s starts as [1 0], and mixed training
 (a share of true words fed) is --glance-start and --glance-end above 0, adaptive instead of 30 % everywhere.
 """

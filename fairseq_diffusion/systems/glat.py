@@ -8,7 +8,7 @@ rest.  Whoever errs less is shown less:
     L = -1 / (n - N) sum_(i not shown) log p(y_i | shown, x)
 
 With CTC (Gu and Kong 2021) the canvas is twice as long as the source, and what is shown stands where the first pass'
-best alignment has it.
+best alignment has it; the loss is -log P(y | shown, x) over the number of words.
 
 Ours against the released code: <s> and </s> are given, and so never use up what may be shown; the source is copied by a
 softmax over distances with one learnt temperature, not by learnt attention of positions; positions are added once, not

@@ -4,6 +4,8 @@ systems compare with: no fertilities, but a length n as a class, and the source'
     input_j = E_src[x_round((j - 1) (m - 1) / (n - 1))] + position
     L = -sum_j log p(y_j | x, n) / n - 0.1 log p(n | x)
 
+with label smoothing 0.1, and each sentence weighed by its tokens.
+
 Every word is said at once and on its own: where several translations are right, the words of one may stand beside
 those of another.
 """

@@ -1,4 +1,4 @@
-"""A flag that the loaded model has no use for is refused: nobody is to believe that it did something."""
+"""A flag that belongs to another kind of model is refused: nobody is to believe that it did something."""
 
 from __future__ import annotations
 
