@@ -67,7 +67,11 @@ def settings(section: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in section.items() if key not in ("_name", "_parent")}
 
 
-@pytest.mark.parametrize("arch", PRESETS)
+# a system's sizes differ in the same few fields, so one pair of languages stands for the others
+SHOWN = [name for name in PRESETS if "wmt" not in name or PRESETS[name].model == "diffusion"]
+
+
+@pytest.mark.parametrize("arch", SHOWN)
 def test_command_line_and_hydra_give_the_same_model(data: Path, tmp_path: Path, arch: str):
     by_flag, by_file = from_command_line(arch, data), from_hydra(write_configuration(tmp_path / "conf", arch, data))
     assert settings(by_flag["model"]) == settings(by_file["model"])
