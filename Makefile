@@ -55,7 +55,7 @@ one-pass: $(READY)
 	$(RUN) examples/toy/one_pass.py
 
 test: $(READY)
-	$(RUN) -m pytest tests
+	$(RUN) -m pytest -n auto --dist loadfile --no-loadscope-reorder tests
 
 check: $(READY)
 	.venv/bin/ruff check .

@@ -33,7 +33,7 @@ setup(
     # (pip < 24.1, or torch and no isolation).  fairseq_diffusion.compat checks at import and gives the install lines.
     install_requires=["torch>=2.1", "sacrebleu>=2.4", "sacremoses", "subword-nmt", "numpy"],
     extras_require={
-        "dev": ["pytest", "ruff", "mypy"],
+        "dev": ["pytest", "pytest-xdist", "ruff", "mypy"],
         "plot": ["matplotlib", "tensorboardX"],
         "gpu": ["triton"],
     },

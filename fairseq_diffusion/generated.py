@@ -1,0 +1,95 @@
+"""What fairseq-generate and fairseq-interactive print, read back: one reader for all that scores, distils or draws."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+from fairseq_diffusion.errors import UserError
+
+LINE = re.compile(r"([STHDPE])-(\d+)(?:_(\d+))?\t(.*)")
+
+
+@dataclass
+class Hypothesis:
+    """One of a sentence's translations.  `text` has the pieces as printed; `detokenised` is a D- line."""
+
+    score: float
+    text: str
+    detokenised: str | None = None
+    word_scores: list[float] = field(default_factory=list)  # of the tokens and the end, from the P- line
+    steps: dict[int, str] = field(default_factory=dict)  # what the E- lines of --retain-iter-history show
+
+
+@dataclass
+class Sentence:
+    """A sentence of the data and its hypotheses, the best one first."""
+
+    number: int
+    source: str | None = None
+    reference: str | None = None
+    hypotheses: list[Hypothesis] = field(default_factory=list)
+
+
+def is_generated(line: str) -> bool:
+    """Whether a line is one that stands for a sentence or its translation."""
+    return LINE.fullmatch(line.rstrip("\r\n")) is not None
+
+
+def sentences(lines: Iterable[str]) -> Iterator[Sentence]:
+    """Sentences in the order printed, one in memory at a time; all other lines are passed over."""
+    current: Sentence | None = None
+    for match in filter(None, (LINE.fullmatch(line.rstrip("\r\n")) for line in lines)):
+        number = int(match[2])
+        if current is None or current.number != number:
+            if current is not None:
+                yield current
+            current = Sentence(number)
+        take(current, match)
+    if current is not None:
+        yield current
+
+
+def take(sentence: Sentence, match: re.Match[str]) -> None:
+    """Enter what one line says."""
+    kind, _, step, text = match.groups()
+    if kind == "S":
+        sentence.source = text
+    elif kind == "T":
+        sentence.reference = text
+    elif kind == "H":
+        score, _, words = text.partition("\t")
+        sentence.hypotheses.append(Hypothesis(float(score), words))
+    elif sentence.hypotheses:
+        last = sentence.hypotheses[-1]
+        if kind == "D":
+            last.detokenised = text.partition("\t")[2]
+        elif kind == "P":
+            last.word_scores = [float(score) for score in text.split()]
+        elif step is not None:
+            last.steps[int(step)] = text
+
+
+def read(path: str | Path) -> dict[int, Sentence]:
+    """Every sentence of a file by its number; a sentence that is printed twice is refused."""
+    found: dict[int, Sentence] = {}
+    with open_text(Path(path)) as lines:
+        for sentence in sentences(lines):
+            if sentence.number in found:
+                raise UserError(
+                    f"{path} holds sentence {sentence.number} twice, like two outputs of fairseq-generate joined; "
+                    "give each its own file"
+                )
+            found[sentence.number] = sentence
+    return found
+
+
+def open_text(path: Path) -> TextIO:
+    """A UTF-8 file whose lines end at line feeds alone; a file that cannot be opened is the user's to mend."""
+    try:
+        return path.open(encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
