@@ -63,10 +63,12 @@ check: $(READY)
 	.venv/bin/mypy
 	$(RUN) -m pytest -q tests/test_rooms.py
 	$(RUN) scripts/check_docs.py
+	$(RUN) scripts/flag_tables.py --check
 
 format: $(READY)
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
+	$(RUN) scripts/flag_tables.py
 
 bench: $(READY)
 	$(RUN) scripts/bench.py

@@ -77,7 +77,7 @@ def read(path: str | Path) -> dict[int, Sentence]:
     """Every sentence of a file by its number; a sentence that is printed twice is refused."""
     found: dict[int, Sentence] = {}
     with open_text(Path(path)) as lines:
-        for sentence in sentences(lines):
+        for sentence in sentences(decoded(lines, path)):
             if sentence.number in found:
                 raise UserError(
                     f"{path} holds sentence {sentence.number} twice, like two outputs of fairseq-generate joined; "
@@ -85,6 +85,13 @@ def read(path: str | Path) -> dict[int, Sentence]:
                 )
             found[sentence.number] = sentence
     return found
+
+
+def decoded(lines: Iterable[str], path: str | Path) -> Iterator[str]:
+    try:
+        yield from lines
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 ({error}); convert it, or name the file that was meant") from error
 
 
 def open_text(path: Path) -> TextIO:

@@ -142,7 +142,7 @@ class GlancingTranslator(nn.Module):
         finish: Finish,
         exit_block: int | None = None,
         passes: int = 1,
-        on_show: Callable[[Tensor], None] | None = None,
+        on_show: Callable[[Shown], None] | None = None,
     ) -> Written:
         """Translations of S sources, of the `lengths` to try where the back end has any.
 
@@ -161,28 +161,31 @@ class GlancingTranslator(nn.Module):
         )
 
     def _one_pass(
-        self, source: Source, canvas: Canvas, shown: Shown, blocks: int, on_show: Callable[[Tensor], None] | None
+        self, source: Source, canvas: Canvas, shown: Shown, blocks: int, on_show: Callable[[Shown], None] | None
     ) -> tuple[Tensor, Shown]:
         """The last block's output as the projection sees it, [N, L, h], and what was shown to it."""
         copied = self.copied(source, canvas)
         # as in training: words of an earlier pass stand before the first block only where glancing began there
-        z = shown.tokens if self.glance.first == 0 or blocks == 1 else canvas.tokens
+        fed = shown if self.glance.first == 0 or blocks == 1 else shown._replace(tokens=canvas.tokens)
         h: Tensor | None = None
         for s in range(1, blocks + 1):
             if on_show is not None:
-                on_show(z)
-            h = self.step(s, h, z, canvas, source, copied)
+                on_show(fed)
+            h = self.step(s, h, fed.tokens, canvas, source, copied)
             if s < blocks:
-                shown, z = self._reveal(s, h, canvas, shown)
+                shown, fed = self._reveal(s, h, canvas, shown)
         return self.decoder.read(cast(Tensor, h)), shown
 
-    def _reveal(self, s: int, h: Tensor, canvas: Canvas, shown: Shown) -> tuple[Shown, Tensor]:
-        """What boundary s adds to what is shown, and z_s [N, L]."""
+    def _reveal(self, s: int, h: Tensor, canvas: Canvas, shown: Shown) -> tuple[Shown, Shown]:
+        """What boundary s adds to what is shown, and what the next block is fed: that, or words for what is hidden."""
         if self.keep[s] == 0 and self.feed == "mask":
-            return shown, shown.tokens
+            return shown, shown
         guess = self.back_end.guess(self.decoder.read(h), self.decoder.vocabulary, canvas, shown)
         shown = reveal_surest(shown, guess, self.keep[s])
-        return shown, torch.where(shown.hidden, guess.tokens, shown.tokens) if self.feed == "self" else shown.tokens
+        if self.feed == "mask":
+            return shown, shown
+        tokens, log_p = (torch.where(shown.hidden, *parts) for parts in zip(guess[:2], (shown.tokens, shown.log_p)))
+        return shown, shown._replace(tokens=tokens, log_p=log_p)
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ def our_flags() -> set[str]:
             continue
         text = path.read_text(encoding="utf-8")
         flags.update(re.findall(r"add_argument\(\s*(?:\"-\w\",\s*)?\"(--[\w-]+)\"", text))
+        flags.update(re.findall(r"^ +(--[\w-]+)(?: \| -\w)?\)", text, re.MULTILINE))  # cases of a shell script
         flags.update("--" + name.replace("_", "-") for name in re.findall(r"^    (\w+): .+? = ", text, re.MULTILINE))
     return flags
 

@@ -81,4 +81,17 @@ say "the transformer rescores, and the report says so"
 hypotheses "$work/rescored.out"
 grep -q '^| AR rescoring *yes' "$work/rescored.out" || { cat "$work/rescored.out"; exit 1; }
 
+say "distil, score, and translate from Python"
+quietly "$bin/python" -m fairseq_diffusion.cli.main distill "$work/data" --path "$work/ar/checkpoint_last.pt" \
+    --output "$work/distilled" -- --cpu --beam 2
+"$bin/python" -m fairseq_diffusion.cli.main score --hyp "$work/diffusion.out" --hyp "$work/graph.out" --ref "$work/test.en"
+"$bin/python" - "$work" <<'PYTHON'
+import sys
+
+from fairseq_diffusion import load
+
+model = load(f"{sys.argv[1]}/diffusion/checkpoint_last.pt")
+assert len(model.translate(["a b c", "d e"], steps=3, noise_beam=2, select="mbr")) == 2
+PYTHON
+
 say "compat: all steps passed"

@@ -50,3 +50,9 @@ def test_a_sentence_printed_twice_is_refused(tmp_path):
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match="cannot read .*: No such file"):
         read(tmp_path / "log")
+
+
+def test_a_file_in_another_encoding(tmp_path):
+    (tmp_path / "log").write_bytes("S-0\tgrün\n".encode("latin-1"))
+    with pytest.raises(UserError, match="is not UTF-8"):
+        read(tmp_path / "log")

@@ -45,7 +45,7 @@ def test_translation_does_not_depend_on_batch_or_padding(kind):
 def test_shown_on_the_way_are_the_surest_words():
     """floor(kappa_s n) behind block s, and what is shown stays."""
     model, seen = build(blocks=4, keep_schedule="linear"), []
-    words = write(model, on_show=seen.append)
+    words = write(model, on_show=lambda shown: seen.append(shown.tokens))
     hidden = torch.stack([(z == MASK).view(3, 2, -1).sum(-1) for z in seen])
     n = hidden[0]
     assert n.tolist() == [[3, 4], [5, 2], [1, 3]]
@@ -72,7 +72,7 @@ def test_only_what_may_be_hidden_goes_through_the_projection(kind, keep, monkeyp
 
 def test_nothing_is_shown_on_the_way_where_the_schedule_says_so():
     model, seen = build(blocks=4, keep_schedule="none"), []
-    write(model, on_show=seen.append)
+    write(model, on_show=lambda shown: seen.append(shown.tokens))
     assert len(seen) == 4
     assert all(torch.equal(z, seen[0]) for z in seen)
 
@@ -80,7 +80,7 @@ def test_nothing_is_shown_on_the_way_where_the_schedule_says_so():
 def test_passes_hide_the_least_certain_words_again():
     """Behind pass p of N, floor(n (N - p) / N) of n words; those that stay keep their words."""
     model, seen = build(), []
-    words = write(model, on_show=seen.append, passes=3)
+    words = write(model, on_show=lambda shown: seen.append(shown.tokens), passes=3)
     hidden = torch.stack([(z == MASK).view(3, 2, -1).sum(-1) for z in seen])
     n = hidden[0]
     assert hidden.tolist() == [(n * (3 - p) / 3).floor().long().tolist() for p in range(3)]
@@ -108,7 +108,7 @@ def test_no_special_is_ever_written_or_shown(kind, passes, feed):
     model, seen, likeliest = loving(build(back_end=kind, blocks=2, feed=feed), [*specials, MASK]), [], []
     read = model.decoder.read
     model.decoder.read = lambda h: (likeliest.append((read(h) @ model.decoder.vocabulary.T).argmax(-1)), read(h))[1]
-    words = write(model, kind=kind, passes=passes, on_show=seen.append)
+    words = write(model, kind=kind, passes=passes, on_show=lambda shown: seen.append(shown.tokens))
     assert all(torch.isin(best, torch.tensor(specials)).all() for best in likeliest)
     written = {word for candidates in words for said in candidates for word in said}
     assert written and not written & {BOS, PAD, EOS, MASK}

@@ -13,6 +13,8 @@ COMMANDS = {
     "doctor": "print what this installation stands on and how to mend what is off",
     "user-dir": "print the path to pass to --user-dir",
     "toy": "generate the toy language, or score translations of it",
+    "score": "score and compare translations: BLEU, chrF, TER, and what is said with them",
+    "distill": "make a distilled data-bin from an autoregressive teacher's translations",
     "average": "average checkpoints (the last k or the best k)",
     "config": "write an architecture preset as hydra YAML",
     "plot": "draw training curves and decoding trajectories",
@@ -44,7 +46,8 @@ def main(argv: list[str] | None = None) -> int:
         module = command_module(name)
         parser = argparse.ArgumentParser(prog=f"fairseq-diffusion {name}", description=module.__doc__)
         module.add_arguments(parser)
-        return module.run(parser.parse_args(rest))
+        parse = getattr(module, "parse", argparse.ArgumentParser.parse_args)  # one may have words for another program
+        return module.run(parse(parser, rest))
     except UserError as error:
         print(f"fairseq-diffusion: error: {error}", file=sys.stderr)
         return 2

@@ -32,6 +32,7 @@ from fairseq_diffusion.compat.repairs import (
     apex_state,
     avoid_broken_apex,
     avoid_encoder_fast_path,
+    copy_checkpoints_whole,
 )
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "apex_state",
     "avoid_broken_apex",
     "avoid_encoder_fast_path",
+    "copy_checkpoints_whole",
     "distributions",
     "fairseq_problem",
     "is_noise_schedule",
@@ -69,6 +71,7 @@ def patch() -> None:
     allow_tensors_between_ranks()
     avoid_broken_apex()
     avoid_encoder_fast_path()
+    copy_checkpoints_whole()
     wrap_checkpoint_loading()
     wrap_resuming()
     wrap_generation()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
+import math
 import os
 import pickle
 from argparse import Namespace
@@ -11,6 +13,8 @@ from collections.abc import Iterator
 from typing import Any, Callable
 
 from fairseq_diffusion.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 OUR_TASK = "diffusion_translation"
 
@@ -66,7 +70,8 @@ def watched_loading(see: Callable[[str, dict[str, Any], bool], None]) -> Iterato
 
 
 def wrap_resuming() -> None:
-    """Any fairseq: decoding hands a checkpoint's ``task_state`` to the task, which may refuse it; training does not."""
+    """Any fairseq: decoding hands a checkpoint's ``task_state`` to the task, which may refuse it; training does not.
+    And a training that is resumed at its last update does one more."""
     from fairseq.trainer import Trainer
 
     if not hasattr(Trainer.load_checkpoint, "asks_the_task"):
@@ -79,12 +84,22 @@ def _asking_the_task(load: Callable[..., Any]) -> Callable[..., Any]:
         global _resuming
         _resuming = self.task
         try:
-            return load(self, *args, **kwargs)
+            extra_state = load(self, *args, **kwargs)
         finally:
             _resuming = None
+        _rest_if_done(self)
+        return extra_state
 
     load_checkpoint.asks_the_task = True  # type: ignore[attr-defined]
     return load_checkpoint
+
+
+def _rest_if_done(trainer: Any) -> None:
+    """fairseq looks for --max-update behind each update, but for --stop-min-lr before an epoch, too."""
+    done, wanted = trainer.get_num_updates(), trainer.cfg.optimization.max_update
+    if 0 < wanted <= done:
+        logger.info(f"this training has done {done} updates, and --max-update is {wanted}: nothing is left to do")
+        trainer.cfg.optimization.stop_min_lr = math.inf
 
 
 def _checked_by(task: Any, state: dict[str, Any]) -> dict[str, Any]:

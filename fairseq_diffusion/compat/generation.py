@@ -30,9 +30,9 @@ def is_generate(module: Any) -> bool:
 def _reporting(main: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     @functools.wraps(main)
     def _main(cfg: Any, output_file: Any) -> Any:
-        from fairseq_diffusion import reporting  # only now: it stands on this room
+        from fairseq_diffusion.reporting.run import run  # only now: it stands on this room
 
-        return reporting.run(main, cfg, output_file)
+        return run(main, cfg, output_file)
 
     _main.reports = True  # type: ignore[attr-defined]
     return _main

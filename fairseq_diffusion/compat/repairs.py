@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import os
 import sys
 from importlib import util
+from typing import Any, Callable
 
 
 def allow_argparse_checkpoints() -> None:
@@ -71,3 +73,31 @@ def avoid_broken_apex() -> None:
     from fairseq.modules import layer_norm  # only now: with a broken apex on the path its import may fail
 
     layer_norm.has_fused_layernorm = False
+
+
+def copy_checkpoints_whole() -> None:
+    """Any fairseq: it writes a checkpoint beside its place and renames it, but then copies it over checkpoint_last.pt.
+
+    Killed within the copy, a training leaves half a file there, and cannot be resumed from it.
+    """
+    from fairseq.file_io import PathManager
+
+    if not hasattr(PathManager.copy, "copies_whole"):
+        PathManager.copy = staticmethod(_copying_whole(PathManager.copy))
+
+
+def _copying_whole(copy: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(copy)
+    def copy_whole(src_path: str, dst_path: str, overwrite: bool = False) -> Any:
+        from fairseq.file_io import PathManager
+
+        if not overwrite or not PathManager.supports_rename(dst_path):
+            return copy(src_path, dst_path, overwrite)
+        temporary = f"{dst_path}.tmp"  # fairseq's own name; what a killed copy left, the next one replaces
+        done = copy(src_path, temporary, overwrite)
+        if done:
+            os.replace(temporary, dst_path)
+        return done
+
+    copy_whole.copies_whole = True  # type: ignore[attr-defined]
+    return copy_whole

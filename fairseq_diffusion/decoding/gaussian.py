@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fairseq_diffusion.decoding.generator import Generator
-from fairseq_diffusion.decoding.hypotheses import Spoken, speak
+from fairseq_diffusion.decoding.hypotheses import Spoken, Step, speak
 from fairseq_diffusion.decoding.options import DecodeOptions
 from fairseq_diffusion.decoding.rescore import Teacher
 from fairseq_diffusion.decoding.rows import Rows
@@ -37,7 +37,7 @@ class GaussianGenerator(Generator):
         if o.guidance != 1:
             translator.learnt_null()
 
-    def write(self, model: Any, batch: dict[str, Any], source: Source, keys: Tensor) -> tuple[Spoken, list[Tensor]]:
+    def write(self, model: Any, batch: dict[str, Any], source: Source, keys: Tensor) -> tuple[Spoken, list[Step]]:
         noises = self.options.noise_beam
         lengths, length_log_p = self.lengths(model, batch, source)
         rows = Rows.of(model.translator, source, keys, lengths, noises)
@@ -47,18 +47,17 @@ class GaussianGenerator(Generator):
         silent = self.silent.to(lengths.device)
         return speak(model.translator.state, result, rows.mask, silent, ranks, likelihoods), trail
 
-    def sample(self, rows: Rows) -> tuple[Sample, list[Tensor]]:
-        """The candidates' last estimates, and with --retain-iter-history the tokens [S, K, L] of every step."""
+    def sample(self, rows: Rows) -> tuple[Sample, list[Step]]:
+        """The candidates' last estimates, and with --retain-iter-history what they said at every step."""
         o, state = self.options, rows.translator.state
         refine = Refinement(o.guidance, state.clamp if o.clamp else None)
         asked = o.prune_after or o.stop_stable
         leaving = Leaving(rows.mask, state.round, o.prune_after, o.stop_stable) if asked else None
-        trail: list[Tensor] = []
+        trail: list[Step] = []
 
         def watch(roster: Roster, x_0: Tensor) -> None:
-            seen = trail[-1].clone() if trail else rows.mask.new_zeros(rows.mask.shape, dtype=torch.long)
-            seen[roster.here] = torch.where(roster.held[..., None], seen[roster.here], state.round(x_0)[0])
-            trail.append(seen)
+            last = trail[-1] if trail else nothing_said(rows.mask)
+            trail.append(updated(last, roster, *state.round(x_0)))
 
         return sample(rows, self.grid, self.steps, refine, leaving, watch if o.history else None), trail
 
@@ -80,3 +79,17 @@ class GaussianGenerator(Generator):
             "prune_after": ", ".join(map(str, o.prune_after)) or "never",
             "stop_stable": o.stop_stable or "never",
         }
+
+
+def nothing_said(mask: Tensor) -> Step:
+    """Before the first step, on canvases of which mask [S, K, L] is true at real positions."""
+    return Step(torch.zeros_like(mask, dtype=torch.long), torch.zeros_like(mask, dtype=torch.float), mask.sum(-1))
+
+
+def updated(last: Step, roster: Roster, tokens: Tensor, log_p: Tensor) -> Step:
+    """What the rows of the batch say now, both [S', K', L]; whoever has left it goes on saying what it said last."""
+    held = roster.held[..., None]
+    parts = last.tokens.clone(), last.log_p.clone()
+    for part, new in zip(parts, (tokens, log_p)):
+        part[roster.here] = torch.where(held, part[roster.here], new)
+    return Step(*parts, last.sizes)

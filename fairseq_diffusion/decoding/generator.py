@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fairseq_diffusion.decoding.hypotheses import Spoken, hypotheses
+from fairseq_diffusion.decoding.hypotheses import Spoken, Step, hypotheses
 from fairseq_diffusion.decoding.options import CandidateOptions
 from fairseq_diffusion.decoding.rescore import Teacher
 from fairseq_diffusion.decoding.selection import Selector
@@ -35,9 +35,9 @@ class Generator(ABC):
         self.sentences, self.candidates, self.calls, self.model_seconds = 0, 0, 0, 0.0
 
     @abstractmethod
-    def write(self, model: Any, batch: dict[str, Any], source: Any, keys: Tensor) -> tuple[Spoken, list[Tensor]]:
-        """Candidates of the encoded `source` of S sentences with noise `keys` [S], and with --retain-iter-history the
-        tokens [S, K, L] that stood on the canvas at every step (else nothing)."""
+    def write(self, model: Any, batch: dict[str, Any], source: Any, keys: Tensor) -> tuple[Spoken, list[Step]]:
+        """Candidates of the encoded `source` of S sentences with noise `keys` [S], and with --retain-iter-history what
+        stood on their canvases at every step (else nothing)."""
 
     @abstractmethod
     def manner(self) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fairseq_diffusion.back_ends.base import Finish, Written
+from fairseq_diffusion.back_ends.base import Finish, Shown, Written
 from fairseq_diffusion.back_ends.dag import BEAM, LISTS
 from fairseq_diffusion.decoding.generator import Generator
-from fairseq_diffusion.decoding.hypotheses import Spoken, gather_words
+from fairseq_diffusion.decoding.hypotheses import Spoken, Step, gather_words
 from fairseq_diffusion.decoding.options import CandidateOptions, asked_or_systems, candidate_flags
 from fairseq_diffusion.decoding.rescore import Teacher
 from fairseq_diffusion.errors import UserError
@@ -131,24 +131,41 @@ class GlancingGenerator(Generator):
             drop_repeats=o.drop_repeats,
         )
 
-    def write(self, model: Any, batch: dict[str, Any], source: Any, keys: Tensor) -> tuple[Spoken, list[Tensor]]:
+    def write(self, model: Any, batch: dict[str, Any], source: Any, keys: Tensor) -> tuple[Spoken, list[Step]]:
         o, translator = self.options, model.translator
         lengths, length_log_p = None, torch.zeros_like(keys, dtype=torch.float)[:, None]
         if translator.back_end.predicts_length:
             tried, length_log_p = self.lengths(model, batch, source)
             lengths = tried, int(tried.max())
-        shown: list[Tensor] = []
+        shown: list[Shown] = []
         numbers = torch.arange(o.noise_beam, device=keys.device)
         finish = replace(self.finish, keys=noise.fold(keys[:, None], numbers))
         written = translator.write(source, lengths, finish, o.exit_block, o.passes, shown.append if o.history else None)
-        count = written.said.shape[1]
-        trail = [tokens.view(len(keys), -1, tokens.shape[-1]).expand(-1, count, -1) for tokens in shown]
-        return self._spoken(written, length_log_p.expand(-1, count), trail, model.pad), trail
+        return self._spoken(written, length_log_p), self._trail(shown, written, model.pad)
 
-    def _spoken(self, written: Written, length_log_p: Tensor, trail: list[Tensor], pad: int) -> Spoken:
-        shown = trail[0].ne(pad).sum(-1) if trail else written.said.sum(-1)
-        calls = torch.full_like(shown, self.options.passes)
-        return gather_words(written, shown, length_log_p, self._ranks(calls), calls, length_penalty=self.penalty)
+    def _spoken(self, written: Written, length_log_p: Tensor) -> Spoken:
+        calls = torch.full_like(written.said.sum(-1), self.options.passes)
+        likely = length_log_p.expand(calls.shape)
+        return gather_words(written, likely, self._ranks(calls), calls, length_penalty=self.penalty)
+
+    def _trail(self, shown: list[Shown], written: Written, pad: int) -> list[Step]:
+        """What was shown to each block, and how the canvas was read in the end; nothing without a history."""
+        if not shown:
+            return []
+        empty, (sentences, count) = shown[0], written.said.shape[:2]
+        sizes = empty.tokens.ne(pad)
+
+        def by_candidate(x: Tensor) -> Tensor:
+            return x.view(sentences, -1, *x.shape[1:]).expand(-1, count, *x.shape[1:])
+
+        def step(now: Shown) -> Step:
+            said = empty.hidden & (now.tokens != empty.tokens)
+            log_p = now.log_p.masked_fill(~said, torch.nan)
+            return Step(*map(by_candidate, (now.tokens, log_p, sizes.sum(-1))))
+
+        words = written.log_p.masked_fill(~written.said, torch.nan)  # of a graph, its path's words side by side
+        final = written.said if self.options.back_end == "dag" else by_candidate(sizes)
+        return [*map(step, shown), Step(written.tokens, words, final.sum(-1))]
 
     def _ranks(self, like: Tensor) -> Tensor:
         """Which length of the beam each candidate is of, [S, K]; all are of one where none was chosen."""

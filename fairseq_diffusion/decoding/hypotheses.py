@@ -3,9 +3,10 @@ chosen."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,12 +26,18 @@ class Spoken:
     log_p: Tensor  # [S, K, L + 1], of the words and then of the end
     calls: np.ndarray  # [S, K'], network calls of each of the batch's candidates, also of those pruned
     rows: Tensor  # [S, K], which of these each is
-    lengths: Tensor  # [S, K], all positions, special symbols too
+
+
+class Step(NamedTuple):
+    """What stood on every candidate's canvas at one step; --retain-iter-history keeps them all."""
+
+    tokens: Tensor  # [S, K', L], special symbols too
+    log_p: Tensor  # [S, K', L], nan where nothing was said
+    sizes: Tensor  # [S, K'], positions of each canvas
 
 
 def gather_words(
     written: Written,
-    shown: Tensor,
     length_log_p: Tensor,
     ranks: Tensor,
     calls: Tensor,
@@ -40,9 +47,9 @@ def gather_words(
     """What is said, moved together, and scored by the mean log-probability of the words and the end; or by their sum
     over another power of their number, the `length_penalty`.
 
-    `shown` [S, K] positions are those of a history, `length_log_p` [S, K] says how likely a candidate's length is and
-    `ranks` [S, K] of which length of the beam it is, `calls` [S, K'] how often the network was called for each of the
-    batch's candidates, and `rows` [S, K] which of these are left (None: all).
+    `length_log_p` [S, K] says how likely a candidate's length is and `ranks` [S, K] of which length of the beam it is,
+    `calls` [S, K'] how often the network was called for each of the batch's candidates, and `rows` [S, K] which of
+    these are left (None: all).
     """
     if rows is None:
         rows = torch.arange(calls.shape[1], device=calls.device).expand(calls.shape)
@@ -61,7 +68,6 @@ def gather_words(
         log_p.cpu(),
         calls.cpu().numpy(),
         rows.cpu(),
-        shown.cpu(),
     )
 
 
@@ -81,20 +87,20 @@ def speak(
     sizes = mask.sum(-1)
     end = log_p.gather(-1, sizes[..., None] - 1)[..., 0]
     written = Written(tokens, log_p, mask & ~torch.isin(tokens, silent), end)
-    return gather_words(written, sizes, length_log_p[here], ranks[rows], result.calls, rows)
+    return gather_words(written, length_log_p[here], ranks[rows], result.calls, rows)
 
 
 def hypotheses(
-    spoken: Spoken, chosen: Sequence[Sequence[int]], eos: int, trail: Sequence[Tensor] = ()
+    spoken: Spoken, chosen: Sequence[Sequence[int]], eos: int, trail: Sequence[Step] = ()
 ) -> list[list[dict[str, Any]]]:
-    """fairseq's form of the `chosen` candidates of each sentence; `trail` has the tokens [S, K', L] of every step."""
+    """fairseq's form of the `chosen` candidates of each sentence; `trail` has the steps of all of them."""
     tokens = torch.from_numpy(spoken.candidates.tokens)
     ended = torch.cat([tokens, tokens.new_full((*tokens.shape[:2], 1), eos)], -1)
     ended = torch.where(ended == -1, eos, ended)
-    history = torch.stack(list(trail)).cpu() if trail else []
+    history = [Step(*(part.cpu() for part in step)) for step in trail]
 
     def hypothesis(s: int, k: int) -> dict[str, Any]:
-        size, row, length = int(spoken.candidates.sizes[s, k]), int(spoken.rows[s, k]), int(spoken.lengths[s, k])
+        size, row = int(spoken.candidates.sizes[s, k]), int(spoken.rows[s, k])
         return {
             "tokens": ended[s, k, : size + 1],
             "score": float(spoken.candidates.scores[s, k]),
@@ -102,7 +108,31 @@ def hypotheses(
             "attention": None,
             "alignment": None,
             "steps": int(spoken.calls[s, row]),
-            "history": [{"tokens": step[s, row, :length]} for step in history],
+            "history": [canvas(step, s, row) for step in history],
         }
 
     return [[hypothesis(s, k) for k in order] for s, order in enumerate(chosen)]
+
+
+def canvas(step: Step, s: int, row: int) -> dict[str, Tensor]:
+    """An entry of one candidate's history, under fairseq's names."""
+    size = int(step.sizes[s, row])
+    return {"tokens": step.tokens[s, row, :size], "positional_scores": step.log_p[s, row, :size]}
+
+
+def readable(history: Sequence[dict[str, Any]], dictionary: Any) -> list[dict[str, list[Any]]]:
+    """A hypothesis' history as JSON has it: symbols, and how probable each was, null where nothing was said (and for
+    fairseq's own iterative models, which keep tokens alone)."""
+    return [
+        {
+            "tokens": [dictionary[token] for token in step["tokens"].tolist()],
+            "p": probabilities(step["positional_scores"], len(step["tokens"])),
+        }
+        for step in history
+    ]
+
+
+def probabilities(log_p: Tensor | None, size: int) -> list[float | None]:
+    if log_p is None:
+        return [None] * size
+    return [None if math.isnan(p) else round(p, 4) for p in log_p.float().exp().tolist()]

@@ -30,6 +30,12 @@ class ParallelModel(BaseFairseqModel):
         self.cfg, self.translator, self.bos, self.pad = cfg, translator, bos, pad
         self.num_updates = 0
 
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """fairseq's hub interface; the checkpoint names our task, which may not be registered yet."""
+        fairseq_diffusion.load()
+        return super().from_pretrained(*args, **kwargs)
+
     def set_num_updates(self, num_updates: int) -> None:
         """Called by fairseq before each training step."""
         super().set_num_updates(num_updates)

@@ -1,1 +1,1 @@
-"""Pictures of a training and of a decoding; only `draw` needs matplotlib."""
+"""Pictures of trainings, decodings and tables; only `draw`, and what it imports, needs matplotlib."""

@@ -5,20 +5,25 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fairseq_diffusion.errors import UserError
 
 NOISE_LOSS = re.compile(r"(?:train_)?mse_noise_(\d\d)")
+TRAINING = ("", "train_")  # of what is logged at intervals, and of what is once an epoch
 
 Series = tuple[list[float], list[float]]
 
 
 class Training(NamedTuple):
-    """Curves of one training log, each over numbers of updates."""
+    """Curves of one training, each over numbers of updates."""
 
     name: str
+    train_loss: Series | None
+    valid_loss: Series | None
+    valid_bleu: Series | None
     sigma_min: Series | None
     noise_losses: dict[int, Series]  # by the lower edge of the bucket of sigma, in percent
 
@@ -43,13 +48,31 @@ def read_training(path: Path) -> Training:
     records = [record for line in read_lines(path) if (record := json_record(line)) is not None]
     if not records:
         raise UserError(f"{path} holds no JSON lines; train with --log-format json and keep the log (--log-file)")
+    return training_of(path.stem, records, path)
+
+
+def training_of(name: str, records: list[dict[str, Any]], path: Path) -> Training:
+    """The curves in what a training logged, each record under fairseq's names in its JSON log."""
     buckets = sorted({int(match[1]) for record in records for key in record if (match := NOISE_LOSS.fullmatch(key))})
     losses = {bucket: series(records, f"mse_noise_{bucket:02d}") for bucket in buckets}
-    sigma_min = series(records, "sigma_min")
-    found = {bucket: curve for bucket, curve in losses.items() if curve is not None}
-    if sigma_min is None and not found:
-        raise UserError(f"{path} holds neither sigma_min nor mse_noise_XX; is it the log of a diffusion training?")
-    return Training(path.stem, sigma_min, found)
+    training = Training(
+        name=name,
+        train_loss=series(records, "loss"),
+        valid_loss=series(records, "loss", ("valid_",)),
+        valid_bleu=series(records, "bleu", ("valid_",)),
+        sigma_min=series(records, "sigma_min"),
+        noise_losses={bucket: curve for bucket, curve in losses.items() if curve is not None},
+    )
+    if not any(training[1:]):
+        raise UserError(f"{path} holds neither loss nor BLEU over numbers of updates; is it the log of a training?")
+    return training
+
+
+def told_apart(trainings: list[Training], paths: list[Path]) -> list[Training]:
+    """Trainings that share a name (runs/a/log, runs/b/log) with that of their folder before it."""
+    names = [training.name for training in trainings]
+    longer = [f"{path.resolve().parent.name}/{name}" for path, name in zip(paths, names)]
+    return [t._replace(name=full if names.count(t.name) > 1 else t.name) for t, full in zip(trainings, longer)]
 
 
 def json_record(line: str) -> dict[str, Any] | None:
@@ -61,13 +84,14 @@ def json_record(line: str) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def series(records: list[dict[str, Any]], key: str) -> Series | None:
-    """Updates and values of a key: those of the log interval, or else the epoch's; None if it never has a value.
+def series(records: list[dict[str, Any]], key: str, prefixes: Sequence[str] = TRAINING) -> Series | None:
+    """Updates and values of a key under the first prefix that has any; None if it never has a value.
 
     Where a resumed training passes the same update again, its later value stands.
     """
-    for prefix in ("", "train_"):
-        points = {number(r.get(f"{prefix}num_updates")): number(r.get(prefix + key)) for r in records}
+    for prefix in prefixes:
+        logged = [record for record in records if prefix + key in record]
+        points = {number(record.get(f"{prefix}num_updates")): number(record[prefix + key]) for record in logged}
         kept = sorted((update, value) for update, value in points.items() if math.isfinite(update + value))
         if kept:
             return [update for update, _ in kept], [value for _, value in kept]

@@ -8,6 +8,7 @@ from typing import Any, Callable
 
 from fairseq_diffusion import compat
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.reporting.history import History
 from fairseq_diffusion.reporting.texts import read_lines
 
 OF_A_SENTENCE = re.compile(r"([STHDPAIE])-(\d+)[_\d]*\t(.*)")  # a line that fairseq prints
@@ -35,6 +36,7 @@ class Recorder:
     def __init__(self, cfg: Any):
         self.cfg = cfg
         self.task: Any = None
+        self.history: History | None = None
         self.generator: Any = None
         self.models: list[Any] = []
         self.dataset: Any = None
@@ -125,6 +127,8 @@ class Recorder:
             self.ended = time.perf_counter()
             self.inference_seconds += self.ended - start
             self.decoded.update(sample["id"].tolist())
+            if self.history:
+                self.history.add(self.task, sample, hypotheses)
             return hypotheses
 
         return inference_step

@@ -11,6 +11,7 @@ from fairseq_diffusion import compat
 from fairseq_diffusion.reporting import output
 from fairseq_diffusion.reporting.block import render
 from fairseq_diffusion.reporting.facts import facts_of
+from fairseq_diffusion.reporting.history import history_file, history_path, make_room
 from fairseq_diffusion.reporting.record import Recorder, Tee
 
 logger = logging.getLogger(__name__)
@@ -22,7 +23,12 @@ def run(main: Callable[[Any, Any], Any], cfg: Any, output_file: Any) -> Any:
     path = output.json_path(cfg, recorder.shard, recorder.shards)
     if path:
         output.make_room(path)
-    with compat.watched_loading(recorder.see_checkpoint), compat.watched_tasks(recorder.see_task):
+        make_room(history_path(path))
+    with (
+        compat.watched_loading(recorder.see_checkpoint),
+        compat.watched_tasks(recorder.see_task),
+        history_file(cfg, path) as recorder.history,
+    ):
         scorer = main(cfg, Tee(output_file, recorder.see_line))
     try:
         publish(recorder, output_file, path)

@@ -63,3 +63,12 @@ def check_dictionary(side: str, ours: dict[str, Any], saved: dict[str, Any]) -> 
         f"the {side} dictionary of this data does not match the checkpoint's: {difference}; use the data-bin the "
         "model was trained on, or binarise new data with its dictionaries (fairseq-preprocess --srcdict --tgtdict)"
     )
+
+
+def check_whole(model: Any) -> None:
+    """Each rank holds all weights of our models; fairseq wraps what fully_sharded cuts up in a class of this name."""
+    if type(model).__name__ == "FullyShardedDataParallel" and hasattr(model.module, "translator"):
+        raise UserError(
+            "--ddp-backend fully_sharded leaves no rank a whole embedding table, which these models measure between "
+            "updates; train with --ddp-backend legacy_ddp or c10d"
+        )

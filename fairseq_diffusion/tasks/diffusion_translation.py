@@ -20,7 +20,7 @@ from fairseq_diffusion.decoding.kinds import KINDS, kind_of
 from fairseq_diffusion.decoding.rescore import Teacher
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.tasks.bleu import bleu_counts, log_bleu
-from fairseq_diffusion.tasks.checks import check_data, check_dictionary, check_split, fingerprint
+from fairseq_diffusion.tasks.checks import check_data, check_dictionary, check_split, check_whole, fingerprint
 from fairseq_diffusion.tasks.config import DiffusionTranslationConfig
 from fairseq_diffusion.tasks.dictionary import TableDictionary
 from fairseq_diffusion.tasks.flags import check_flags
@@ -107,6 +107,10 @@ class DiffusionTranslationTask(TranslationTask):
         finally:
             self.tgt_dict = own
 
+    def begin_epoch(self, epoch: int, model: Any) -> None:
+        super().begin_epoch(epoch, model)
+        check_whole(model)
+
     def build_generator(self, models: list[Any], args: Any, **kwargs: Any) -> Any:
         if not hasattr(models[0], "translator"):  # an AR baseline, decoded with our batches and our report
             check_alone(models)
@@ -148,6 +152,12 @@ class DiffusionTranslationTask(TranslationTask):
 
 def class_of(cfg: Any) -> Any:
     """The class of the model that fairseq builds from `cfg`, found as fairseq does by the name of an architecture or a
-    model (hydra may nest it); None where fairseq will say itself that there is none."""
+    model (hydra may nest it)."""
     name = getattr(cfg, "_name", None) or getattr(cfg, "arch", None) or next(iter(cfg))
-    return ARCH_MODEL_REGISTRY.get(name) or MODEL_REGISTRY.get(name)
+    found = ARCH_MODEL_REGISTRY.get(name) or MODEL_REGISTRY.get(name)
+    if found is None:
+        raise UserError(
+            f"the model is of the architecture {name!r}, which is not registered here; pass the --user-dir that it was "
+            "trained with"
+        )
+    return found

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import random
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.generated import is_generated, read
+from fairseq_diffusion.scoring.texts import join_pieces
 from fairseq_diffusion.toy.language import Language
 
 SOURCE, TARGET = "xx", "yy"
 SPLITS = ("train", "valid", "test")
 OPTIONS = "language.json"
 DRAWS_PER_SENTENCE = 1000  # repeated draws of known sentences before a language counts as used up
-GENERATE_LINE = re.compile(r"([A-Z])-(\d+)\t")
-HYPOTHESIS_LINE = re.compile(r"([HD])-(\d+)\t[^\t]*(?:\t(.*))?")
 
 
 @dataclass(frozen=True)
@@ -103,24 +102,19 @@ def read_split(directory: str | Path, name: str) -> Split:
 def read_hypotheses(path: str | Path) -> list[str]:
     """The translations in a plain file (one a line) or in the output of fairseq-generate, BPE removed."""
     lines = read_lines(Path(path))
-    if any(GENERATE_LINE.match(line) for line in lines):
-        lines = generated(lines, path)
-    return [re.sub(r"@@( |$)", "", line).strip() for line in lines]
+    if any(map(is_generated, lines)):
+        lines = best_hypotheses(path)
+    return [join_pieces(line, "subword_nmt").strip() for line in lines]
 
 
-def generated(lines: Iterable[str], path: str | Path) -> list[str]:
-    """The best hypothesis of each sentence, in corpus order: from ``D-`` lines where there are any, else ``H-``."""
-    best: dict[str, dict[int, str]] = {"H": {}, "D": {}}
-    for match in filter(None, map(HYPOTHESIS_LINE.fullmatch, lines)):
-        kind, number, text = match.groups()
-        best[kind].setdefault(int(number), text or "")  # fairseq lists the best of an n-best list first
-    found = best["D"] or best["H"]
+def best_hypotheses(path: str | Path) -> list[str]:
+    """The first hypothesis of each sentence, in corpus order, detokenised where fairseq-generate has done so."""
+    found = {number: sentence.hypotheses[0] for number, sentence in read(path).items() if sentence.hypotheses}
     missing = sorted(set(range(max(found, default=0) + 1)) - set(found))
     if missing:
-        raise UserError(
-            f"{path} has no H- or D- line for {len(missing)} sentences, such as {missing[0]}; translate all"
-        )
-    return [found[number] for number in sorted(found)]
+        raise UserError(f"{path} has no H- line for {len(missing)} sentences, such as {missing[0]}; translate all")
+    best = [found[number] for number in sorted(found)]
+    return [hypothesis.text if hypothesis.detokenised is None else hypothesis.detokenised for hypothesis in best]
 
 
 def read_lines(path: Path) -> list[str]:

@@ -29,7 +29,7 @@ def log(tmp_path: Path) -> Path:
         inner(100, sigma_min="0.05", mse_noise_00="0.9", mse_noise_50="nan", mse_noise_90="0.5"),
         inner(200, sigma_min="0.30", mse_noise_50="nan", mse_noise_90="0.4"),
         log_line("train", epoch=1, train_sigma_min="0.2", train_mse_noise_90="0.45", train_num_updates="200"),
-        log_line("valid", epoch=1, valid_loss="3.0", valid_sigma_min="0.3", valid_num_updates="200"),
+        log_line("valid", epoch=1, valid_loss="3.0", valid_bleu="12.5", valid_sigma_min="0.3", valid_num_updates="200"),
     ]
     path = tmp_path / "run.log"
     path.write_text("\n".join(lines))
@@ -62,6 +62,8 @@ def test_curves_come_from_the_intervals_without_missing_values(log: Path) -> Non
     training = read_training(log)
     assert training.name == "run"
     assert training.sigma_min == ([100.0, 200.0], [0.05, 0.3])
+    assert training.train_loss is None
+    assert (training.valid_loss, training.valid_bleu) == (([200.0], [3.0]), ([200.0], [12.5]))
     assert training.noise_losses == {0: ([100.0], [0.9]), 90: ([100.0, 200.0], [0.5, 0.4])}
 
 
@@ -95,12 +97,14 @@ def test_figure_of_everything_is_a_png_1200_pixels_wide(tmp_path: Path, log: Pat
 
 def test_panels_are_those_there_is_something_for(tmp_path: Path, log: Path, generate: Path) -> None:
     pytest.importorskip("matplotlib")
-    from fairseq_diffusion.plotting.draw import curve_panels, trajectory_panels
+    from fairseq_diffusion.plotting.curves import curve_panels
+    from fairseq_diffusion.plotting.grid import trajectory_panels
 
     training = read_training(log)
-    assert len(curve_panels([training])) == 2
-    assert len(curve_panels([training, training])) == 3
-    assert len(curve_panels([training._replace(sigma_min=None)])) == 1
+    assert len(curve_panels([training])) == 4
+    assert len(curve_panels([training, training])) == 5
+    assert len(curve_panels([training._replace(sigma_min=None, valid_bleu=None)])) == 2
+    assert len(curve_panels([training._replace(noise_losses={}, valid_loss=None)])) == 2
     trajectory = read_trajectory(generate, "1")
     assert len(trajectory_panels(trajectory)) == 1
     assert len(trajectory_panels(trajectory._replace(steps={0: ["word"] * 50}))) > 1
@@ -108,7 +112,7 @@ def test_panels_are_those_there_is_something_for(tmp_path: Path, log: Path, gene
 
 def test_a_long_decoding_keeps_its_first_and_last_step() -> None:
     pytest.importorskip("matplotlib")
-    from fairseq_diffusion.plotting.draw import MOST_ROWS, chosen_steps
+    from fairseq_diffusion.plotting.grid import MOST_ROWS, chosen_steps
 
     steps = chosen_steps(list(range(100)))
     assert len(set(steps)) == MOST_ROWS and (steps[0], steps[-1]) == (0, 99)
@@ -117,7 +121,7 @@ def test_a_long_decoding_keeps_its_first_and_last_step() -> None:
 
 def test_positions_are_spread_evenly_over_blocks_that_fit() -> None:
     pytest.importorskip("matplotlib")
-    from fairseq_diffusion.plotting.draw import LINE_CHARACTERS, even_blocks
+    from fairseq_diffusion.plotting.grid import LINE_CHARACTERS, even_blocks
 
     blocks = even_blocks([10] * (LINE_CHARACTERS // 10 + 2))
     assert [position for block in blocks for position in block] == list(range(LINE_CHARACTERS // 10 + 2))
@@ -127,7 +131,7 @@ def test_positions_are_spread_evenly_over_blocks_that_fit() -> None:
 
 def test_smoothing_averages_neighbours_and_invents_no_ends() -> None:
     pytest.importorskip("matplotlib")
-    from fairseq_diffusion.plotting.draw import smoothed
+    from fairseq_diffusion.plotting.curves import smoothed
 
     updates, values = smoothed(([1.0, 2.0, 3.0, 4.0], [0.0, 3.0, 6.0, 0.0]), 3)
     assert updates == pytest.approx([2.0, 3.0]) and values == pytest.approx([3.0, 3.0])
@@ -146,16 +150,58 @@ def test_what_cannot_be_plotted_is_said(
     tmp_path: Path, log: Path, generate: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = tmp_path / "other.log"
-    other.write_text(inner(100, loss="3.0"))
-    assert "nothing to plot" in refusal(capsys, tmp_path)
+    other.write_text(inner(100, wps="3.0"))
+    assert "one picture is drawn a call" in refusal(capsys, tmp_path)
+    assert "one picture is drawn a call" in refusal(capsys, tmp_path, "--log", log, "--pareto", log)
+    assert "one picture is drawn a call" in refusal(capsys, tmp_path, "--history", log, "--pareto", log)
+    assert "--sentence belongs to" in refusal(capsys, tmp_path, "--log", log, "--sentence", 1)
     assert "belong together" in refusal(capsys, tmp_path, "--generate", generate)
+    assert "belong together" in refusal(capsys, tmp_path, "--generate", generate, "--sentence", 1, 11)
     assert "cannot read" in refusal(capsys, tmp_path, "--log", tmp_path / "absent.log")
     assert "holds no JSON lines" in refusal(capsys, tmp_path, "--log", generate)
-    assert "neither sigma_min nor mse_noise_XX" in refusal(capsys, tmp_path, "--log", other)
+    assert "neither loss nor BLEU" in refusal(capsys, tmp_path, "--log", other)
     sentence = refusal(capsys, tmp_path, "--generate", generate, "--sentence", 2)
     assert "holds no sentence '2'" in sentence and "it has 2, among them 1, 11" in sentence
     assert "--retain-iter-history" in refusal(capsys, tmp_path, "--generate", generate, "--sentence", 11)
     assert "has no S- lines" in refusal(capsys, tmp_path, "--generate", log, "--sentence", 1)
+
+
+def is_png(path: Path) -> bool:
+    return path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_bleu_against_calls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    rows = [{"name": "a, 5 steps", "sacrebleu": 20.5, "calls": 5}, {"name": "b", "sacrebleu": 30.0, "calls": None}]
+    (tmp_path / "table.json").write_text(json.dumps({"rows": rows}))
+    assert plot(tmp_path, "--pareto", tmp_path / "table.json") == 0
+    assert is_png(tmp_path / "out.png") and "left out, for want of network calls" in (said := capsys.readouterr().out)
+    assert "sacreBLEU: b\n" in said
+
+
+def test_event_files(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    with pytest.importorskip("tensorboardX").SummaryWriter(str(tmp_path / "tb" / "train")) as writer:
+        writer.add_scalar("loss", 1.5, 10)
+    assert plot(tmp_path, "--tensorboard", tmp_path / "tb") == 0
+    assert is_png(tmp_path / "out.png")
+
+
+def test_a_page_of_histories(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    step = {"tokens": ["<s>", "a"], "p": [1.0, 0.5]}
+    found = {"text": "a", "score": -0.1, "calls": 1, "steps": [step]}
+    histories = [{"id": i, "source": f"source {i}", "candidates": [found]} for i in range(60)]
+    file, page = tmp_path / "test.history.jsonl", tmp_path / "page.html"
+    file.write_text("".join(map("{}\n".format, map(json.dumps, histories))))
+    assert "name it something.html" in refusal(capsys, tmp_path, "--history", file)
+    assert main(["plot", "--history", str(file), "--output", str(page)]) == 0
+    assert "50 of 60 sentences of test.history.jsonl" in capsys.readouterr().out
+    assert page.read_text().count("<article") == 50 and "50 of 60 sentences" in page.read_text()
+    asked = ["plot", "--history", str(file), "--sentence", "59", "3", "--output", str(page)]
+    assert main(asked) == 2
+    assert "already exists" in capsys.readouterr().err
+    assert main([*asked, "--force"]) == 0
+    assert page.read_text().count("<article") == 2 and page.read_text().index("s-59") < page.read_text().index('"s-3"')
 
 
 def test_without_matplotlib_the_extra_is_named(
@@ -163,6 +209,7 @@ def test_without_matplotlib_the_extra_is_named(
 ) -> None:
     for module in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, module)
-    monkeypatch.delitem(sys.modules, "fairseq_diffusion.plotting.draw", raising=False)
+    for module in ("draw", "curves", "grid", "look", "pareto"):
+        monkeypatch.delitem(sys.modules, f"fairseq_diffusion.plotting.{module}", raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert "pip install 'fairseq-diffusion[plot]'" in refusal(capsys, tmp_path, "--log", log)

@@ -6,8 +6,9 @@ import importlib
 import sys
 from types import SimpleNamespace
 
-from fairseq_diffusion import compat, reporting
+from fairseq_diffusion import compat
 from fairseq_diffusion.compat.generation import is_generate
+from fairseq_diffusion.reporting import run as run_module
 
 
 def stand_in(file: str) -> SimpleNamespace:
@@ -24,7 +25,7 @@ def test_generate_is_wrapped_once():
 
 def test_a_main_that_is_generate_is_wrapped_and_another_is_not(monkeypatch):
     run = []
-    monkeypatch.setattr(reporting, "run", lambda main, cfg, file: run.append(main(cfg, file)))
+    monkeypatch.setattr(run_module, "run", lambda main, cfg, file: run.append(main(cfg, file)))
     ours, other = stand_in("/somewhere/fairseq_cli/generate.py"), stand_in("/somewhere/fairseq_cli/train.py")
     for module in (ours, other):
         monkeypatch.setitem(sys.modules, "__main__", module)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 from argparse import Namespace
+from pathlib import Path
 
 import pytest
 import torch
 from apart import python_with, write
+from support import call, read, training
 
 from fairseq_diffusion import compat
 
@@ -68,6 +70,67 @@ def test_loaded_encoder_layer_gives_the_same_in_eval_mode_as_in_training_mode():
     x, padding = torch.randn(5, 2, 8), torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
     evaluated = layer.eval()(x, encoder_padding_mask=padding)
     torch.testing.assert_close(evaluated, layer.train()(x, encoder_padding_mask=padding))
+
+
+class Killed(BaseException):
+    """What nothing catches, as a kill -9."""
+
+
+def halfway(src_path, dst_path, overwrite=False):
+    """A copy that is killed when half of the file is written."""
+    whole = Path(src_path).read_bytes()
+    Path(dst_path).write_bytes(whole[: len(whole) // 2])
+    raise Killed
+
+
+@pytest.fixture
+def copies(tmp_path, monkeypatch):
+    """fairseq's PathManager without our repair, a new checkpoint and the older one that it is to replace."""
+    from fairseq.file_io import PathManager
+
+    copy = getattr(PathManager.copy, "__wrapped__", PathManager.copy)
+    monkeypatch.setattr(PathManager, "copy", staticmethod(copy))
+    (tmp_path / "checkpoint_best.pt").write_text("the new one")
+    (tmp_path / "checkpoint_last.pt").write_text("the older one")
+    return PathManager, str(tmp_path / "checkpoint_best.pt"), str(tmp_path / "checkpoint_last.pt")
+
+
+@pytest.mark.parametrize("repaired", [False, True])
+def test_a_copy_killed_halfway_leaves_what_was_there(copies, monkeypatch, repaired):
+    path_manager, new, last = copies
+    monkeypatch.setattr(path_manager, "copy", staticmethod(halfway))
+    if repaired:
+        compat.copy_checkpoints_whole()
+    with pytest.raises(Killed):
+        path_manager.copy(new, last, overwrite=True)
+    assert Path(last).read_text() == ("the older one" if repaired else "the n")
+
+
+def test_a_copy_takes_the_place_of_what_was_there_and_of_a_killed_copys_rest(copies, tmp_path):
+    path_manager, new, last = copies
+    (tmp_path / "checkpoint_last.pt.tmp").write_text("half of som")
+    compat.copy_checkpoints_whole()
+    assert path_manager.copy(new, last, overwrite=True)
+    assert Path(last).read_text() == "the new one"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint_best.pt", "checkpoint_last.pt"]
+
+
+def test_a_training_killed_within_the_copy_is_resumed(data, tmp_path, monkeypatch):
+    """In its second epoch, while checkpoint_last.pt is written from checkpoint_best.pt."""
+    from fairseq.file_io import PathManager
+
+    def train(epochs):
+        return call("train", *training(data, tmp_path, f"--no-epoch-checkpoints --max-epoch {epochs}"))
+
+    train(1)
+    with monkeypatch.context() as patched:
+        patched.setattr(PathManager, "copy", staticmethod(halfway))
+        compat.copy_checkpoints_whole()
+        with pytest.raises(Killed):
+            train(2)
+    assert read(tmp_path / "checkpoint_last.pt")["extra_state"]["train_iterator"]["epoch"] == 2
+    train(3)
+    assert read(tmp_path / "checkpoint_last.pt")["extra_state"]["train_iterator"]["epoch"] == 4
 
 
 HALF_BUILT = "class FusedLayerNorm:\n    def __init__(self, size): import fused_layer_norm_cuda\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,11 +11,13 @@ import torch
 from torch import Tensor, nan, nn
 
 from fairseq_diffusion.back_ends.base import Written
+from fairseq_diffusion.decoding.gaussian import nothing_said, updated
 from fairseq_diffusion.decoding.generator import Generator
-from fairseq_diffusion.decoding.hypotheses import Spoken, gather_words, hypotheses
+from fairseq_diffusion.decoding.hypotheses import Spoken, Step, gather_words, hypotheses, readable
 from fairseq_diffusion.decoding.kinds import KINDS, kind_of
 from fairseq_diffusion.decoding.options import CandidateOptions, candidate_flags
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.sampler.roster import Roster
 
 EOS = 2
 TOKENS = torch.tensor([[[7, 8, 9, 5], [5, 5, 6, 1]], [[4, 4, 4, 4], [1, 6, 1, 7]]])  # [2, 2, 4]
@@ -23,12 +26,12 @@ LOG_P = torch.tensor([[[-1.0, nan, -2.0, -3.0], [nan] * 4], [[-1, -5.0, -1, -1],
 END = torch.tensor([[-4.0, -0.5], [0.0, -0.25]])
 WORDS = [[[7, 9, 5], []], [[4], [6, 7]]]
 POSITIONAL = [[[-1, -2, -3, -4], [-0.5]], [[-5, 0], [-0.5, -0.25, -0.25]]]
-SIZES, RANKS, LIKELY = torch.tensor([[4, 3], [4, 4]]), torch.tensor([[0, 1], [0, 1]]), -torch.ones(2, 2)
+RANKS, LIKELY = torch.tensor([[0, 1], [0, 1]]), -torch.ones(2, 2)
 CALLS = torch.tensor([[1, 2], [3, 4]])
 
 
 def spoken(calls: Tensor = CALLS, rows: Tensor | None = None) -> Spoken:
-    return gather_words(Written(TOKENS, LOG_P, SAID, END), SIZES, LIKELY, RANKS, calls, rows)
+    return gather_words(Written(TOKENS, LOG_P, SAID, END), LIKELY, RANKS, calls, rows)
 
 
 def test_words_move_together_and_take_their_scores_along():
@@ -46,11 +49,15 @@ def test_words_move_together_and_take_their_scores_along():
 def test_those_who_are_left_keep_their_calls_and_history():
     """Of three candidates two are left, in another order in each sentence."""
     rows, calls = torch.tensor([[2, 0], [1, 2]]), torch.tensor([[1, 2, 3], [4, 5, 6]])
-    trail = [10 * torch.arange(6).view(2, 3, 1).expand(2, 3, 4)]
+    canvas, sizes = 10 * torch.arange(6).view(2, 3, 1).expand(2, 3, 4), torch.tensor([[3, 1, 4], [1, 1, 4]])
+    wider = torch.nn.functional.pad(canvas, (0, 2), value=5)
+    trail = [Step(canvas, -canvas.float(), sizes), Step(wider, -wider.float(), sizes + 2)]
     found = hypotheses(spoken(calls, rows), [[0, 1], [1]], EOS, trail)
     assert [[h["steps"] for h in row] for row in found] == [[3, 1], [6]]
-    shown = [[h["history"][0]["tokens"].tolist() for h in row] for row in found]
-    assert shown == [[[20] * 4, [0] * 3], [[50] * 4]]
+    shown = [[[step["tokens"].tolist() for step in h["history"]] for h in row] for row in found]
+    assert shown == [[[[20] * 4, [20] * 4 + [5] * 2], [[0] * 3, [0] * 4 + [5]]], [[[50] * 4, [50] * 4 + [5] * 2]]]
+    for step in (step for row in found for h in row for step in h["history"]):
+        assert step["positional_scores"].tolist() == [-token for token in step["tokens"].tolist()]
 
 
 class Model(nn.Module):
@@ -63,14 +70,15 @@ class Model(nn.Module):
 class Echo(Generator):
     """Says the source; and nothing."""
 
-    def write(self, model: Any, batch: Any, source: Tensor, keys: Tensor) -> tuple[Spoken, list[Tensor]]:
+    def write(self, model: Any, batch: Any, source: Tensor, keys: Tensor) -> tuple[Spoken, list[Step]]:
         assert keys.shape == source.shape[:1]
         tokens = source[:, None].expand(-1, 2, -1)
         said = torch.tensor([True, False])[:, None].expand(tokens.shape)
         written = Written(tokens, torch.full(tokens.shape, -1.0), said, torch.full(tokens.shape[:2], -2.0))
         sizes, nothing = said.new_full(tokens.shape[:2], tokens.shape[2], dtype=torch.long), torch.zeros(1, 1)
         ranks, calls = torch.zeros_like(sizes), torch.tensor([[1, 2]]).expand(sizes.shape)
-        return gather_words(written, sizes, nothing, ranks, calls), [tokens] if self.options.history else []
+        trail = [Step(tokens, written.log_p, sizes)] if self.options.history else []
+        return gather_words(written, nothing, ranks, calls), trail
 
     def manner(self) -> dict[str, Any]:
         return {"passes": 2}
@@ -123,3 +131,26 @@ def test_kinds():
     assert KINDS["diffusion"]().generator.__name__ == "GaussianGenerator"
     with pytest.raises(UserError, match="unknown kind of model 'oracle'; choose one of: diffusion, glancing"):
         KINDS["oracle"]
+
+
+def test_what_has_left_goes_on_saying_what_it_said():
+    """Two sentences of two candidates; of the batch that is left, one row has been finished before."""
+    mask = torch.tensor([[[1, 1, 1], [1, 1, 0]], [[1, 0, 0], [1, 1, 1]]]).bool()
+    everyone = Roster(2, 2)
+    first = updated(nothing_said(mask), everyone, torch.full((2, 2, 3), 7), torch.full((2, 2, 3), -1.0))
+    assert first.tokens.eq(7).all() and first.sizes.tolist() == [[3, 2], [1, 3]]
+    left = SimpleNamespace(here=(torch.tensor([[1]]), torch.tensor([[0, 1]])), held=torch.tensor([[True, False]]))
+    second = updated(first, left, torch.full((1, 2, 3), 9), torch.full((1, 2, 3), -2.0))
+    assert second.tokens[:, :, 0].tolist() == [[7, 7], [7, 9]]
+    assert second.log_p[:, :, 0].tolist() == [[-1, -1], [-1, -2]]
+    assert first.tokens.eq(7).all()
+
+
+def test_a_readable_history_is_json():
+    steps = [
+        {"tokens": torch.tensor([0, 2]), "positional_scores": torch.tensor([nan, -0.5]).half()},
+        {"tokens": torch.tensor([1]), "positional_scores": None},  # as fairseq's own iterative models have it
+    ]
+    found = readable(steps, ["<s>", "a", "b@@"])
+    assert found == [{"tokens": ["<s>", "b@@"], "p": [None, 0.6065]}, {"tokens": ["a"], "p": [None]}]
+    assert json.loads(json.dumps(found, allow_nan=False)) == found

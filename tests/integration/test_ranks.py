@@ -1,4 +1,4 @@
-"""Two ranks give the gradients of one rank with the doubled batch."""
+"""Two ranks give the gradients of one rank with the doubled batch, and a training can change their number."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 from support import ENVIRONMENT, call, command, read, training
+
+from fairseq_diffusion.cli.main import main as run
 
 STEP = "--optimizer sgd --lr 1 --clip-norm 0 --dropout 0 --max-update 1 --no-epoch-checkpoints --disable-validation"
 
@@ -54,6 +56,41 @@ def test_two_ranks_equal_one_with_the_doubled_batch(eight: Path, tmp_path: Path,
         torch.testing.assert_close(accumulated[key], one[key], rtol=1e-4, atol=1e-6)
     moved = {key for key in one if (one[key] - start[key]).abs().max() > 1e-3}
     assert len(moved) > len(one) / 2
+    for name in ("two", "one"):  # and what two ranks began, one goes on with
+        call("train", *arguments(name, 8, "--max-update 2 --seed 5"))
+    two, again = (read(tmp_path / name / "checkpoint_last.pt")["model"] for name in ("two", "one"))
+    for key in one:
+        torch.testing.assert_close(two[key], again[key], rtol=1e-3, atol=1e-5)
+    assert any(not torch.equal(again[key], one[key]) for key in moved)
+
+
+def test_two_ranks_go_on_with_what_one_began(eight: Path, tmp_path: Path):
+    """Two epochs of one update each, all eight sentences in it: the weights, their moving average, and the mean of both
+    epochs are those of one rank throughout."""
+    keep = STEP.replace(" --no-epoch-checkpoints", "").replace("--max-update 1", "--store-ema --ema-decay 0.5")
+
+    def arguments(updates: int, name: str = "changed", batch: int = 8) -> list[Any]:
+        """Seeds differ, so that the second update shows whether the first one was its own training's."""
+        return training(eight, tmp_path / name, f"{keep} --max-update {updates} --seed {updates}", batch=batch)
+
+    def averaged(name: str) -> Any:
+        output = tmp_path / f"{name}.pt"
+        assert run(["average", "--inputs", str(tmp_path / name), "--last", "2", "--output", str(output)]) == 0
+        return read(output)["model"]
+
+    for name in ("changed", "alone"):
+        call("train", *arguments(1, name))
+    two_ranks(*arguments(2, batch=4))
+    call("train", *arguments(2, "alone"))
+    changed, alone = (read(tmp_path / name / "checkpoint_last.pt") for name in ("changed", "alone"))
+    assert changed["optimizer_history"][-1]["num_updates"] == 2
+    for one, other in (
+        (changed["model"], alone["model"]),
+        (changed["extra_state"]["ema"], alone["extra_state"]["ema"]),
+        (averaged("changed"), averaged("alone")),
+    ):
+        for key in other:
+            torch.testing.assert_close(one[key], other[key], rtol=1e-3, atol=1e-5)
 
 
 def test_two_ranks_validate_as_one(data: Path, learned: Path, tmp_path: Path):
@@ -69,3 +106,38 @@ def test_two_ranks_validate_as_one(data: Path, learned: Path, tmp_path: Path):
         found[name] = {key: float(value) for key, value in logged}
     assert found["one"]["valid_bleu"] > 0 and len(found["one"]) > 5
     assert found["two"] == pytest.approx(found["one"], abs=2e-3)
+
+
+SLURM = {"SLURM_STEP_NODELIST": "first,second", "SLURM_NNODES": "2", "SLURM_NODEID": "1"}
+TORCHRUN = {"MASTER_ADDR": "first", "MASTER_PORT": "29500", "WORLD_SIZE": "16", "RANK": "9"}
+LAUNCHES = {  # environment, GPUs seen, --distributed-world-size (None: fairseq's default); first rank and world size
+    "torchrun": (TORCHRUN, 8, None, 9, 16),
+    "slurm, a task a machine": ({**SLURM, "SLURM_NTASKS": "2"}, 8, None, 8, 16),
+    "slurm, a task a GPU": ({**SLURM, "SLURM_NTASKS": "16", "SLURM_PROCID": "9", "SLURM_LOCALID": "1"}, 8, 16, 9, 16),
+    "one GPU, nothing said": (TORCHRUN, 1, None, 0, 1),  # fairseq-fixed; 0.12.2 reads the environment here too
+    "one GPU, the number said": (TORCHRUN, 1, 16, 9, 16),
+}
+
+
+@pytest.mark.parametrize("launch", LAUNCHES)
+def test_what_fairseq_makes_of_a_cluster_is_what_the_document_says(
+    launch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from fairseq.dataclass.configs import DistributedTrainingConfig
+    from fairseq.distributed.utils import infer_init_method
+    from omegaconf import OmegaConf
+
+    environment, gpus, said, rank, size = LAUNCHES[launch]
+    (tmp_path / "scontrol").write_text("#!/bin/sh\nprintf 'first\\nsecond\\n'\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    cfg = OmegaConf.structured(DistributedTrainingConfig(tpu=False))
+    cfg.distributed_world_size, cfg.distributed_port = said or gpus, 29500
+    infer_init_method(cfg)
+    assert (cfg.distributed_rank, cfg.distributed_world_size) == (rank, size)
+    where = {"torchrun": "env://", "one GPU, nothing said": None, "one GPU, the number said": "env://"}
+    assert cfg.distributed_init_method == where.get(launch, "tcp://first:29500")

@@ -33,6 +33,13 @@ def test_resumed_training_equals_the_uninterrupted_one(data: Path, tmp_path: Pat
     assert whole_state["model"]["translator.schedule.modifier.sigma_min"] > 0
 
 
+def test_a_training_that_is_done_is_left_as_it_is(data: Path, tmp_path: Path):
+    """In the middle of an epoch; and with more updates it goes on."""
+    for updates, expected in ((3, 3), (3, 3), (4, 4)):
+        call("train", *training(data, tmp_path, f"--max-update {updates} --no-epoch-checkpoints --disable-validation"))
+        assert read(tmp_path / "checkpoint_last.pt")["optimizer_history"][-1]["num_updates"] == expected
+
+
 def final(log: str, key: str) -> list[float]:
     """Every value of a key in the JSON lines of a log."""
     return [float(value) for value in re.findall(rf'"{key}": "([-\d.e]+)"', log)]

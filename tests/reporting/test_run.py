@@ -1,6 +1,5 @@
 """Reports of real runs, of a small autoregressive model: nothing of them needs a diffusion model."""
 
-import importlib
 import re
 import subprocess
 import sys
@@ -19,8 +18,7 @@ from fairseq_diffusion.cli.main import main
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.models.config import flag
 from fairseq_diffusion.reporting import read, render
-
-run_module = importlib.import_module("fairseq_diffusion.reporting.run")  # the package's `run` is the function
+from fairseq_diffusion.reporting import run as run_module
 
 SMALL = "--encoder-layers 1 --decoder-layers 1 --encoder-embed-dim 16 --decoder-embed-dim 16 --encoder-ffn-embed-dim 16"
 MODEL = f"--arch transformer {SMALL} --encoder-attention-heads 2 --decoder-attention-heads 2"

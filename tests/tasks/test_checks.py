@@ -8,7 +8,14 @@ from types import SimpleNamespace
 import pytest
 
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.tasks.checks import check_data, check_dictionary, check_split, fingerprint, languages_of
+from fairseq_diffusion.tasks.checks import (
+    check_data,
+    check_dictionary,
+    check_split,
+    check_whole,
+    fingerprint,
+    languages_of,
+)
 
 
 @pytest.fixture
@@ -55,3 +62,15 @@ def test_dictionaries():
         check_dictionary("source", dictionary("a", "b"), dictionary("a", "b", "c"))
     with pytest.raises(UserError, match="another order"):
         check_dictionary("target", dictionary("a", "b"), dictionary("b", "a"))
+
+
+class FullyShardedDataParallel(SimpleNamespace):
+    """A stand-in for fairscale's."""
+
+
+def test_our_models_are_not_cut_up():
+    ours, autoregressive = SimpleNamespace(translator=None), SimpleNamespace()
+    with pytest.raises(UserError, match="fully_sharded leaves no rank a whole embedding table.*legacy_ddp"):
+        check_whole(FullyShardedDataParallel(module=ours))
+    check_whole(FullyShardedDataParallel(module=autoregressive))
+    check_whole(ours)

@@ -96,7 +96,8 @@ def test_classes_are_found_as_fairseq_finds_them(masked: Namespace):
     assert (
         class_of(Namespace(_name="diffusion")) is class_of({"dinoiser_toy": None}) is models.MODEL_REGISTRY["diffusion"]
     )
-    assert class_of(Namespace(_name="no_such_model")) is None
+    with pytest.raises(UserError, match="'no_such_model', which is not registered here; pass the --user-dir"):
+        class_of(Namespace(_name="no_such_model"))
 
 
 def test_models_of_one_task_see_the_dictionary_they_want(data: Path, masked: Namespace):

@@ -138,17 +138,17 @@ def test_generated_hypotheses_are_sorted_and_the_first_of_an_n_best_list_is_take
 
 
 def test_detokenised_lines_go_before_hypotheses(tmp_path: Path):
-    lines = "H-0\t-0.2\tx y\nD-0\t-0.2\txy\nD-0\t-0.9\tworse\n"
+    lines = "H-0\t-0.2\tx y\nD-0\t-0.2\txy\nH-0\t-0.9\tw x\nD-0\t-0.9\tworse\n"
     assert hypotheses(tmp_path, lines) == ["xy"]
 
 
 def test_a_gap_among_generated_sentences_is_told(tmp_path: Path):
-    with pytest.raises(UserError, match="no H- or D- line for 1 sentences, such as 1"):
+    with pytest.raises(UserError, match="no H- line for 1 sentences, such as 1"):
         hypotheses(tmp_path, "H-0\t-0.2\ta\nH-2\t-0.2\tc\n")
 
 
 def test_generated_output_without_hypotheses_is_told(tmp_path: Path):
-    with pytest.raises(UserError, match="no H- or D- line"):
+    with pytest.raises(UserError, match="no H- line"):
         hypotheses(tmp_path, "S-0\ta\nT-0\tb\n")
 
 

@@ -1,0 +1,92 @@
+#!/usr/bin/env bash
+# Multi30k German-English, true case: 29,000 captions of images, small enough for an afternoon on one GPU. No paper
+# gives these systems' settings for it: dropout, batches and updates are our choice, and untested to a number.
+
+set -euo pipefail
+SOURCE=de TARGET=en TOKENIZER=moses SPLIT_DASHES=false LOWERCASE=false
+declare -A titles=([ar]=Transformer [dinoiser]=DINOISER [difformer]=Difformer [diffglat]="Diff-Glat CTC")
+SYSTEMS="ar dinoiser difformer diffglat" SETS="raw distilled" GPUS=1 NEEDS_DATA=yes
+. "$(dirname "${BASH_SOURCE[0]}")/../../scripts/recipe.sh"
+
+# -- text ------------------------------------------------------------------------------------------------------------
+
+data_files
+plain() { # NAME FILE: the user's FILE, gzipped or not, as text/NAME.plain
+    local gz=.gz
+    [ ! -e "$DATA/$2.$SOURCE" ] || gz=
+    step "plain-$1" "\$DATA/$2.$SOURCE$gz \$DATA/$2.$TARGET$gz" "$(both "text/$1.plain")" \
+        "$(in_both "python3 \"\$TOOLS/plain.py\" \"\$DATA/$2.\$language$gz\" >text/$1.plain.\$language")"
+}
+plain corpus train
+plain valid val
+plain test test_2016_flickr
+
+for name in corpus valid test; do tokenise $name 2; done
+clean corpus train --longest 175 --ratio 9
+
+learn_bpe joint 10000
+apply_bpe 1
+binarise --joined-dictionary
+
+# -- training --------------------------------------------------------------------------------------------------------
+
+common=(
+    # optimiser
+    --optimizer adam --adam-betas '(0.9, 0.98)' --lr 5e-4 --lr-scheduler inverse_sqrt
+    # what is kept: the five best by BLEU on the validation set, and the last to go on from
+    --eval-bleu --eval-bleu-detok moses --eval-bleu-remove-bpe
+    --best-checkpoint-metric bleu --maximize-best-checkpoint-metric --keep-best-checkpoints 5 --no-epoch-checkpoints
+    # log
+    --seed 1 --log-format json --log-interval 100 --no-progress-bar
+)
+ar=(
+    --criterion label_smoothed_cross_entropy --label-smoothing 0.1
+    --arch transformer_iwslt_de_en --share-all-embeddings --dropout 0.3
+    --weight-decay 1e-4 --warmup-updates 2000
+    --whole-batch 8192 --max-tokens 8192 --max-update 8000
+    --eval-bleu-args '{"beam": 5}'
+)
+dinoiser=(
+    --criterion diffusion_loss --arch dinoiser_iwslt_de_en
+    --weight-decay 0.01 --warmup-updates 4000
+    --whole-batch 16384 --max-tokens 8192 --max-update 30000
+    --validate-interval 20 --save-interval 20 --eval-bleu-args '{"iter_decode_max_iter": 20}'
+)
+difformer=(
+    --criterion diffusion_loss --arch difformer_iwslt_de_en
+    --weight-decay 0.01 --warmup-updates 4000 --clip-norm 1
+    --whole-batch 8192 --max-tokens 8192 --max-update 30000
+    --validate-interval 10 --save-interval 10 --eval-bleu-args '{"iter_decode_max_iter": 20}'
+)
+diffglat=(
+    --criterion diffusion_loss --arch diffglat_iwslt_de_en_ctc --glance-updates 30000
+    --weight-decay 0.01 --warmup-updates 4000 --clip-norm 2
+    --whole-batch 8192 --max-tokens 8192 --max-update 30000
+    --validate-interval 10 --save-interval 10
+)
+
+# -- translations: what the table says of each way | flags of fairseq-generate ---------------------------------------
+
+ar_ways=("beam 5 | --beam 5 --max-tokens 8000")
+dinoiser_ways=(
+    "5 steps | --iter-decode-max-iter 5 --batch-size 128"
+    "10 steps | --iter-decode-max-iter 10 --batch-size 128"
+    "20 steps | --iter-decode-max-iter 20 --batch-size 128"
+    "5 x 10, 20 steps | --iter-decode-max-iter 20 --iter-decode-with-beam 5 --noise-beam 10 --selection mbr_two_level --batch-size 16"
+)
+difformer_ways=(
+    "5 steps | --iter-decode-max-iter 5 --batch-size 128"
+    "10 steps | --iter-decode-max-iter 10 --batch-size 128"
+    "20 steps | --iter-decode-max-iter 20 --batch-size 128"
+    "7 x 3 rescored, 20 steps | --iter-decode-max-iter 20 --iter-decode-with-beam 7 --noise-beam 3 --iter-decode-with-external-reranker --batch-size 32"
+)
+diffglat_ways=(
+    "1 pass | --batch-size 128"
+    "3 passes | --passes 3 --batch-size 128"
+)
+
+# -- all of it -------------------------------------------------------------------------------------------------------
+
+teaching=(2 --beam 5 --max-tokens 8000) # shards, and flags of the teacher's translations
+systems --best 5
+table --language "$TARGET"

@@ -1,0 +1,133 @@
+"""Score what fairseq-generate printed, or plain text, against untokenised references, and compare systems."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from sacrebleu.metrics import BLEU
+
+from fairseq_diffusion.cli.output import check_writable, written_whole
+from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.scoring.comet import check_installed, comet_scores
+from fairseq_diffusion.scoring.comparison import compared, is_compound_pair, language_from
+from fairseq_diffusion.scoring.figures import Manner
+from fairseq_diffusion.scoring.outputs import named, read_output
+from fairseq_diffusion.scoring.references import check_distinct, read_references
+from fairseq_diffusion.scoring.table import Markdown, Text, render
+from fairseq_diffusion.scoring.texts import language_of, read_lines
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_inputs(parser)
+    parser.add_argument(
+        "--tokenize", choices=BLEU.TOKENIZERS, help="sacreBLEU's tokenizer (default: by the language, mostly 13a)"
+    )
+    parser.add_argument("--lowercase", action="store_true", help="ignore case (as papers on IWSLT14 do)")
+    parser.add_argument(
+        "--compound-split",
+        action="store_true",
+        help="also BLEU with words split at hyphens (done unasked where a report says English to German)",
+    )
+    parser.add_argument(
+        "--samples", type=int, default=1000, metavar="N", help="of the paired bootstrap between systems; 0: no test"
+    )
+    parser.add_argument("--comet", metavar="MODEL", help="also COMET, such as Unbabel/wmt22-comet-da; needs --src")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables as Markdown too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON too")
+    parser.add_argument("--force", action="store_true", help="replace existing outputs")
+
+
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--hyp",
+        nargs="+",
+        action="extend",
+        required=True,
+        metavar="[NAME=]FILE",
+        help="what fairseq-generate printed, its --results-path, or one translation a line; several are compared",
+    )
+    parser.add_argument(
+        "--ref",
+        nargs="+",
+        action="extend",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="references as people write them, one a line; several files are several references",
+    )
+    parser.add_argument("--src", type=Path, metavar="FILE", help="sources as people write them, which COMET reads")
+    parser.add_argument("--language", help="target language, such as de (default: what the reports beside --hyp say)")
+
+
+def run(args: argparse.Namespace) -> int:
+    named_files = [named(spec) for spec in args.hyp]
+    check_arguments(args, named_files)
+    references = read_references(args.ref)
+    sources = read_sources(args.src, references) if args.src else []
+    outputs = [read_output(name, path, len(references[0])) for name, path in named_files]
+    language = language_of(args.language) or language_from(outputs)
+    manner = Manner(args.tokenize, args.lowercase, args.compound_split or is_compound_pair(outputs))
+    comparison, texts = compared(outputs, args.ref, references, language, manner, args.samples)
+    if args.comet:
+        add_comet(comparison, args.comet, sources, texts, references)
+    write_files(args, comparison)
+    print(render(comparison, Text()), end="")
+    return 0
+
+
+def check_arguments(args: argparse.Namespace, named_files: list[tuple[str, Path]]) -> None:
+    """All that can be refused before anything is read."""
+    outputs = [(flag, path) for flag, path in (("--markdown", args.markdown), ("--json", args.json)) if path]
+    inputs = [*(("--hyp", path) for _, path in named_files), *(("--ref", path) for path in args.ref)]
+    check_distinct([*inputs, *([("--src", args.src)] if args.src else []), *outputs])
+    for _, path in outputs:
+        check_writable(path, args.force)
+    names = [name for name, _ in named_files]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(f"several systems are called {', '.join(twice)}; name each with --hyp NAME=FILE")
+    if args.samples < 0:
+        raise UserError(f"--samples {args.samples} is negative; give the number of resamples, or 0 for no test")
+    check_comet(args)
+
+
+def check_comet(args: argparse.Namespace) -> None:
+    if bool(args.comet) != bool(args.src):
+        raise UserError("--comet MODEL and --src FILE go together: COMET reads the sources, and nothing else does")
+    if args.comet and len(args.ref) > 1:
+        raise UserError("COMET knows one reference; give one --ref, or leave out --comet")
+    if args.comet:
+        check_installed()
+
+
+def read_sources(path: Path, references: list[list[str]]) -> list[str]:
+    sources = read_lines(path, "--src")
+    if len(sources) != len(references[0]):
+        raise UserError(
+            f"--src {path} has {len(sources)} lines, but there are {len(references[0])} references; "
+            "give the sources of the same test set"
+        )
+    return sources
+
+
+def add_comet(
+    comparison: dict[str, Any], model: str, sources: list[str], texts: dict[str, list[str]], references: list[list[str]]
+) -> None:
+    scores = comet_scores(model, sources, list(texts.values()), references[0])
+    for row, score in zip(comparison["rows"], scores):
+        row["comet"] = score
+    comparison["signatures"]["comet"] = model
+
+
+def write_files(args: argparse.Namespace, comparison: dict[str, Any]) -> None:
+    if args.markdown:
+        write(args.markdown, render(comparison, Markdown()))
+    if args.json:
+        write(args.json, json.dumps(comparison, indent=2, ensure_ascii=False) + "\n")
+
+
+def write(path: Path, text: str) -> None:
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

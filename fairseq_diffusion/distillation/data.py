@@ -1,0 +1,119 @@
+"""A data-bin of fairseq-preprocess: what is in it, and one like it with other sentences to train on."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from fairseq.data import data_utils, indexed_dataset
+from torch import Tensor
+
+from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.tasks.checks import check_data, check_split
+from fairseq_diffusion.tasks.dictionary import TableDictionary
+
+
+@dataclass
+class DataBin:
+    """The folder, the languages in the direction to translate, and `pair` as the file names spell it ("de-en")."""
+
+    folder: Path
+    source: str
+    target: str
+    pair: str
+
+    @property
+    def languages(self) -> tuple[str, str]:
+        return self.source, self.target
+
+    def dictionaries(self) -> tuple[TableDictionary, TableDictionary]:
+        source, target = (TableDictionary.load(str(self.folder / f"dict.{name}.txt")) for name in self.languages)
+        return source, target
+
+    def prefix(self, split: str, language: str) -> str:
+        """What fairseq puts .bin and .idx behind."""
+        return str(self.folder / f"{split}.{self.pair}.{language}")
+
+    def sides(self, split: str) -> tuple[Any, Any]:
+        """Source and target sentences, as fairseq reads them."""
+        dictionaries = self.dictionaries()
+        found = [
+            data_utils.load_indexed_dataset(self.prefix(split, language), dictionary)
+            for language, dictionary in zip(self.languages, dictionaries)
+        ]
+        sizes = [0 if side is None else len(side) for side in found]
+        if not sizes[0] or sizes[0] != sizes[1]:
+            raise UserError(
+                f"{self.folder} has {sizes[0]} {self.source} and {sizes[1]} {self.target} sentences in {split}; "
+                "binarise both sides of the same text with fairseq-preprocess"
+            )
+        return found[0], found[1]
+
+    def files(self) -> list[Path]:
+        """Dictionaries and the binarised sides of every split, which is what fairseq reads."""
+        split = re.compile(rf"[^.]+\.{re.escape(self.pair)}\.({'|'.join(map(re.escape, self.languages))})(\..+)?")
+        known = {f"dict.{language}.txt" for language in self.languages}
+        return sorted(file for file in self.folder.iterdir() if file.name in known or split.fullmatch(file.name))
+
+    def copy_all_but_train(self, folder: Path) -> None:
+        """Dictionaries and the other splits, which stay the real ones."""
+        for file in self.files():
+            if file.name.split(".")[0] != "train":
+                shutil.copy(file, folder)
+
+
+def open_data(folder: Path, wanted: tuple[str | None, str | None]) -> DataBin:
+    """The data-bin, in the direction `wanted` (the teacher's) where it holds that, else in the one of its names."""
+    check_data(SimpleNamespace(data=str(folder), source_lang=None, target_lang=None))
+    named = data_utils.infer_language_pair(str(folder))
+    if None in named:
+        raise UserError(f"{folder} has no files named SPLIT.SOURCE-TARGET.*; pass the --destdir of fairseq-preprocess")
+    source, target = wanted if set(wanted) == set(named) else named
+    check_split(str(folder), "train", source, target)
+    if list(folder.glob("train1.*-*.*")):
+        raise UserError(
+            f"{folder} has its training set in parts (train, train1, ...), of which fairseq-generate decodes the first "
+            "alone; binarise them as one split"
+        )
+    return DataBin(folder, source, target, "-".join(named))
+
+
+class Writer:
+    """Sentence pairs, binarised as fairseq-preprocess does, and the same as text under text/."""
+
+    def __init__(self, data: DataBin):
+        self.data = data
+        self.dictionaries = data.dictionaries()
+        self.pairs = 0
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Writer:
+        text = self.data.folder / "text"
+        text.mkdir()
+        self._texts = [
+            self._stack.enter_context((text / f"train.{language}").open("w", encoding="utf-8", newline="\n"))
+            for language in self.data.languages
+        ]
+        self._builders = [
+            indexed_dataset.make_builder(f"{self.data.prefix('train', language)}.bin", "mmap", len(dictionary))
+            for language, dictionary in zip(self.data.languages, self.dictionaries)
+        ]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for builder, language in zip(self._builders, self.data.languages):
+            builder.finalize(f"{self.data.prefix('train', language)}.idx")
+        self._stack.close()
+
+    def write(self, sides: Iterable[Tensor]) -> None:
+        """One pair of sentences [L], their ends included."""
+        for tokens, builder, text, dictionary in zip(sides, self._builders, self._texts, self.dictionaries):
+            builder.add_item(tokens)
+            text.write(dictionary.string(tokens) + "\n")
+        self.pairs += 1

@@ -1,0 +1,57 @@
+"""The model whose translations are distilled: what its checkpoint says before anything is decoded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fairseq import checkpoint_utils, utils
+
+from fairseq_diffusion.distillation.data import DataBin
+from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.tasks.checks import check_dictionary, fingerprint
+from fairseq_diffusion.tasks.teacher import EMBEDDINGS, check_sizes
+
+POSITIONS = ("max_source_positions", "max_target_positions")
+
+
+class Teacher:
+    """One checkpoint, or as many as `--path` joins."""
+
+    def __init__(self, path: str):
+        self.path = path
+        self.files = [Path(name) for name in utils.split_paths(path)]
+        if missing := [str(file) for file in self.files if not file.is_file()]:
+            raise UserError(f"no such checkpoint: {', '.join(missing)}; correct --path")
+        states = [checkpoint_utils.load_checkpoint_to_cpu(str(file)) for file in self.files]
+        self.languages = (setting(states[0], "source_lang"), setting(states[0], "target_lang"))
+        self.positions = {name: setting(states[0], name) for name in POSITIONS}
+        self._embeddings = [embeddings_of(state) for state in states]
+        self._saved = [state.get("task_state") or {} for state in states]
+
+    def check(self, data: DataBin) -> None:
+        """Each checkpoint was trained with this data's dictionaries, as far as it knows them."""
+        dictionaries = dict(zip(("source", "target"), data.dictionaries()))
+        for saved, embeddings in zip(self._saved, self._embeddings):
+            for side in saved.keys() & dictionaries.keys():
+                check_dictionary(side, fingerprint(dictionaries[side]), saved[side])
+            if not saved:
+                check_sizes({side: len(dictionary) for side, dictionary in dictionaries.items()}, embeddings)
+
+    def flags(self) -> list[str]:
+        """The lengths it takes: fairseq-generate's own limit is 1024, whatever the model was trained with."""
+        given = ((name, value) for name, value in self.positions.items() if value)
+        return [word for name, value in given for word in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def embeddings_of(state: dict[str, Any]) -> dict[str, Any]:
+    """Those whose sizes are checked; the other weights need not stay in memory while it decodes."""
+    return {key: value for key, value in state["model"].items() if key in EMBEDDINGS.values()}
+
+
+def setting(state: dict[str, Any], name: str) -> Any:
+    """A setting of its training, wherever its fairseq kept it; None where it did not."""
+    cfg = state.get("cfg")
+    sections = (state.get("args"), getattr(cfg, "model", None), getattr(cfg, "task", None))
+    found = (getattr(section, name, None) for section in sections if section is not None)
+    return next((value for value in found if value is not None), None)

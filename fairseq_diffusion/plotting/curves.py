@@ -1,0 +1,126 @@
+"""What trainings did over their updates: loss, BLEU, the noise scale, and the loss by noise level."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.ticker import MaxNLocator
+
+from fairseq_diffusion.plotting.look import MIDDLE, NOISY, QUIET, RUNS, Panel, dress, legend_beside
+from fairseq_diffusion.plotting.read import Series, Training
+
+CURVE_HEIGHT = 3.0
+SMOOTHED_ABOVE = 80  # points; shorter curves are drawn as they are
+
+Colour = str | tuple[float, float, float]
+
+
+def curve_panels(trainings: list[Training]) -> list[Panel]:
+    """Loss, BLEU and noise scale of all trainings in a panel each; the loss by noise level in one a training."""
+    panels = []
+    if any(training.train_loss or training.valid_loss for training in trainings):
+        panels.append(Panel(CURVE_HEIGHT, partial(draw_losses, trainings=trainings)))
+    if any(training.valid_bleu for training in trainings):
+        panels.append(Panel(CURVE_HEIGHT, partial(draw_bleu, trainings=trainings)))
+    if any(training.sigma_min for training in trainings):
+        panels.append(Panel(CURVE_HEIGHT, partial(draw_noise_scale, trainings=trainings)))
+    for training in trainings:
+        if training.noise_losses:
+            name = f" ({training.name})" if len(trainings) > 1 else ""
+            panels.append(Panel(CURVE_HEIGHT, partial(draw_noise_losses, training=training, name=name)))
+    return panels
+
+
+def draw_losses(axis: Axes, trainings: list[Training]) -> None:
+    """Training in a pale line, validation in a strong one; trainings with other loss terms are on other scales."""
+    for index, training in enumerate(trainings):
+        name = f"{training.name}, " if len(trainings) > 1 else ""
+        if training.train_loss:
+            curve = smoothed(training.train_loss, window_for(training.train_loss))
+            draw_curve(axis, curve, run_colour(index), f"{name}train", strong=False)
+        if training.valid_loss:
+            draw_curve(axis, training.valid_loss, run_colour(index), f"{name}valid")
+    dress_curves(axis, "Loss", "loss")
+    axis.set_ylim(top=top_of([curve for t in trainings for curve in (t.train_loss, t.valid_loss) if curve]))
+    legend_beside(axis)
+
+
+def top_of(losses: Sequence[Series]) -> float:
+    """Where the axis ends: the first updates' losses are so high that the rest would lie flat on the ground."""
+    late = [np.quantile(values[len(values) // 20 :], 0.95) for _, values in losses]
+    return 1.25 * float(max(late)) or 1.0
+
+
+def draw_bleu(axis: Axes, trainings: list[Training]) -> None:
+    """BLEU of the validation set, as --eval-bleu saw it."""
+    for index, training in enumerate(trainings):
+        if training.valid_bleu:
+            draw_curve(axis, training.valid_bleu, run_colour(index), training.name)
+    dress_curves(axis, "BLEU in validation", "BLEU")
+    if len(trainings) > 1:
+        legend_beside(axis)
+
+
+def draw_noise_scale(axis: Axes, trainings: list[Training]) -> None:
+    """sigma_min over updates, a line for each training."""
+    for index, training in enumerate(trainings):
+        if training.sigma_min:
+            draw_curve(axis, training.sigma_min, run_colour(index), training.name)
+    dress_curves(axis, "Smallest noise scale in training", r"$\sigma_{\min}$")
+    if len(trainings) > 1:
+        legend_beside(axis)
+
+
+def draw_noise_losses(axis: Axes, training: Training, name: str) -> None:
+    """Mean squared error over updates, a line for each tenth of the noise range."""
+    window = max(map(window_for, training.noise_losses.values()))
+    for bucket, curve in sorted(training.noise_losses.items(), reverse=True):
+        label = f"{bucket / 100:.1f}\u2013{(bucket + 10) / 100:.1f}"
+        draw_curve(axis, smoothed(curve, window), noise_colour(bucket / 90), label)
+    note = f", mean of {window} points" if window > 1 else ""
+    dress_curves(axis, f"Loss by noise level{name}", f"squared error{note}")
+    legend_beside(axis, title=r"noise $\sigma$")
+
+
+def draw_curve(axis: Axes, curve: Series, colour: Colour, label: str, strong: bool = True) -> None:
+    """A line; a single point, which no line would show, as a dot."""
+    width, alpha = (1.6, 1.0) if strong else (1.1, 0.5)
+    marker = "o" if len(curve[0]) == 1 else None
+    axis.plot(*curve, color=colour, linewidth=width, alpha=alpha, marker=marker, label=label)
+
+
+def window_for(curve: Series) -> int:
+    """How many neighbouring points of a curve make one of a readable line."""
+    return len(curve[0]) // 40 if len(curve[0]) > SMOOTHED_ABOVE else 1
+
+
+def smoothed(curve: Series, window: int) -> Series:
+    """The curve averaged over `window` neighbouring points: shorter by window - 1, never extrapolated."""
+    window = min(window, len(curve[0]))
+    kernel = np.full(window, 1.0 / window)
+    updates, values = (np.convolve(axis, kernel, mode="valid").tolist() for axis in curve)
+    return updates, values
+
+
+def run_colour(index: int) -> Colour:
+    return RUNS[index % len(RUNS)]
+
+
+def noise_colour(share: float) -> Colour:
+    """A colour between quiet (0) and noisy (1)."""
+    stops = np.array([to_rgb(colour) for colour in (QUIET, MIDDLE, NOISY)])
+    red, green, blue = (float(np.interp(share, (0.0, 0.5, 1.0), stops[:, channel])) for channel in range(3))
+    return red, green, blue
+
+
+def dress_curves(axis: Axes, title: str, ylabel: str) -> None:
+    """Both axes begin at zero, and updates are whole numbers."""
+    dress(axis, title, "updates", ylabel)
+    axis.set_xlim(left=0.0)
+    axis.set_ylim(bottom=0.0)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")

@@ -1,0 +1,52 @@
+"""Curves from the event files of ``--tensorboard-logdir``, read without TensorFlow.
+
+A file is a row of records: length (8 bytes), its checksum (4), a protobuf `Event`, its checksum (4).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.plotting.read import Training, training_of
+
+PARTS = {"train_inner": "", "train": "train_", "valid": "valid_"}  # fairseq's folders, and its prefixes in a JSON log
+
+
+def read_tensorboard(folder: Path) -> Training:
+    """The curves in a folder of event files, or a sentence on why there are none."""
+    try:
+        from tensorboardX.proto.event_pb2 import Event
+    except ImportError as error:
+        raise UserError("reading event files needs tensorboardX: pip install 'fairseq-diffusion[plot]'") from error
+    files = [(part, path) for part in PARTS for path in sorted((folder / part).glob("events.out.tfevents.*"))]
+    if not files:
+        raise UserError(
+            f"{folder} holds no event files in {', '.join(PARTS)}; name the folder that fairseq-train was given as "
+            "--tensorboard-logdir"
+        )
+    records = [record for part, path in files for record in scalars(path, PARTS[part], Event)]
+    return training_of(folder.name, records, folder)
+
+
+def scalars(path: Path, prefix: str, event_class: Any) -> Iterator[dict[str, Any]]:
+    """Every number in a file, as a JSON log would have it."""
+    for data in framed(path.read_bytes()):
+        event = event_class.FromString(data)
+        for value in event.summary.value:
+            if value.HasField("simple_value"):
+                yield {f"{prefix}num_updates": event.step, prefix + value.tag: value.simple_value}
+
+
+def framed(data: bytes) -> Iterator[bytes]:
+    """The records of a file; the last one may be cut off while a training is writing it."""
+    at = 0
+    while at + 12 <= len(data):
+        (length,) = struct.unpack_from("<Q", data, at)
+        if at + 16 + length > len(data):
+            return
+        yield data[at + 12 : at + 12 + length]
+        at += 16 + length

@@ -1,0 +1,60 @@
+"""COMET, by the command of its own environment: it wants older libraries than fairseq's torch can live with."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from fairseq_diffusion.errors import UserError
+
+COMMAND = "comet-score"
+SCORE = re.compile(r"\tscore: (-?\d+(?:\.\d+)?)$", re.MULTILINE)
+
+
+def check_installed() -> None:
+    if shutil.which(COMMAND) is None:
+        raise UserError(
+            f"--comet needs the command {COMMAND}, which is not on the PATH; install it into an environment of its own "
+            f"(python -m venv comet; comet/bin/pip install unbabel-comet) and put its comet/bin at the end of the PATH"
+        )
+
+
+def comet_scores(model: str, sources: list[str], systems: list[list[str]], references: list[str]) -> list[float]:
+    """The score of each system's text, as people write it."""
+    with tempfile.TemporaryDirectory() as folder:
+        names = [f"system{i}" for i in range(len(systems))]
+        for name, lines in zip(["source", "reference", *names], [sources, references, *systems]):
+            write(Path(folder, name), lines)
+        files = ["-s", "source", "-r", "reference", "-t", *names]
+        found = SCORE.findall(
+            printed_by([*files, "--model", model, "--gpus", gpus(), "--quiet", "--only_system"], folder)
+        )
+    if len(found) != len(systems):
+        raise UserError(f"{COMMAND} printed {len(found)} scores for {len(systems)} systems; try it by hand")
+    return list(map(float, found))
+
+
+def write(path: Path, lines: list[str]) -> None:
+    """One line each, also for readers that take a carriage return for the end of a line."""
+    path.write_text("".join(line.replace("\r", " ") + "\n" for line in lines), encoding="utf-8")
+
+
+def printed_by(arguments: list[str], folder: str) -> str:
+    """What the command prints; it finds its own libraries, not ours."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [COMMAND, *arguments], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=False
+    )
+    if done.returncode:
+        raise UserError(f"{COMMAND} ended with status {done.returncode}; what it said is above")
+    return done.stdout
+
+
+def gpus() -> str:
+    import torch  # only this question needs it
+
+    return str(int(torch.cuda.is_available()))

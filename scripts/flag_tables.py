@@ -1,0 +1,214 @@
+"""Write docs/flags.md, and the tables of presets in docs/systems, from the code; --check says what is out of date."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import Field, fields
+from pathlib import Path
+from typing import Any, get_args
+
+import fairseq_diffusion
+
+ROOT = Path(__file__).resolve().parents[1]
+FLAGS, SYSTEMS = ROOT / "docs/flags.md", ROOT / "docs/systems"
+SIZES = ("toy", "iwslt_de_en", "wmt_en_de", "wmt16_en_ro")
+READERS = {None: "both kinds", "diffusion": "step by step", "glancing": "one pass"}  # of the task's flags
+MARKED = re.compile(r"(<!-- presets of (\w+)(?: over (\w+))? -->\n).*?(<!-- end -->)", re.DOTALL)
+
+INTRODUCTION = """\
+# Flags
+
+Every flag of ours with its default, written from the code by `scripts/flag_tables.py`; a test keeps the two together.
+What fairseq itself has (`--lr`, `--max-tokens`, `--path`, ...) is fairseq's and means what it says there.
+`fairseq-train --help` stops before it comes to flags of a task or model, so look here.
+
+An architecture (`--arch`) is a set of defaults for the model's flags, listed under [Architectures](#architectures). A
+flag on the command line wins over it. The criterion `diffusion_loss` has no flags: the loss is the model's.
+"""
+
+Table = list[str]
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
+    """A table of Markdown, one line a row."""
+    head = list(head)
+    return [line(head), line("---" for _ in head), *map(line, rows), ""]
+
+
+def line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def code(text: Any) -> str:
+    return f"`{text}`"
+
+
+def spelt(name: str) -> str:
+    """As users type it."""
+    return "--" + name.replace("_", "-")
+
+
+def said(name: str, setting: Any) -> str:
+    """A field's value as flags; a switch has none."""
+    if isinstance(setting, bool):
+        return spelt(name) if setting else f"without {spelt(name)}"
+    return f"{spelt(name)} {setting}"
+
+
+def own_fields(config: type) -> list[Field]:
+    """Those that `config` itself declares and a user can set; the others are taken from elsewhere."""
+    declared = [field for field in fields(config) if field.name in config.__annotations__]
+    return [field for field in declared if "${" not in str(field.default)]
+
+
+def headings(config: type) -> dict[str, str]:
+    """Of each field the comment above it, or above those it stands with, in the source of `config`."""
+    found, heading = {}, ""
+    for text in inspect.getsource(config).splitlines():
+        if match := re.match(r"    # (.+)", text):
+            heading = match[1]
+        elif match := re.match(r"    (\w+): ", text):
+            found[match[1]] = heading
+    return found
+
+
+def choices(field: Field) -> str:
+    """Names to choose from, or the kind of value."""
+    kinds = [kind for kind in get_args(field.type) or (field.type,) if kind is not type(None)]
+    members = getattr(kinds[0], "__members__", None)
+    names = {bool: "switch", int: "whole number", float: "number", str: "text"}
+    return ", ".join(code(member.value) for member in members.values()) if members else names[kinds[0]]
+
+
+def default(field: Field) -> str:
+    return "" if field.default is None or field.default == "" else value(field.default)
+
+
+def of_config(config: type, readers: bool = False) -> Iterator[str]:
+    """The tables of a configuration, one under each heading; with a column of who reads it in decoding."""
+    where = headings(config)
+    for heading in dict.fromkeys(where[field.name] for field in own_fields(config)):
+        here = [field for field in own_fields(config) if where[field.name] == heading]
+        if heading:
+            yield from (f"### {heading[0].upper()}{heading[1:]}", "")
+        more = ["read by"] if readers else []
+        rows = ([*row(field), *([READERS[field.metadata["only"]]] if readers else [])] for field in here)
+        yield from table(["flag", "default", "values", "what it does", *more], rows)
+
+
+def row(field: Field) -> list[str]:
+    return [code(spelt(field.name)), default(field), choices(field), field.metadata["help"].replace("|", "\\|")]
+
+
+def system_of(name: str) -> str:
+    """The preset without its size."""
+    return re.sub(rf"_({'|'.join(SIZES)})(?=_|$)", "", name)
+
+
+def size_of(name: str) -> str:
+    match = re.search(rf"_({'|'.join(SIZES)})(?=_|$)", name)
+    return match[1] if match else ""
+
+
+def defaults(model: str) -> dict[str, Any]:
+    from fairseq.models import MODEL_DATACLASS_REGISTRY
+
+    return {field.name: field.default for field in fields(MODEL_DATACLASS_REGISTRY[model])}
+
+
+def changes(name: str) -> str:
+    """The flags that would make of a preset's system, or of the defaults, what it is."""
+    from fairseq_diffusion.presets import PRESETS
+
+    model, own = PRESETS[name]
+    base = {**defaults(model), **(PRESETS[system_of(name)].fields if size_of(name) else {})}
+    return " ".join(said(field, own[field]) for field in base if own.get(field, base[field]) != base[field])
+
+
+def architectures() -> Iterator[str]:
+    """What each preset says; those that say the same stand together."""
+    from fairseq_diffusion.presets import PRESETS
+
+    systems = [name for name in PRESETS if not size_of(name)]
+    yield from ("## Architectures", "", "`--arch SYSTEM` stands for these flags:", "")
+    yield from table(["architecture", "flags"], ([code(name), code(changes(name))] for name in systems))
+    yield from ("A size changes, or adds:", "")
+    alike: dict[str, list[str]] = {}
+    for name in sorted((name for name in PRESETS if size_of(name)), key=size_of):
+        alike.setdefault(changes(name), []).append(code(name))
+    rows = ([", ".join(names), code(flags) if flags else "nothing"] for flags, names in alike.items())
+    yield from table(["architectures", "flags"], rows)
+
+
+def flags_page() -> str:
+    from fairseq_diffusion.models.config import DiffusionConfig, NetworkConfig
+    from fairseq_diffusion.models.glancing_config import GlancingConfig
+    from fairseq_diffusion.tasks.config import DiffusionTranslationConfig
+
+    parts: Table = [INTRODUCTION, "## Every model", "", *of_config(NetworkConfig)]
+    parts += ["## Models that denoise step by step (`diffusion`)", "", *of_config(DiffusionConfig)]
+    parts += ["## Models that write in one pass (`glancing`)", "", *of_config(GlancingConfig)]
+    parts += ["## The task `diffusion_translation`", "", TASK, "", *of_config(DiffusionTranslationConfig, readers=True)]
+    return "\n".join([*parts, *architectures()])
+
+
+TASK = (
+    "Data flags are those of fairseq's task `translation`, `--eval-bleu` too. In decoding, a flag that the kind of "
+    "model at hand does not read is refused. An empty default is the one of the model's system, or nothing."
+)
+
+
+def of_system(system: str, base: str | None = None) -> Table:
+    """A system's fields with their values in each size, where that differs; `base`: those alone that differ from it."""
+    from fairseq_diffusion.presets import PRESETS
+
+    sized = {size_of(name): PRESETS[name].fields for name in PRESETS if system_of(name) == system}
+    plain, usual = sized.pop(""), defaults(PRESETS[system].model)
+    beside = {**usual, **(PRESETS[base].fields if base else {})}
+    columns = [size for size in SIZES if size in sized]
+
+    def cells(field: str) -> list[str]:
+        here = plain.get(field, usual[field])
+        differing = (sized[size].get(field, here) for size in columns)
+        return [value(here), *("" if other == here else value(other) for other in differing), value(beside[field])]
+
+    names = dict.fromkeys(field for own in (plain, *sized.values()) for field in own)
+    shown = [name for name in names if not base or plain.get(name, usual[name]) != beside[name]]
+    head = ["flag", code(system), *(f"`_{size}`" for size in columns), code(base) if base else "default"]
+    return table(head, ([code(spelt(name)), *cells(name)] for name in shown))
+
+
+def value(setting: Any) -> str:
+    return {True: "on", False: "off"}[setting] if isinstance(setting, bool) else code(setting)
+
+
+def filled(page: str) -> str:
+    """A page of a system, with the table of each marked preset as it is now."""
+    return MARKED.sub(lambda found: found[1] + "\n".join(of_system(found[2], found[3])) + "\n" + found[4], page)
+
+
+def up_to_date() -> dict[Path, str]:
+    """What each generated document should say."""
+    fairseq_diffusion.load()
+    pages = {path: filled(path.read_text(encoding="utf-8")) for path in sorted(SYSTEMS.glob("*.md"))}
+    return {FLAGS: flags_page(), **pages}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; 1 if a document is out of date")
+    check = parser.parse_args(argv).check
+    stale = [(p, text) for p, text in up_to_date().items() if not p.exists() or p.read_text(encoding="utf-8") != text]
+    for path, text in stale:
+        print(f"{path.name} is out of date; run scripts/flag_tables.py" if check else f"wrote {path.name}")
+        if not check:
+            path.write_text(text, encoding="utf-8")
+    return int(check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

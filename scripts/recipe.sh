@@ -1,0 +1,264 @@
+# shellcheck shell=bash
+# What all recipes share: examples/*/recipe.sh set the variables below, then source this with the user's arguments.
+#   SOURCE TARGET       languages; TOKENIZER (moses, none), SPLIT_DASHES and LOWERCASE (true, false): how text is prepared
+#   titles              of the systems, in the table; SYSTEMS is their order, the teacher first: ar
+#   SYSTEMS SETS GPUS   what is trained, on which data, on how many GPUs, where the user does not say otherwise
+#   settings            numbers of the recipe's own, each of which the user may set by --NAME N (may be left out)
+#   NEEDS_DATA          "yes", or "" for a recipe that makes its data itself
+# All paths are relative to --out; only "$DATA", "$USER_DIR" and "$TOOLS", which are exported, lie elsewhere.
+
+die() { echo "recipe: $*" >&2; exit 2; }
+
+[ "${BASH_VERSINFO[0]}" -ge 5 ] || [[ $BASH_VERSION == 4.4* ]] || die "bash $BASH_VERSION is too old; 4.4 is needed"
+scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+example=$(cd "$(dirname "$0")" && pwd)
+all_systems=$SYSTEMS all_sets=$SETS
+declare -A settings
+
+usage() {
+    sed -n '2,/^$/s/^# \{0,1\}//p' "$0"
+    cat <<END_OF_USAGE
+usage: bash $0 ${NEEDS_DATA:+--data DIR }--out DIR [options]
+  --dry-run             print every command, in order, and write nothing
+  --systems "A B"       of: $all_systems
+  --sets "A B"          of: $all_sets
+  --gpus N              0 is the CPU (default: $GPUS); the batch stays what the recipe says
+  --precision P         fp32, fp16 or bf16, in training and for the teacher's translations (default: fp32)
+  --redo STEP           make this step anew, and what stands on it; may be given several times
+END_OF_USAGE
+    local name
+    for name in "${!settings[@]}"; do printf '  --%-18s  (default: %s)\n' "$name N" "${settings[$name]}"; done
+}
+
+# -- the user's arguments --------------------------------------------------------------------------------------------
+
+chosen() { # FLAG "WORDS" "CHOICES": refuse a word that is no choice
+    local word
+    for word in $2; do [[ " $3 " == *" $word "* ]] || die "$1 $word is none of: $3"; done
+}
+
+absolute() { [[ $1 == /* ]] && echo "$1" || echo "$PWD/$1"; }
+
+given=("$@") DATA='' OUT='' dry_run='' redo='' PRECISION=fp32
+while (($#)); do
+    case $1 in
+        --help | -h) usage; exit ;;
+        --dry-run) dry_run=yes; shift; continue ;;
+    esac
+    (($# > 1)) || die "$1 is no flag of this recipe, or lacks its value; see --help"
+    case $1 in
+        --data) DATA=$(absolute "$2") ;;
+        --out) OUT=$(absolute "$2") ;;
+        --systems) chosen "$1" "$2" "$all_systems"; SYSTEMS=$2 ;;
+        --sets) chosen "$1" "$2" "$all_sets"; SETS=$2 ;;
+        --gpus) [[ $2 =~ ^[0-9]+$ ]] || die "--gpus $2 is no number"; GPUS=$2 ;;
+        --precision) chosen "$1" "$2" "fp32 fp16 bf16"; PRECISION=$2 ;;
+        --redo) redo+=" $2" ;;
+        --*) [ -n "${settings[${1#--}]-}" ] || die "$1 is no flag of this recipe; see --help"
+            [[ $2 =~ ^[0-9]+$ ]] || die "$1 $2 is no number"
+            settings[${1#--}]=$2 ;;
+        *) die "$1 is no flag of this recipe; see --help" ;;
+    esac
+    shift 2
+done
+[ -n "$OUT" ] || die "say with --out where everything goes to"
+[ -z "$NEEDS_DATA" ] || [ -n "$DATA" ] ||
+    die "say with --data where the files are that $example/files.txt names"
+[ "$GPUS" -gt 0 ] || [ "$PRECISION" = fp32 ] || die "--precision $PRECISION needs a GPU"
+
+wanted() { [[ " $SYSTEMS " == *" $1 "* && " $SETS " == *" $2 "* ]]; } # SYSTEM SET
+
+taught() { wanted ar raw || [[ " $SETS " == *" distilled "* ]]; } # there is a teacher
+
+# -- where and with what ---------------------------------------------------------------------------------------------
+
+if ! command -v fairseq-train >/dev/null; then
+    [ -x "$scripts/../.venv/bin/fairseq-train" ] ||
+        die "there is no fairseq-train; activate its environment, or run make setup"
+    PATH=$(cd "$scripts/../.venv/bin" && pwd):$PATH
+fi
+USER_DIR=$(cd "$scripts/../fairseq_diffusion" && pwd) TOOLS=$scripts/text
+export PATH DATA USER_DIR TOOLS
+folders="raw text data checkpoints models results"
+if [ -n "$dry_run" ]; then
+    printf '%s\n' "export DATA=${DATA@Q} USER_DIR=${USER_DIR@Q} TOOLS=${TOOLS@Q} PATH=${PATH%%:*}:\$PATH" \
+        "mkdir -p ${OUT@Q} && cd ${OUT@Q} && mkdir -p $folders"
+else
+    for name in $redo; do
+        bash "$0" "${given[@]}" --dry-run | grep -x "# $name" >/dev/null ||
+            die "--redo $name: there is no such step; --dry-run shows them"
+    done
+    mkdir -p "$OUT" && cd "$OUT"
+    exec 9>>.lock
+    python3 "$scripts/lock.py" 9
+    # shellcheck disable=SC2086
+    mkdir -p $folders
+fi
+
+data_files() { # check those in the recipe's files.txt, lines of NAME and ADDRESS, against its checksums.txt
+    if [ -n "$dry_run" ]; then sed 's/^/#   data: /' "$example/files.txt"; return; fi
+    python3 "$TOOLS/check_data.py" "$DATA" "$example/checksums.txt" data.sha256 <"$example/files.txt"
+}
+
+step() { # NAME "INPUT ..." "OUTPUT ..." COMMAND [option of step.py ...]
+    local name=$1 inputs=$2 outputs=$3 command=$4
+    shift 4
+    if [ -n "$dry_run" ]; then
+        printf '\n# %s\n#   from %s\n#   to %s\n%s\n' "$name" "$inputs" "$outputs" "$command"
+        return
+    fi
+    [[ " $redo " != *" $name "* ]] || set -- "$@" --redo
+    # shellcheck disable=SC2086  # the recipes' own names have no spaces
+    python3 "$scripts/step.py" "$name" --inputs $inputs --outputs $outputs --command "$command" "$@"
+}
+
+# -- text ------------------------------------------------------------------------------------------------------------
+
+both() { echo "$1.$SOURCE $1.$TARGET"; } # PREFIX: its file in either language
+
+in_both() { printf 'for language in %s; do %s; done' "$SOURCE $TARGET" "$1"; } # COMMAND with $language in it
+
+tokenise() { # NAME WORKERS: text/NAME.plain to text/NAME.tok
+    local flags="--workers $2"
+    ! $SPLIT_DASHES || flags+=" --split-dashes"
+    ! $LOWERCASE || flags+=" --lowercase"
+    step "tokenise-$1" "$(both "text/$1.plain")" "$(both "text/$1.tok")" \
+        "$(in_both "python3 \"\$TOOLS/moses.py\" \$language $flags <text/$1.plain.\$language >text/$1.tok.\$language")"
+}
+
+clean() { # FROM TO FLAG ...: text/FROM.tok to text/TO.tok, without pairs that teach nothing
+    step "clean-$2" "$(both "text/$1.tok")" "$(both "text/$2.tok")" \
+        "python3 \"\$TOOLS/clean_corpus.py\" $(both "text/$1.tok") $(both "text/$2.tok") ${*:3}"
+}
+
+codes() { [ -n "$joint" ] && echo text/bpe.codes || echo "text/bpe.$1.codes"; } # LANGUAGE
+
+learn_bpe() { # joint|separate MERGES: from the training text, once; all else is split by these codes
+    joint=${1#separate}
+    local described="{\"source\": \"$SOURCE\", \"target\": \"$TARGET\", \"tokenizer\": \"$TOKENIZER\""
+    described+=", \"split_dashes\": $SPLIT_DASHES, \"lowercase\": $LOWERCASE, \"bpe\": \"subword_nmt\"}"
+    local learn="cat $(both text/train.tok) | subword-nmt learn-bpe -s $2 >text/bpe.codes"
+    [ -n "$joint" ] ||
+        learn=$(in_both "subword-nmt learn-bpe -s $2 <text/train.tok.\$language >text/bpe.\$language.codes")
+    companions="$(printf '%s\n' "$(codes "$SOURCE")" "$(codes "$TARGET")" | uniq | tr '\n' ' ')text/preprocessing.json"
+    step learn-bpe "$(both text/train.tok)" "$companions" "$learn
+echo '$described' >text/preprocessing.json"
+}
+
+apply_bpe() { # WORKERS
+    local split
+    for split in train valid test; do
+        step "apply-bpe-$split" "$(both "text/$split.tok") $companions" "$(both "text/$split.bpe")" \
+            "$(in_both "subword-nmt apply-bpe -c $(codes \$language) --num-workers $1 \\
+    -i text/$split.tok.\$language -o text/$split.bpe.\$language")"
+    done
+}
+
+binarise() { # FLAG ...: the data-bin of the raw text; its dictionaries are those of all data made from it
+    step binarise "$(both text/train.bpe) $(both text/valid.bpe) $(both text/test.bpe)" data/raw \
+        "fairseq-preprocess -s $SOURCE -t $TARGET \\
+    --trainpref text/train.bpe --validpref text/valid.bpe --testpref text/test.bpe --destdir data/raw $*
+rm -f data/raw/preprocess.log # its times would make equal data differ"
+    companions+=" data/raw/dict.$SOURCE.txt data/raw/dict.$TARGET.txt"
+}
+
+# -- models ----------------------------------------------------------------------------------------------------------
+
+quoted() { # words as a shell reads them, some in a line
+    local word line=''
+    for word; do
+        [[ $word =~ ^[A-Za-z0-9_@%+=:,./-]+$ ]] || word=${word@Q}
+        if ((${#line} > 90)) && [[ $word == --* ]]; then echo "$line \\"; line="   "; fi
+        line+=" $word"
+    done
+    echo "$line"
+}
+
+half() { case $PRECISION in fp32) ;; *) echo "--$PRECISION" ;; esac; }
+
+cpu() { [ "$GPUS" -gt 0 ] || echo --cpu; }
+
+train() { # NAME SET FLAG ...: on data/SET; --whole-batch is over all GPUs, what --max-tokens or --batch-size is on one
+    local model=$1-$2 set=$2 flags=() whole='' unit='' most='' ranks=$((GPUS > 1 ? GPUS : 1)) start=fairseq-train
+    shift 2
+    local what="fairseq-train data/$set $(quoted "$@") $(half)"
+    while (($#)); do
+        case $1 in
+            --whole-batch) whole=$2; shift ;;
+            --max-tokens | --batch-size) unit=$1 most=$2; shift ;;
+            *) flags+=("$1") ;;
+        esac
+        shift
+    done
+    ((most * ranks <= whole)) || most=$((whole / ranks))
+    local updates=$(((2 * whole + most * ranks) / (2 * most * ranks))) # rounded
+    local batch=$((updates * most * ranks))
+    ((10 * batch >= 9 * whole && 10 * batch <= 11 * whole)) ||
+        die "$model wants batches of $whole, and $updates updates of $unit $most on $ranks GPUs make $batch;" \
+            "use other --gpus, or edit $unit in $0"
+    [ "$ranks" = 1 ] || start="torchrun --standalone --nproc_per_node=$ranks \"\$(command -v fairseq-train)\""
+    step "train-$model" "data/$set" "checkpoints/$model" \
+        "$start data/$set --user-dir \"\$USER_DIR\" --task diffusion_translation --save-dir checkpoints/$model \\
+   $(quoted "${flags[@]}") \\
+    $unit $most --update-freq $updates --distributed-world-size $ranks $(half) $(cpu)" --continues --identity "$what"
+}
+
+average() { # NAME SET FLAG ...: models/NAME-SET has all that translating takes: weights, dictionaries, codes
+    local model=$1-$2
+    step "average-$model" "checkpoints/$model $companions" "models/$model" \
+        "mkdir -p models/$model
+cp $companions models/$model
+fairseq-diffusion average --inputs checkpoints/$model ${*:3} --output models/$model/average.pt"
+}
+
+teacher=models/ar-raw/average.pt
+
+distil() { # SHARDS FLAG ...: the teacher's translations of the training set, in so many parts, a part on each GPU
+    local what="fairseq-diffusion distill data/raw --path $teacher --output data/distilled --shards $1 --force"
+    local flags="-- $(quoted "${@:2}") $(half)"
+    step distil "data/raw $teacher" data/distilled "$what --jobs $((GPUS > 1 ? GPUS : 1)) $flags $(cpu)" \
+        --continues --identity "$what $flags"
+}
+
+scored=() results=()
+
+decode() { # TITLE NAME SET FLAG ...: a row of the table; before the title's last comma stands its series in the picture
+    local name model=$2-$3 path=models/$2-$3/average.pt inputs=models/$2-$3/average.pt
+    name=$(tr '[:upper:]' '[:lower:]' <<<"$1" | sed 's/[^a-z0-9]\{1,\}/-/g')
+    [[ " ${*:4} " != *" --iter-decode-with-external-reranker "* ]] || path+=:$teacher inputs+=" $teacher"
+    local what="fairseq-generate data/raw --user-dir \"\$USER_DIR\" --task diffusion_translation --path $path \\
+   $(quoted "${@:4}") \\
+    --gen-subset test --remove-bpe --distributed-world-size 1 --results-path results/$name"
+    step "decode-$name" "data/raw $inputs" "results/$name" "$what $(cpu)" --identity "$what"
+    scored+=(--hyp "$1=results/$name/generate-test.txt") results+=("results/$name")
+}
+
+follow() { # SYSTEM SET FLAG of average ...: train, average, and decode in each of the recipe's ways
+    local -n trained=$1 ways=$1_ways
+    local way
+    train "$1" "$2" "${trained[@]}" "${common[@]}"
+    average "$@"
+    for way in "${ways[@]}"; do
+        [[ $way != *--iter-decode-with-external-reranker* ]] || taught || continue
+        # shellcheck disable=SC2086  # flags without spaces
+        decode "${titles[$1]}, $2, ${way%% | *}" "$1" "$2" ${way#* | }
+    done
+}
+
+systems() { # FLAG of average ...: all that is wanted, on each set; the teacher before what it teaches
+    local system set
+    for set in raw distilled; do
+        [ $set = raw ] || [[ " $SETS " != *" $set "* ]] || distil "${teaching[@]}"
+        for system in $all_systems; do
+            if wanted "$system" $set || { [ "$system $set" = "ar raw" ] && taught; }; then follow "$system" $set "$@"; fi
+        done
+    done
+}
+
+table() { # FLAG of fairseq-diffusion score ...
+    step table "${results[*]} text/test.plain.$TARGET" "table.txt table.json table.md" \
+        "fairseq-diffusion score $(quoted "${scored[@]}") \\
+    --ref text/test.plain.$TARGET $* --json table.json --markdown table.md >table.txt" --remake
+    step picture table.json pareto.png "fairseq-diffusion plot --pareto table.json --output pareto.png" --remake
+    [ -n "$dry_run" ] || cat table.txt
+}

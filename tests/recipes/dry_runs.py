@@ -1,0 +1,51 @@
+"""What a recipe would do, read from its --dry-run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from support import ENVIRONMENT, ROOT
+
+RECIPES = ["toy", "multi30k", "iwslt14_de_en", "wmt14_en_de", "wmt16_en_ro"]
+PROGRAM = re.compile(r"^(?:torchrun [^\"]*\"\$\(command -v fairseq-train\)\"|(fairseq-\w+)) (.*)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Planned:
+    name: str
+    inputs: list[str]
+    outputs: list[str]
+    command: str
+
+    @property
+    def programs(self) -> list[tuple[str, list[str]]]:
+        """(program, arguments) of its fairseq commands, without where their output goes."""
+        found = PROGRAM.findall(re.sub(r" >\S+", "", self.command.replace("\\\n", " ")))
+        return [(name or "fairseq-train", shlex.split(said, comments=True)) for name, said in found]
+
+
+def recipe(name: str, *arguments: object, path: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Run a recipe; it finds its programs where this Python has them."""
+    command = ["bash", path / f"examples/{name}/recipe.sh", *map(str, arguments)]
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+
+
+def plan(name: str, *arguments: object) -> list[Planned]:
+    data = [] if name == "toy" else ["--data", "/the user's data"]
+    done = recipe(name, "--out", "/not/there", "--dry-run", *data, *arguments)
+    assert done.returncode == 0, done.stderr
+    return [read(part) for part in re.split(r"\n(?=# \S)", done.stdout)[1:]]
+
+
+def read(part: str) -> Planned:
+    name, inputs, outputs, command = part.split("\n", 3)
+    return Planned(name.removeprefix("# "), inputs.split()[2:], outputs.split()[2:], command)
+
+
+def flag(arguments: list[str], name: str) -> str:
+    """The value of a flag; the last one wins."""
+    return arguments[len(arguments) - arguments[::-1].index(name)]

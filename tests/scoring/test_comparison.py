@@ -1,0 +1,42 @@
+"""What is said of a row, and of all rows together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import samples
+
+from fairseq_diffusion.scoring.comparison import compared
+from fairseq_diffusion.scoring.figures import Manner
+from fairseq_diffusion.scoring.outputs import Output
+
+REFERENCES = samples.raw(20)
+
+
+def outputs(**printed: list[str]) -> list[Output]:
+    return [Output(name, Path(f"{name}.txt"), lines) for name, lines in printed.items()]
+
+
+def notes(systems: list[Output]) -> list[list[str]]:
+    comparison, _ = compared(systems, [Path("ref")], [REFERENCES], "en", Manner(), 0)
+    return [row["notes"] for row in comparison["rows"]]
+
+
+def test_empty_translations_are_counted_beside_skipped_ones():
+    (output,) = outputs(x=["", " ", "", *REFERENCES[3:]])
+    assert notes([output]) == [["3 empty"]]
+    output.skipped = 2
+    assert notes([output]) == [["2 SKIPPED, scored as empty", "1 empty"]]
+
+
+def test_systems_that_were_preprocessed_in_another_way_are_told():
+    split = samples.tokenised(samples.worse(REFERENCES, 0.2, 1), aggressive_dash_splits=True)
+    whole = samples.tokenised(samples.worse(REFERENCES, 0.2, 2))
+    assert notes(outputs(a=split, b=whole, c=REFERENCES[::-1])) == [[], ["hyphens not split, unlike others"], []]
+
+
+def test_texts_are_those_that_are_scored():
+    systems = outputs(a=samples.tokenised(REFERENCES), b=REFERENCES[::-1])
+    comparison, texts = compared(systems, [Path("ref")], [REFERENCES], "en", Manner(), 0)
+    assert texts["b"] == REFERENCES[::-1] and texts["a"] != systems[0].printed
+    assert [row["text"] for row in comparison["rows"]] == ["detokenised by sacremoses (en)", "as it stands"]
