@@ -220,7 +220,7 @@ distil() { # SHARDS FLAG ...: the teacher's translations of the training set, in
         --continues --identity "$what $flags"
 }
 
-scored=() results=()
+scored=() results=() references=text/test.plain.$TARGET # several for a page that has them
 
 decode() { # TITLE NAME SET FLAG ...: a row of the table; before the title's last comma stands its series in the picture
     local name model=$2-$3 path=models/$2-$3/average.pt inputs=models/$2-$3/average.pt
@@ -256,9 +256,9 @@ systems() { # FLAG of average ...: all that is wanted, on each set; the teacher 
 }
 
 table() { # FLAG of fairseq-diffusion score ...
-    step table "${results[*]} text/test.plain.$TARGET" "table.txt table.json table.md" \
+    step table "${results[*]} $references" "table.txt table.json table.md" \
         "fairseq-diffusion score $(quoted "${scored[@]}") \\
-    --ref text/test.plain.$TARGET $* --json table.json --markdown table.md >table.txt" --remake
+   $(printf ' --ref %s' $references) $* --json table.json --markdown table.md >table.txt" --remake
     step picture table.json pareto.png "fairseq-diffusion plot --pareto table.json --output pareto.png" --remake
     [ -n "$dry_run" ] || cat table.txt
 }

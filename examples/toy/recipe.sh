@@ -12,11 +12,11 @@ declare -A settings=([size]=50000 [test-size]=200 [updates]=2400 [ar-updates]=10
 
 # -- text: generated, so there is nothing to clean or to tokenise ----------------------------------------------------
 
-step corpus "" "text/toy $(both text/train.tok) $(both text/valid.tok) $(both text/test.tok) $(both text/test.plain)" \
+step corpus "" "text/toy $(both text/train.tok) $(both text/valid.tok) $(both text/test.tok)" \
     "fairseq-diffusion toy generate --out text/toy --nouns 30 --verbs 15 --adjectives 10 --adverbs 6 \\
     --size ${settings[size]} --test-size ${settings[test-size]} --seed ${settings[seed]}
-for split in train valid test; do $(in_both 'cp text/toy/$split.$language text/$split.tok.$language'); done
-$(in_both 'cp text/toy/test.$language text/test.plain.$language')"
+for split in train valid test; do $(in_both 'cp text/toy/$split.$language text/$split.tok.$language'); done"
+references="text/toy/test.formal.yy text/toy/test.informal.yy" # every sentence has one valid translation or two
 
 learn_bpe separate 1000 # the two languages have no word in common
 apply_bpe 1

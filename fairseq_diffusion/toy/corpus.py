@@ -1,4 +1,7 @@
-"""The files of a toy corpus: ``{train,valid,test}.{xx,yy}`` and ``language.json``, which rebuilds the language."""
+"""The files of a toy corpus: ``{train,valid,test}.{xx,yy}`` and ``language.json``, which rebuilds the language.
+
+``{valid,test}.{formal,informal}.yy`` are all valid translations, for BLEU against several references.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from fairseq_diffusion.toy.language import Language
 
 SOURCE, TARGET = "xx", "yy"
 SPLITS = ("train", "valid", "test")
+REGISTERS = {"formal": 0, "informal": -1}  # places among a sentence's translations, of which there are one or two
 OPTIONS = "language.json"
 DRAWS_PER_SENTENCE = 1000  # repeated draws of known sentences before a language counts as used up
 
@@ -68,6 +72,9 @@ def write_corpus(
     for name, split in corpus.items():
         write_lines(directory / f"{name}.{SOURCE}", split.sources)
         write_lines(directory / f"{name}.{TARGET}", split.references)
+        for register, place in REGISTERS.items() if name != "train" else ():
+            valid = (language.translations(source)[place] for source in split.sources)
+            write_lines(directory / f"{name}.{register}.{TARGET}", valid)
     write_lines(directory / OPTIONS, [json.dumps(language.options, indent=2)])
     return corpus
 

@@ -10,7 +10,8 @@ from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.toy.corpus import draw_corpus, read_hypotheses, read_language, read_split, write_corpus
 from fairseq_diffusion.toy.language import Language
 
-FILES = {"train.xx", "train.yy", "valid.xx", "valid.yy", "test.xx", "test.yy", "language.json"}
+ALL_VALID = {f"{split}.{register}.yy" for split in ("valid", "test") for register in ("formal", "informal")}
+FILES = {"train.xx", "train.yy", "valid.xx", "valid.yy", "test.xx", "test.yy", "language.json", *ALL_VALID}
 SMALL = {"nouns": 6, "verbs": 4, "adjectives": 4, "adverbs": 2}
 
 
@@ -25,6 +26,15 @@ def test_files_and_sizes(tmp_path: Path):
     assert {path.name for path in (tmp_path / "a" / "b").iterdir()} == FILES
     sizes = {name: len(read_split(tmp_path / "a" / "b", name).sources) for name in ("train", "valid", "test")}
     assert sizes == {"train": 300, "valid": 20, "test": 50}
+
+
+def test_every_valid_translation_is_in_one_of_two_files(tmp_path: Path):
+    language, split = write(tmp_path), read_split(tmp_path, "test")
+    files = [(tmp_path / f"test.{register}.yy").read_text().splitlines() for register in ("formal", "informal")]
+    pairs = list(zip(*files))
+    assert [sorted(set(pair)) for pair in pairs] == [sorted(language.translations(source)) for source in split.sources]
+    assert {len(set(pair)) for pair in pairs} == {1, 2}
+    assert all(reference in pair for reference, pair in zip(split.references, pairs))
 
 
 def test_what_is_written_is_what_is_read(tmp_path: Path):
