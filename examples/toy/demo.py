@@ -78,7 +78,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def draw(folder: Path, job: Job) -> Path:
-    """sigma_min, loss by noise level, and an ambiguous sentence on its way through the steps."""
+    """Loss, sigma_min, loss by noise level, and an ambiguous sentence on its way through the steps."""
     language, split = read_language(folder / "corpus"), read_split(folder / "corpus", "test")
     ambiguous = [i for i, source in enumerate(split.sources) if language.is_ambiguous(source)]
     sentence = max(ambiguous, key=lambda i: len(split.sources[i].split()))

@@ -38,15 +38,16 @@ def curve_panels(trainings: list[Training]) -> list[Panel]:
 def draw_losses(axis: Axes, trainings: list[Training]) -> None:
     """Training in a pale line, validation in a strong one; trainings with other loss terms are on other scales."""
     for index, training in enumerate(trainings):
-        name = f"{training.name}, " if len(trainings) > 1 else ""
         if training.train_loss:
             curve = smoothed(training.train_loss, window_for(training.train_loss))
-            draw_curve(axis, curve, run_colour(index), f"{name}train", strong=False)
+            label = None if training.valid_loss else training.name
+            draw_curve(axis, curve, run_colour(index), label, strong=False)
         if training.valid_loss:
-            draw_curve(axis, training.valid_loss, run_colour(index), f"{name}valid")
-    dress_curves(axis, "Loss", "loss")
+            draw_curve(axis, training.valid_loss, run_colour(index), training.name)
+    dress_curves(axis, "Loss (pale: in training, strong: in validation)", "loss")
     axis.set_ylim(top=top_of([curve for t in trainings for curve in (t.train_loss, t.valid_loss) if curve]))
-    legend_beside(axis)
+    if len(trainings) > 1:
+        axis.legend(loc="upper right", frameon=False, fontsize=8)  # within: losses fall, and leave that corner free
 
 
 def top_of(losses: Sequence[Series]) -> float:
@@ -86,7 +87,7 @@ def draw_noise_losses(axis: Axes, training: Training, name: str) -> None:
     legend_beside(axis, title=r"noise $\sigma$")
 
 
-def draw_curve(axis: Axes, curve: Series, colour: Colour, label: str, strong: bool = True) -> None:
+def draw_curve(axis: Axes, curve: Series, colour: Colour, label: str | None, strong: bool = True) -> None:
     """A line; a single point, which no line would show, as a dot."""
     width, alpha = (1.6, 1.0) if strong else (1.1, 0.5)
     marker = "o" if len(curve[0]) == 1 else None
