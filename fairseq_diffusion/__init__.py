@@ -40,4 +40,6 @@ def load(
         import_module(f"{__name__}.{room}")
     if path is None:
         return None
-    return import_module(f"{__name__}.api").load_model(path, data, teacher, device, precision, use_ema, tokenizer)
+    return import_module(f"{__name__}.api").load_model(
+        path, data=data, teacher=teacher, device=device, precision=precision, use_ema=use_ema, tokenizer=tokenizer
+    )

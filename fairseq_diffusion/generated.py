@@ -48,25 +48,30 @@ def sentences(lines: Iterable[str]) -> Iterator[Sentence]:
             if current is not None:
                 yield current
             current = Sentence(number)
-        take(current, match)
+        try:
+            take(current, match)
+        except ValueError as error:
+            raise UserError(
+                f"a line of fairseq-generate is cut off: {match[0]!r}; was the decoding stopped? Decode again"
+            ) from error
     if current is not None:
         yield current
 
 
 def take(sentence: Sentence, match: re.Match[str]) -> None:
-    """Enter what one line says."""
+    """Enter what one line says; ValueError if it has not all that such a line has."""
     kind, _, step, text = match.groups()
     if kind == "S":
         sentence.source = text
     elif kind == "T":
         sentence.reference = text
     elif kind == "H":
-        score, _, words = text.partition("\t")
+        score, words = text.split("\t", 1)
         sentence.hypotheses.append(Hypothesis(float(score), words))
     elif sentence.hypotheses:
         last = sentence.hypotheses[-1]
         if kind == "D":
-            last.detokenised = text.partition("\t")[2]
+            _, last.detokenised = text.split("\t", 1)
         elif kind == "P":
             last.word_scores = [float(score) for score in text.split()]
         elif step is not None:

@@ -36,6 +36,12 @@ def test_only_lines_of_sentences_count():
     assert not any(map(is_generated, ("S-12 text", "| H-9\t", "X-1\ta", "H-\ta", "")))
 
 
+@pytest.mark.parametrize("line", ["H-1\t", "H-1\t-", "H-1\t-0.2", "P-1\t-0.1 -"])
+def test_a_line_that_is_cut_off_is_no_translation(line: str):
+    with pytest.raises(UserError, match="cut off.*was the decoding stopped"):
+        list(sentences(["S-1\ta", "H-1\t-0.5\tA", line]))
+
+
 def test_line_ends_within_a_sentence_are_its_own(tmp_path):
     (tmp_path / "log").write_text("S-0\ta\u2028b\x85c\n", encoding="utf-8")
     assert read(tmp_path / "log")[0].source == "a\u2028b\x85c"

@@ -75,7 +75,7 @@ def test_a_row_takes_counted_calls_else_tokens(toy):
     printed = "H-1\t-0.1\ta b\nP-1\t-0.1 -0.2 -0.3\nH-0\t-1\tc\nP-0\t-1.0 -1.0\n"
     ours = {"decoding": {"steps": 20, "calls": 15.5}, "speed": speed}
     assert table.Row.of("S", "h", ours, printed, SCORE) == row(table, "S", "h", 20, 15.5, 9.5)
-    beam = {"decoding": {"beam": 5}, "speed": speed}
+    beam = {"decoding": {"decoder": "SequenceGenerator", "beam": 5}, "speed": speed}
     assert table.Row.of("S", "h", beam, printed, SCORE) == row(table, "S", "h", None, 2.5, 9.5)
     assert table.cells(row(table, "S", "h", None, 2.5, 9.5), "steps", "mixed", "valid") == ("-", "-", "50.0%")
 

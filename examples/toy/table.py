@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from fairseq_diffusion.generated import sentences
+from fairseq_diffusion.scoring.outputs import calls_of
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,7 @@ class Row:
     system: str
     how: str
     steps: int | None
-    calls: float
+    calls: float | None
     bleu: float
     bleu_unambiguous: float | None
     valid: float
@@ -33,17 +35,11 @@ class Row:
             system=system,
             how=how,
             steps=decoding.get("steps"),
-            calls=decoding["calls"] if "calls" in decoding else tokens_said(printed),
+            calls=calls_of(decoding, list(sentences(printed.splitlines()))),
             speed=speed["sentences_per_second"],
             **{key: score[key] for key in ("bleu", "bleu_unambiguous", "valid", "mixed")},
             **{key: score[key] for key in ("sentences", "ambiguous", "signature")},
         )
-
-
-def tokens_said(printed: str) -> float:
-    """Mean number of tokens with the end of sentence: the calls of a decoder that makes one token with each."""
-    probabilities = re.findall(r"^P-\d+\t(.*)$", printed, re.MULTILINE)
-    return sum(len(row.split()) for row in probabilities) / len(probabilities)
 
 
 def number(value: float | None, form: str) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from fairseq_diffusion import compat
-from fairseq_diffusion.cli.output import check_writable, written_whole
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.output import check_writable, written_whole
 
 EPOCH = re.compile(r"checkpoint(\d+)\.pt")
 UPDATE = re.compile(r"checkpoint_\d+_(\d+)\.pt")

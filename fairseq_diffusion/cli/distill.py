@@ -63,8 +63,9 @@ def run(args: argparse.Namespace) -> int:
     teacher = Teacher(args.path)
     data = open_data(args.data, teacher.languages)
     teacher.check(data)
-    command = generate_command(data, teacher, args.flags)
-    plan = make_plan(data, teacher, [*DEFAULTS.split(), *args.flags], args.shards)
+    flags = [*DEFAULTS.split(), *args.flags]
+    command = generate_command(data, teacher, flags)
+    plan = make_plan(data, teacher, flags, args.shards)
     settle(plan, args.work, args.force)
     shards = Shards(args.work, hash_of(plan), args.shards, command)
     if args.shard is not None:

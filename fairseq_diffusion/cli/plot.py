@@ -10,9 +10,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from fairseq_diffusion.cli.output import check_writable, written_whole
+from fairseq_diffusion import histories
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.plotting import histories
+from fairseq_diffusion.output import check_writable, written_whole
 from fairseq_diffusion.plotting.events import read_tensorboard
 from fairseq_diffusion.plotting.page import write_page
 from fairseq_diffusion.plotting.read import read_training, read_trajectory, told_apart

@@ -9,15 +9,15 @@ from typing import Any
 
 from sacrebleu.metrics import BLEU
 
-from fairseq_diffusion.cli.output import check_writable, written_whole
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.output import check_writable, written_whole
 from fairseq_diffusion.scoring.comet import check_installed, comet_scores
 from fairseq_diffusion.scoring.comparison import compared, is_compound_pair, language_from
 from fairseq_diffusion.scoring.figures import Manner
 from fairseq_diffusion.scoring.outputs import named, read_output
 from fairseq_diffusion.scoring.references import check_distinct, read_references
 from fairseq_diffusion.scoring.table import Markdown, Text, render
-from fairseq_diffusion.scoring.texts import language_of, read_lines
+from fairseq_diffusion.texts import language_of, read_lines
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

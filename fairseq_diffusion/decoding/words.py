@@ -8,9 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fairseq_diffusion.decoding.ngrams import Sequences, unpadded
-
-CONTINUES = "@@"  # subword-nmt: this piece goes on in the next
-BEGINS = "\u2581"  # sentencepiece: a word begins here
+from fairseq_diffusion.texts import BEGINS, CONTINUES
 
 
 class Part(NamedTuple):

@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fairseq_diffusion.cli.output import written_whole
 from fairseq_diffusion.distillation.data import DataBin
 from fairseq_diffusion.distillation.teacher import Teacher
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.output import written_whole
 
 Plan = dict[str, Any]
 BLOCK = 1 << 20

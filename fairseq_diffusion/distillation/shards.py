@@ -18,9 +18,9 @@ from typing import Any, TextIO
 
 import torch
 
-from fairseq_diffusion.cli.output import written_whole
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.generated import is_generated, sentences
+from fairseq_diffusion.output import written_whole
 
 SKIPPED = re.compile(r"samples have invalid sizes and will be skipped, max_positions=\((\d+), (\d+)\)")
 LAST_LINES = 5  # of the log, in the sentence for a process that failed

@@ -11,13 +11,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from fairseq_diffusion.cli.output import written_whole
+from fairseq_diffusion.output import written_whole
 from fairseq_diffusion.plotting.page_script import SCRIPT
-from fairseq_diffusion.plotting.page_style import STYLE
+from fairseq_diffusion.plotting.page_style import SHADES, STYLE
+from fairseq_diffusion.texts import BEGINS, CONTINUES
 
-CONTINUES, BEGINS = "@@", "\u2581"  # how subword-nmt and sentencepiece mark what is joined
 SPECIAL = re.compile(r"<(?!unk>)[^<>]+>")
-SHADES = 10
 LABEL_LENGTH = 60
 
 RAMP = "".join(f"<span class=c{i}></span>" for i in range(SHADES))

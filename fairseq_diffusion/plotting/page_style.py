@@ -1,11 +1,12 @@
 """How the page of ``fairseq-diffusion plot --history`` looks, by day, by night and on paper.
 
-Ten shades from unsure to sure: lightness goes one way only, from amber to the paper's own blue-grey, so they keep their
+Shades from unsure to sure: lightness goes one way only, from amber to the paper's own blue-grey, so they keep their
 order for every eye and in black and white.
 """
 
 SURE_BY_DAY = "#d9812b #e0944a #e6a667 #ebb784 #efc8a1 #f1d7bd #f0e3d5 #eceae6 #e8eef2 #e4eff6".split()
 SURE_BY_NIGHT = "#e39a4e #cb8944 #b3793d #9c6a38 #855c34 #6f4f32 #594331 #453932 #343335 #283440".split()
+SHADES = len(SURE_BY_DAY)
 DARK_INK_BY_NIGHT = 3  # as many of the shades are light enough for dark letters
 
 
@@ -21,7 +22,7 @@ STYLE = (
     f":root{{color-scheme:light dark;{DAY}{shades(SURE_BY_DAY)}}}"
     f"@media screen and (prefers-color-scheme:dark){{:root{{{NIGHT}{shades(SURE_BY_NIGHT)}}}{NIGHT_INK}}}"
 )
-STYLE += "".join(f".c{i}{{background:var(--c{i})}}" for i in range(10))
+STYLE += "".join(f".c{i}{{background:var(--c{i})}}" for i in range(SHADES))
 STYLE += """
 *{box-sizing:border-box}
 body{margin:0 auto;max-width:92rem;padding:1.5rem clamp(.8rem,3vw,2.5rem) 4rem;background:var(--paper);color:var(--ink);

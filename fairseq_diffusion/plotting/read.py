@@ -6,9 +6,11 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fairseq_diffusion import generated
 from fairseq_diffusion.errors import UserError
 
 NOISE_LOSS = re.compile(r"(?:train_)?mse_noise_(\d\d)")
@@ -108,26 +110,14 @@ def number(text: Any) -> float:
 
 def read_trajectory(path: Path, sentence: str) -> Trajectory:
     """Source and tokens at each step of a sentence's first hypothesis, from the lines S-ID and E-ID_STEP."""
-    entry = re.compile(rf"(?:(S)-|E-){re.escape(sentence)}(?:_(\d+))?\t(.*)")
-    source, found = "", False
-    steps: dict[int, list[str]] = {}
-    for match in filter(None, map(entry.fullmatch, lines := read_lines(path))):
-        kind, step, text = match.groups()
-        found = True
-        if kind:
-            source = text
-        elif step is not None:
-            steps.setdefault(int(step), text.split())  # a later hypothesis (--nbest) begins at step 0 again
+    found = {str(number): said for number, said in generated.read(path).items()}
     if not found:
-        raise UserError(f"{path} holds no sentence {sentence!r}; {available(lines)}")
-    if not steps:
+        raise UserError(f"{path} has no S- lines; is it the output of fairseq-generate?")
+    if sentence not in found:
+        there = ", ".join(islice(found, 5))
+        raise UserError(f"{path} holds no sentence {sentence!r}; it has {len(found)}, among them {there}")
+    said = found[sentence]
+    if not said.hypotheses or not said.hypotheses[0].steps:
         raise UserError(f"sentence {sentence} in {path} has no E- lines; decode with --retain-iter-history")
-    return Trajectory(sentence, source, steps)
-
-
-def available(lines: list[str]) -> str:
-    """A few of the sentences that are there."""
-    ids = [match[1] for line in lines if (match := re.match(r"S-(\d+)\t", line))]
-    if not ids:
-        return "it has no S- lines; is it the output of fairseq-generate?"
-    return f"it has {len(ids)}, among them {', '.join(ids[:5])}"
+    steps = {step: text.split() for step, text in said.hypotheses[0].steps.items()}
+    return Trajectory(sentence, said.source or "", steps)

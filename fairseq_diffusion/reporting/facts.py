@@ -68,12 +68,13 @@ def usual_decoding(recorder: Recorder) -> dict[str, Any]:
 
 
 def speed_of(recorder: Recorder, model_seconds: float | None, sentences: int | None) -> dict[str, Any]:
-    """End to end is from the first batch to the last line printed; the rest is a part of it."""
+    """End to end is from the first batch to the last line printed, without the writing of a history; the rest is a part
+    of it."""
     first = recorder.first_batch or recorder.ended
     decoded = len(recorder.decoded)
     return {
         "loading_seconds": first - recorder.begun,
-        "end_to_end": rate(decoded, recorder.ended - first),
+        "end_to_end": rate(decoded, recorder.ended - first - recorder.history_seconds),
         "inference_step": rate(decoded, recorder.inference_seconds),
         "model": rate(decoded if sentences is None else sentences, model_seconds),
         "printed": not recorder.cfg.common_eval.quiet,

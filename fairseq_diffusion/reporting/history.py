@@ -10,10 +10,10 @@ from typing import Any, TextIO
 
 from fairseq import utils
 
-from fairseq_diffusion.cli.output import written_whole
 from fairseq_diffusion.decoding.hypotheses import readable
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.plotting.histories import parse
+from fairseq_diffusion.histories import parse
+from fairseq_diffusion.output import written_whole
 
 
 def history_path(report: Path) -> Path:
@@ -47,9 +47,13 @@ class History:
 
     def __init__(self, cfg: Any, file: TextIO):
         self.cfg, self.file = cfg, file
+        self._decoders: list[Any] | None = None  # fairseq's BPE and tokenizer, made once
 
     def add(self, task: Any, batch: dict[str, Any], hypotheses: list[list[dict[str, Any]]]) -> None:
         """Enter a batch that `task` has decoded."""
+        if self._decoders is None:
+            parts = task.build_bpe(self.cfg.bpe), task.build_tokenizer(self.cfg.tokenizer)
+            self._decoders = [part for part in parts if part]
         for row, found in enumerate(hypotheses):
             json.dump(self._sentence(task, batch, row, found), self.file, ensure_ascii=False)
             self.file.write("\n")
@@ -57,12 +61,12 @@ class History:
     def _sentence(self, task: Any, batch: dict[str, Any], row: int, found: list[dict[str, Any]]) -> dict[str, Any]:
         source, target = task.source_dictionary, task.target_dictionary
         tokens = utils.strip_pad(batch["net_input"]["src_tokens"][row], source.pad())
-        sentence = {"id": int(batch["id"][row]), "source": self._text(task, source, tokens)}
+        sentence = {"id": int(batch["id"][row]), "source": self._text(source, tokens)}
         if batch.get("target") is not None:
-            sentence["reference"] = self._text(task, target, utils.strip_pad(batch["target"][row], target.pad()))
+            sentence["reference"] = self._text(target, utils.strip_pad(batch["target"][row], target.pad()))
         candidates = [
             {
-                "text": self._text(task, target, hypothesis["tokens"]),
+                "text": self._text(target, hypothesis["tokens"]),
                 "score": round(float(hypothesis["score"]), 4),
                 "calls": hypothesis["steps"],
                 "steps": readable(hypothesis["history"], target),
@@ -71,9 +75,9 @@ class History:
         ]
         return {**sentence, "candidates": candidates}
 
-    def _text(self, task: Any, dictionary: Any, tokens: Any) -> str:
+    def _text(self, dictionary: Any, tokens: Any) -> str:
         """As fairseq prints it in the lines S-, T- and D-."""
         text = dictionary.string(tokens.int().cpu(), self.cfg.common_eval.post_process)
-        for part in (task.build_bpe(self.cfg.bpe), task.build_tokenizer(self.cfg.tokenizer)):
-            text = part.decode(text) if part else text
+        for decoder in self._decoders or ():
+            text = decoder.decode(text)
         return text

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fairseq_diffusion.cli.output import written_whole
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.output import written_whole
 
 KIND = "fairseq-generate, by fairseq-diffusion"  # what tells our files from others
 

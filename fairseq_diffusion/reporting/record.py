@@ -9,7 +9,7 @@ from typing import Any, Callable
 from fairseq_diffusion import compat
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.reporting.history import History
-from fairseq_diffusion.reporting.texts import read_lines
+from fairseq_diffusion.texts import read_lines
 
 OF_A_SENTENCE = re.compile(r"([STHDPAIE])-(\d+)[_\d]*\t(.*)")  # a line that fairseq prints
 
@@ -46,11 +46,11 @@ class Recorder:
         self.hypotheses: dict[int, str] = {}
         self.references: dict[int, str] = {}
         self.decoded: set[int] = set()
-        self.inference_seconds = 0.0
+        self.inference_seconds = self.history_seconds = 0.0
         self.begun = self.ended = time.perf_counter()
         self.first_batch: float | None = None
         raw = getattr(cfg.task, "raw_reference", None)
-        self.raw = read_lines(raw) if raw else None
+        self.raw = read_lines(raw, "--raw-reference") if raw else None
 
     @property
     def task_cfg(self) -> Any:
@@ -129,6 +129,7 @@ class Recorder:
             self.decoded.update(sample["id"].tolist())
             if self.history:
                 self.history.add(self.task, sample, hypotheses)
+                self.history_seconds += time.perf_counter() - self.ended
             return hypotheses
 
         return inference_step

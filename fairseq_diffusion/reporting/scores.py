@@ -8,7 +8,8 @@ from typing import Any, Callable
 from sacrebleu.metrics import BLEU
 
 from fairseq_diffusion.reporting.record import Recorder
-from fairseq_diffusion.reporting.texts import Surface, language_of, name_of, pieces_in
+from fairseq_diffusion.reporting.texts import Surface, name_of
+from fairseq_diffusion.texts import language_of, pieces_in
 
 logger = logging.getLogger(__name__)
 

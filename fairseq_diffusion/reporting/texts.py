@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fairseq_diffusion.scoring.texts import Moses, join_pieces, language_of, pieces_in
-from fairseq_diffusion.scoring.texts import read_lines as lines_of
-
-__all__ = ["Surface", "language_of", "name_of", "pieces_in", "read_lines"]
-
-
-def read_lines(path: str) -> list[str]:
-    """The raw references."""
-    return lines_of(path, "--raw-reference")
+from fairseq_diffusion.texts import Moses, join_pieces, pieces_in
 
 
 class Surface:

@@ -9,8 +9,8 @@ from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.scoring.figures import Figures, Manner
 from fairseq_diffusion.scoring.outputs import Output
 from fairseq_diffusion.scoring.significance import SEED, p_values
-from fairseq_diffusion.scoring.texts import language_of
 from fairseq_diffusion.scoring.wording import Wording
+from fairseq_diffusion.texts import language_of
 
 COMPOUND_PAIR = ("en", "de")
 

@@ -9,7 +9,7 @@ from typing import Any
 from fairseq_diffusion import generated, reporting
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.generated import Hypothesis, Sentence
-from fairseq_diffusion.scoring.texts import join_pieces, pieces_in, read_lines
+from fairseq_diffusion.texts import join_pieces, pieces_in, read_lines
 
 LEFT_TO_RIGHT = "SequenceGenerator"  # fairseq's decoder that makes a token with each network call
 SHOWN = 5  # numbers of missing sentences that a message lists

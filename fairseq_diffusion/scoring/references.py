@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.generated import is_generated
-from fairseq_diffusion.scoring.texts import looks_tokenised, pieces_in, read_lines
+from fairseq_diffusion.texts import looks_tokenised, pieces_in, read_lines
 
 
 def read_references(paths: list[Path]) -> list[list[str]]:

@@ -1,7 +1,8 @@
 """Paired bootstrap between all pairs of systems, with the numbers that ``sacrebleu --paired-bs`` gives.
 
 sacreBLEU compares each system with one baseline, and draws the same resamples for every pair; here each system's
-resampled scores are computed once, so that n systems cost n times one and not n (n - 1) / 2 times two.
+resampled scores are computed once, so that n systems cost n times one and not n (n - 1) / 2 times two. The two methods
+of its metrics that this takes are private to sacreBLEU; tests compare with its own p-values.
 """
 
 from __future__ import annotations

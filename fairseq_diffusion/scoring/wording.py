@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.scoring.outputs import Output
-from fairseq_diffusion.scoring.texts import SPLIT_HYPHEN, UNSEGMENTED, Moses, looks_tokenised
+from fairseq_diffusion.texts import SPLIT_HYPHEN, UNSEGMENTED, Moses, looks_tokenised
 
 
 class Wording:

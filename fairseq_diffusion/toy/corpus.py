@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.generated import is_generated, read
-from fairseq_diffusion.scoring.texts import join_pieces
+from fairseq_diffusion.texts import join_pieces
 from fairseq_diffusion.toy.language import Language
 
 SOURCE, TARGET = "xx", "yy"

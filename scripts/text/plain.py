@@ -1,4 +1,4 @@
-"""usage: plain.py [--segments] [--lowercase] [--romanian] [FILE ...] >TEXT
+"""usage: plain.py [--segments] [--romanian] [FILE ...] >TEXT
 
 Plain text, a sentence a line, of text files (which may be gzipped) or standard input: lines end at line feeds alone,
 and control characters, soft hyphens and runs of spaces are gone. --segments takes what stands between <seg> and </seg>
@@ -37,7 +37,7 @@ def sentences(file: TextIO, segments: bool) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", type=Path)
-    for flag in ("--segments", "--lowercase", "--romanian"):
+    for flag in ("--segments", "--romanian"):
         parser.add_argument(flag, action="store_true")
     args = parser.parse_args()
     found = (text for file in map(opened, args.files) for text in sentences(file, args.segments))
@@ -45,7 +45,7 @@ def main() -> None:
         found = sentences(sys.stdin, args.segments)
     if args.romanian:
         found = (text.translate(COMMAS) for text in found)
-    lines.write(text.lower() if args.lowercase else text for text in found)
+    lines.write(found)
 
 
 if __name__ == "__main__":

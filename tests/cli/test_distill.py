@@ -280,4 +280,4 @@ def test_the_work_folder_is_not_inside_the_output(canned: Canned, distil: Any, t
 def test_users_flags_come_behind_ours_and_shards_last(canned: Canned, distil: Any):
     assert distil(behind="--beam 4 --fp16") == 0
     shard = ["--distributed-world-size", "1", "--distributed-rank", "0"]
-    assert canned.flags[-7:] == ["--beam", "4", "--fp16", *shard]
+    assert canned.flags[-11:] == [*"--beam 5 --seed 1 --beam 4 --fp16".split(), *shard]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.plotting.histories import chosen, read
+from fairseq_diffusion.histories import chosen, read
 
 
 def write(path: Path, *ids: int) -> Path:

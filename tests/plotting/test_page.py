@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from support import generate
 
-from fairseq_diffusion.plotting import histories
+from fairseq_diffusion import histories
 from fairseq_diffusion.plotting.page import joins, row, shade, write_page
 from fairseq_diffusion.plotting.page_style import SURE_BY_DAY, SURE_BY_NIGHT
 

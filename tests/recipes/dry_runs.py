@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from support import ENVIRONMENT, ROOT
@@ -34,11 +35,19 @@ def recipe(name: str, *arguments: object, path: Path = ROOT) -> subprocess.Compl
     return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
 
 
-def plan(name: str, *arguments: object) -> list[Planned]:
+@cache
+def plan(name: str, *arguments: object) -> tuple[Planned, ...]:
+    """The steps of a recipe that has its data and its results elsewhere."""
     data = [] if name == "toy" else ["--data", "/the user's data"]
-    done = recipe(name, "--out", "/not/there", "--dry-run", *data, *arguments)
+    return dry_run(name, "--out", "/not/there", *data, *arguments)[1]
+
+
+def dry_run(name: str, *arguments: object) -> tuple[str, tuple[Planned, ...]]:
+    """What comes before the steps, and these."""
+    done = recipe(name, "--dry-run", *arguments)
     assert done.returncode == 0, done.stderr
-    return [read(part) for part in re.split(r"\n(?=# \S)", done.stdout)[1:]]
+    head, *parts = re.split(r"\n(?=# \S)", done.stdout)
+    return head, tuple(map(read, parts))
 
 
 def read(part: str) -> Planned:

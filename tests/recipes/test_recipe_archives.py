@@ -12,7 +12,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from dry_runs import plan, recipe
+from dry_runs import dry_run
 from support import ENVIRONMENT
 
 WORDS = "Haus Baum well-known Straße nicht ein schöner Tag heute und morgen geht er weiter".split()
@@ -89,9 +89,8 @@ def test_the_text_of_a_recipe(archives, tmp_path: Path):
     data, out, name = tmp_path / "the user's data", tmp_path / "out", archives.__name__
     data.mkdir()
     archives(data)
-    steps = plan(name, "--data", data)
+    head, steps = dry_run(name, "--data", data, "--out", out)
     text = steps[: [step.name for step in steps].index("binarise")]
-    head = recipe(name, "--data", data, "--out", out, "--dry-run").stdout.split("\n# ")[0]
     few = [step.command.replace("-s 10000", "-s 20").replace("-s 40000", "-s 20") for step in text]
     script = "\n".join([head, f"export PATH={Path(sys.executable).parent}:$PATH", *few])
     done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], env=ENVIRONMENT, capture_output=True, text=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ def parsed(program: str, arguments: list[str]):
     return convert_namespace_to_omegaconf(options.parse_args_and_arch(PARSERS[program](), here))
 
 
-def programs(steps: list[Planned], name: str) -> list[list[str]]:
+def programs(steps: Iterable[Planned], name: str) -> list[list[str]]:
     return [arguments for step in steps for program, arguments in step.programs if program == name]
 
 
@@ -126,6 +127,14 @@ def test_precision_and_processor():
         for arguments in trainings:
             assert set(there) <= set(arguments) and not set(absent) & set(arguments)
         assert all(("--cpu" in words) == ("--cpu" in there) for words in programs(steps, "fairseq-generate"))
+
+
+def test_the_toy_is_as_large_and_long_as_asked():
+    steps = {step.name: step for step in plan("toy", "--size", 70, "--seed", 7, "--updates", 24, "--ar-updates", 16)}
+    assert "--size 70 --test-size 200 --seed 7" in steps["corpus"].command
+    for name, updates in (("ar", "16"), ("difformer", "24")):
+        ((_, arguments),) = steps[f"train-{name}-raw"].programs
+        assert (flag(arguments, "--max-update"), flag(arguments, "--seed")) == (updates, "7")
 
 
 def test_what_is_chosen_is_made_and_no_more():

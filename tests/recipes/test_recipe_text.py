@@ -30,7 +30,7 @@ def test_lines_end_at_line_feeds_and_hold_nothing_invisible():
 def test_plain_text_of_files_in_their_order(tmp_path: Path):
     (tmp_path / "a.gz").write_bytes(gzip.compress("\ufeffÄ b\n".encode()))
     (tmp_path / "b").write_bytes(b"broken \xff byte\n")
-    assert tool("plain", tmp_path / "a.gz", tmp_path / "b", "--lowercase") == "ä b\nbroken \ufffd byte\n"
+    assert tool("plain", tmp_path / "a.gz", tmp_path / "b") == "Ä b\nbroken \ufffd byte\n"
 
 
 def test_segments_of_an_evaluation_file(tmp_path: Path):

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from conftest import SIZES
+from fairseq.data import encoders
 from support import generate, lines
 
+from fairseq_diffusion import histories
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.plotting import histories
 
 NAME = "generate-test.history.jsonl"
 FLAGS = "--retain-iter-history --iter-decode-with-beam 2 --noise-beam 2 --selection mbr --nbest 3"
@@ -97,3 +98,10 @@ def test_a_shard_has_its_own(data: Path, checkpoint: Path, tmp_path: Path):
     generate(data, checkpoint, flags)
     found = histories.read(tmp_path / "generate-test.shard-1-of-2.history.jsonl")
     assert 0 < len(found) < SIZES["test"] and all(sentence["candidates"][0]["steps"] for sentence in found)
+
+
+def test_words_are_joined_by_a_tokenizer_that_is_made_once(data: Path, checkpoint: Path, tmp_path: Path, monkeypatch):
+    made, build = [], encoders.build_tokenizer
+    monkeypatch.setattr(encoders, "build_tokenizer", lambda *args: made.append(args) or build(*args))
+    generate(data, checkpoint, f"{FLAGS} --tokenizer moses --source-lang a --target-lang b --results-path {tmp_path}")
+    assert len(histories.read(tmp_path / NAME)) == SIZES["test"] and 0 < len(made) <= 3

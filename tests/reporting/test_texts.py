@@ -9,7 +9,8 @@ import pytest
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.reporting.record import Tee
-from fairseq_diffusion.reporting.texts import Surface, language_of, pieces_in, read_lines
+from fairseq_diffusion.reporting.texts import Surface
+from fairseq_diffusion.texts import language_of, pieces_in, read_lines
 
 
 def surface(texts: list[str], language: str = "en", post_process: Any = None, bpe: Any = None) -> tuple[list[str], str]:
@@ -51,7 +52,7 @@ def test_language_of(name: str | None, language: str):
 
 def test_only_line_feeds_end_lines(tmp_path):
     (tmp_path / "raw").write_bytes("a\r\n\nb\u2028c\x0cd\re\n".encode())
-    assert read_lines(str(tmp_path / "raw")) == ["a", "", "b\u2028c\x0cd\re"]
+    assert read_lines(tmp_path / "raw", "--raw-reference") == ["a", "", "b\u2028c\x0cd\re"]
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe"])
@@ -59,7 +60,7 @@ def test_unreadable_references(tmp_path, content: bytes | None):
     if content:
         (tmp_path / "raw").write_bytes(content)
     with pytest.raises(UserError, match="--raw-reference .*raw cannot be read"):
-        read_lines(str(tmp_path / "raw"))
+        read_lines(tmp_path / "raw", "--raw-reference")
 
 
 def test_tee_shows_whole_lines_and_writes_as_they_come(tmp_path):

@@ -9,7 +9,7 @@ import samples
 from fairseq.data.data_utils import post_process
 
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.scoring.texts import Moses, join_pieces, looks_tokenised, read_lines
+from fairseq_diffusion.texts import Moses, join_pieces, looks_tokenised, read_lines
 
 
 @pytest.mark.parametrize(

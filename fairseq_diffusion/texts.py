@@ -11,7 +11,9 @@ from sacremoses import MosesDetokenizer, MosesTokenizer
 
 from fairseq_diffusion.errors import UserError
 
-PIECES = {"sentencepiece": re.compile("\u2581"), "subword_nmt": re.compile("@@( |$)")}
+CONTINUES = "@@"  # subword-nmt: this piece goes on in the next
+BEGINS = "\u2581"  # sentencepiece: a word begins here
+PIECES = {"sentencepiece": re.compile(BEGINS), "subword_nmt": re.compile(f"{CONTINUES}( |$)")}
 # What Moses' tokenizer leaves behind and people hardly write: escapes, split hyphens, commas and full stops kept apart
 TOKENISED = re.compile(r"&(?:apos|quot|#124|#91|#93);| @-@ | [,،、，] | [.。।]$")
 TOKENISED_SHARE = 0.1
@@ -48,8 +50,8 @@ def pieces_in(texts: Iterable[str]) -> str | None:
 def join_pieces(text: str, kind: str | None) -> str:
     """Pieces put together, as fairseq's --remove-bpe does."""
     if kind == "sentencepiece":
-        return text.replace(" ", "").replace("\u2581", " ").strip()
-    return f"{text} ".replace("@@ ", "").rstrip() if kind == "subword_nmt" else text
+        return text.replace(" ", "").replace(BEGINS, " ").strip()
+    return f"{text} ".replace(f"{CONTINUES} ", "").rstrip() if kind == "subword_nmt" else text
 
 
 def looks_tokenised(texts: Iterable[str]) -> bool:
