@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from dry_runs import RECIPES, Planned, flag, plan, recipe
 from fairseq import options
-from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from support import ROOT
 
 import fairseq_diffusion
@@ -30,7 +29,7 @@ def parsed(program: str, arguments: list[str]):
         module, parser = command_module(here[0]), argparse.ArgumentParser()
         module.add_arguments(parser)
         return getattr(module, "parse", argparse.ArgumentParser.parse_args)(parser, here[1:])
-    return convert_namespace_to_omegaconf(options.parse_args_and_arch(PARSERS[program](), here))
+    return options.parse_args_and_arch(PARSERS[program](), here)
 
 
 def programs(steps: Iterable[Planned], name: str) -> list[list[str]]:
