@@ -34,10 +34,16 @@ def load(
     `precision` fp32, fp16 or bf16; `use_ema` takes the averaged weights that --store-ema kept.  `tokenizer` is "moses"
     or "none", where no preprocessing.json beside the checkpoint says it.
     """
+    import logging
     from importlib import import_module
 
+    root = logging.getLogger()
+    level, quiet = root.level, not root.handlers
     for room in ("tasks", "models"):
         import_module(f"{__name__}.{room}")
+    if quiet:  # some of fairseq's modules turn on everybody's debugging messages
+        root.handlers.clear()
+        root.setLevel(level)
     if path is None:
         return None
     return import_module(f"{__name__}.api").load_model(

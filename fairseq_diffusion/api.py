@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,7 @@ def load_model(
     finally:
         compat.prefer_ema(False)  # of this load, and of no later one
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    check_device(device)
     for model in models:  # as fairseq-generate does
         (model.half() if precision == "fp16" else model).to(device).prepare_for_inference_(cfg)
     return TranslationModel(cfg, task, models, preparation, checkpoint)
@@ -122,6 +123,13 @@ def generation_config(folder: Path, preparation: Preparation, flags: list[str]) 
     languages = ["--source-lang", preparation.source, "--target-lang", preparation.target]
     given = [str(folder), "--task", compat.OUR_TASK, *languages, *flags]
     return convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_generation_parser(), given))
+
+
+def check_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"the device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
 
 
 def check_rescorable(model: Any, checkpoint: Path) -> None:
@@ -158,7 +166,7 @@ class TranslationModel:
 
     def translate(
         self,
-        sentences: Sequence[str],
+        sentences: Iterable[str],
         *,
         steps: int | None = None,
         length_beam: int = 1,
@@ -177,7 +185,10 @@ class TranslationModel:
         in ``sampler="cedi"``, and `beam` and `lenpen` of a beam search.  The best `nbest` candidates are kept, with
         what they said at every step if `history` is asked for.
         """
-        check_at_least_one(batch_size=batch_size, nbest=nbest)
+        check_at_least_one(batch_size=batch_size, nbest=nbest, beam=flags.get("beam") or 1)
+        if isinstance(sentences, str):
+            raise UserError("translate() takes a list of sentences; for one, write translate([sentence])")
+        sentences = list(sentences)  # of a file or a generator, which can be read once
         asked = {"steps": steps, "length_beam": length_beam, "noise_beam": noise_beam, "select": select, "nbest": nbest}
         cfg = self._configured({**asked, "seed": seed, "history": history, **flags})
         tokens = self._prepared(sentences)
@@ -216,8 +227,6 @@ class TranslationModel:
 
     def _prepared(self, sentences: Sequence[str]) -> dict[int, torch.Tensor]:
         """Tokens by the places of the sentences that are not empty, none of them longer than the model takes."""
-        if isinstance(sentences, str):
-            raise UserError("translate() takes a list of sentences; for one, write translate([sentence])")
         encoded, _ = self.task.get_interactive_tokens_and_lengths(sentences, self.preparation.encode)
         longest = self.max_positions[0]
         for place, tokens in enumerate(encoded):

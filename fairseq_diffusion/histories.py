@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.generated import open_text
+from fairseq_diffusion.generated import decoded, open_text
 
 
 def parse(line: str) -> dict[str, Any] | None:
@@ -27,7 +27,7 @@ def parse(line: str) -> dict[str, Any] | None:
 def read(path: Path) -> list[dict[str, Any]]:
     """Every sentence of a file, in the order of the data."""
     with open_text(path) as lines:
-        found = [parse(line) for line in lines if line.strip()]
+        found = [parse(line) for line in decoded(lines, path) if line.strip()]
     sentences = [sentence for sentence in found if sentence is not None]
     if not sentences or len(sentences) < len(found):
         raise UserError(

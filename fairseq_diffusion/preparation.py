@@ -19,6 +19,7 @@ from fairseq import utils
 from fairseq.data import data_utils, encoders
 
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.texts import tidy
 
 CHECKPOINTS = ("average.pt", "checkpoint_best.pt")  # which of a folder's many is meant
 PREPROCESSING = "preprocessing.json"
@@ -99,7 +100,7 @@ class Preparation:
 
 
 class Moses:
-    """Punctuation normalised, words split and joined again as the recipes do it."""
+    """Invisible characters gone, punctuation normalised, words split and joined again as the recipes do it."""
 
     def __init__(self, source: str, target: str, split_dashes: bool):
         from sacremoses import MosesDetokenizer, MosesPunctNormalizer, MosesTokenizer
@@ -108,7 +109,7 @@ class Moses:
         self.tokenizer, self.detokenizer = MosesTokenizer(source), MosesDetokenizer(target)
 
     def encode(self, text: str) -> str:
-        plain = self.normaliser.normalize(text)
+        plain = self.normaliser.normalize(tidy(text))
         return self.tokenizer.tokenize(plain, aggressive_dash_splits=self.split_dashes, return_str=True)
 
     def decode(self, text: str) -> str:

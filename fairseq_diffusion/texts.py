@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from sacremoses import MosesDetokenizer, MosesTokenizer
@@ -18,6 +19,10 @@ PIECES = {"sentencepiece": re.compile(BEGINS), "subword_nmt": re.compile(f"{CONT
 TOKENISED = re.compile(r"&(?:apos|quot|#124|#91|#93);| @-@ | [,،、，] | [.。।]$")
 TOKENISED_SHARE = 0.1
 SPLIT_HYPHEN = "@-@"
+# Control characters, separators and formats. Some tools take some of them for the end of a line, which would shift one
+# side of a corpus against the other.
+INVISIBLE: dict[str, str | None] = {"Cc": " ", "Zl": " ", "Zp": " ", "Zs": " ", "Cf": None}
+ZERO_WIDTH_SPACE = 0x200B  # it parts words; other formats, such as soft hyphens, stand within them
 UNSEGMENTED = ("zh", "ja", "th", "lo", "km", "my")  # written without spaces, which Moses' tokenizer does not add
 
 
@@ -34,6 +39,18 @@ def read_lines(path: str | Path, role: str) -> list[str]:
             "save the file as UTF-8 without it"
         )
     return lines
+
+
+@cache
+def plain_table() -> dict[int, str | None]:
+    """What becomes of each character of the categories in INVISIBLE."""
+    found = {code: INVISIBLE.get(unicodedata.category(chr(code)), "-") for code in range(0xE0080)}
+    return {**{code: plain for code, plain in found.items() if plain != "-"}, ZERO_WIDTH_SPACE: " "}
+
+
+def tidy(line: str) -> str:
+    """A line as the recipes have it before anything else: nothing invisible in it, and single blanks."""
+    return " ".join(line.translate(plain_table()).split())
 
 
 def language_of(name: str | None) -> str:
@@ -81,4 +98,5 @@ class Moses:
 
     def unescaped(self, words: str) -> list[str]:
         """Words that are tokenised already; ``tokens`` escapes nothing, so their escapes are undone."""
-        return self._detokenizer.unescape_xml(words).split()
+        plain = self._detokenizer.unescape_xml(words)
+        return (re.sub(*self._tokenizer.AGGRESSIVE_HYPHEN_SPLIT, plain) if self._split_hyphens else plain).split()

@@ -10,6 +10,7 @@
 die() { echo "recipe: $*" >&2; exit 2; }
 
 [ "${BASH_VERSINFO[0]}" -ge 5 ] || [[ $BASH_VERSION == 4.4* ]] || die "bash $BASH_VERSION is too old; 4.4 is needed"
+unset CDPATH # with it, cd may print
 scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 example=$(cd "$(dirname "$0")" && pwd)
 all_systems=$SYSTEMS all_sets=$SETS
@@ -51,12 +52,12 @@ while (($#)); do
         --out) OUT=$(absolute "$2") ;;
         --systems) chosen "$1" "$2" "$all_systems"; SYSTEMS=$2 ;;
         --sets) chosen "$1" "$2" "$all_sets"; SETS=$2 ;;
-        --gpus) [[ $2 =~ ^[0-9]+$ ]] || die "--gpus $2 is no number"; GPUS=$2 ;;
+        --gpus) [[ $2 =~ ^[0-9]+$ ]] || die "--gpus $2 is no number"; GPUS=$((10#$2)) ;;
         --precision) chosen "$1" "$2" "fp32 fp16 bf16"; PRECISION=$2 ;;
         --redo) redo+=" $2" ;;
-        --*) [ -n "${settings[${1#--}]-}" ] || die "$1 is no flag of this recipe; see --help"
+        --?*) [ -n "${settings[${1#--}]-}" ] || die "$1 is no flag of this recipe; see --help"
             [[ $2 =~ ^[0-9]+$ ]] || die "$1 $2 is no number"
-            settings[${1#--}]=$2 ;;
+            settings[${1#--}]=$((10#$2)) ;;
         *) die "$1 is no flag of this recipe; see --help" ;;
     esac
     shift 2
@@ -81,7 +82,8 @@ USER_DIR=$(cd "$scripts/../fairseq_diffusion" && pwd) TOOLS=$scripts/text
 export PATH DATA USER_DIR TOOLS
 folders="raw text data checkpoints models results"
 if [ -n "$dry_run" ]; then
-    printf '%s\n' "export DATA=${DATA@Q} USER_DIR=${USER_DIR@Q} TOOLS=${TOOLS@Q} PATH=${PATH%%:*}:\$PATH" \
+    programs=${PATH%%:*}
+    printf '%s\n' "export DATA=${DATA@Q} USER_DIR=${USER_DIR@Q} TOOLS=${TOOLS@Q} PATH=${programs@Q}:\$PATH" \
         "mkdir -p ${OUT@Q} && cd ${OUT@Q} && mkdir -p $folders"
 else
     for name in $redo; do
@@ -181,7 +183,6 @@ cpu() { [ "$GPUS" -gt 0 ] || echo --cpu; }
 train() { # NAME SET FLAG ...: on data/SET; --whole-batch is over all GPUs, what --max-tokens or --batch-size is on one
     local model=$1-$2 set=$2 flags=() whole='' unit='' most='' ranks=$((GPUS > 1 ? GPUS : 1)) start=fairseq-train
     shift 2
-    local what="fairseq-train data/$set $(quoted "$@") $(half)"
     while (($#)); do
         case $1 in
             --whole-batch) whole=$2; shift ;;
@@ -190,12 +191,14 @@ train() { # NAME SET FLAG ...: on data/SET; --whole-batch is over all GPUs, what
         esac
         shift
     done
+    ((ranks <= whole)) || die "--gpus $GPUS is more than a batch of $whole can be shared by"
     ((most * ranks <= whole)) || most=$((whole / ranks))
     local updates=$(((2 * whole + most * ranks) / (2 * most * ranks))) # rounded
     local batch=$((updates * most * ranks))
     ((10 * batch >= 9 * whole && 10 * batch <= 11 * whole)) ||
         die "$model wants batches of $whole, and $updates updates of $unit $most on $ranks GPUs make $batch;" \
             "use other --gpus, or edit $unit in $0"
+    local what="fairseq-train data/$set $(quoted "${flags[@]}") --whole-batch $whole $(half)"
     [ "$ranks" = 1 ] || start="torchrun --standalone --nproc_per_node=$ranks \"\$(command -v fairseq-train)\""
     step "train-$model" "data/$set" "checkpoints/$model" \
         "$start data/$set --user-dir \"\$USER_DIR\" --task diffusion_translation --save-dir checkpoints/$model \\

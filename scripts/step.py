@@ -91,12 +91,12 @@ def decide(step: Step, record: Record | None, inputs: Sums) -> tuple[str, str]:
         if record.get("stale") or step.remake:
             return "anew", f"made anew, as {listed(others)}"
         raise step.refusal(f"{step.name} was made from other files: {listed(others)}")
-    if record["state"] == "begun":
-        return "run", "was interrupted, goes on" + ("" if record["command"] == step.command else " by another command")
     if record["identity"] != step.identity:
         if step.remake:
             return "anew", "made anew, as its command changed"
         raise step.refusal(f"{step.name} was made by another command: {differences(record['identity'], step.identity)}")
+    if record["state"] == "begun":
+        return "run", "was interrupted, goes on" + ("" if record["command"] == step.command else " in another way")
     if record["state"] == "ended":
         return "finish", ""
     if broken := lost(record["outputs"], sums(step.outputs)):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from runs import RERANKER, train_teacher
-from support import TINY_BLOCKS, call, generate, training
+from support import ENVIRONMENT, TINY_BLOCKS, call, generate, training
 
 import fairseq_diffusion
 from fairseq_diffusion.errors import UserError
@@ -145,6 +147,16 @@ def test_history(model: Any, sources: list[str]):
     assert plain[0].candidates[0].history == []
 
 
+def test_sentences_may_come_from_a_file_or_a_generator(model: Any, sources: list[str]):
+    assert model.translate(iter(sources[:2]), steps=2) == model.translate(sources[:2], steps=2)
+
+
+def test_loading_leaves_the_log_as_it_is():
+    code = "import logging, fairseq_diffusion as f; f.load(); log = logging.getLogger(); print(log.level, log.handlers)"
+    done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    assert done.stdout == "30 []\n"
+
+
 def test_empty_sentences_keep_their_places(model: Any, sources: list[str]):
     mixed = model.translate(["", sources[0], "  ", sources[1]], steps=3)
     alone = model.translate(sources[:2], steps=3)
@@ -165,6 +177,7 @@ def test_empty_sentences_keep_their_places(model: Any, sources: list[str]):
         ({"batch_size": 0}, "batch_size is 0; pass 1 or more"),
         ({"nbest": 0}, "nbest is 0; pass 1 or more"),
         ({"passes": 2}, "--passes is 2, but this is a Gaussian model"),
+        ({"beam": -1}, "beam is -1; pass 1 or more"),
         ({"beam": 4}, "no beam search and does not read 'beam'"),
         ({"select": "rescore"}, "reranker"),
     ],
@@ -185,3 +198,5 @@ def test_what_another_kind_of_model_does_not_read(data: Path, teacher: Path, gra
         fairseq_diffusion.load(teacher, data=data, teacher=teacher, **CPU)
     with pytest.raises(UserError, match="the precision 'half' is none of fp32, fp16, bf16"):
         fairseq_diffusion.load(checkpoint, data=data, precision="half", **CPU)
+    with pytest.raises(UserError, match="the device 'gpu' cannot be used here"):
+        fairseq_diffusion.load(checkpoint, data=data, device="gpu")

@@ -139,14 +139,15 @@ def test_prepared_as_fairseq_interactive_does(folder: Path, codes: Path, data: P
 def test_moses_is_that_of_the_recipes(folder: Path, dashes: bool, monkeypatch: pytest.MonkeyPatch):
     """Punctuation is normalised, and dashes are split only if that is said."""
     monkeypatch.syspath_prepend(str(ROOT / "scripts/text"))
+    import lines
     import moses
     from sacremoses import MosesPunctNormalizer, MosesTokenizer
 
     says(folder, source="a", target="b", tokenizer="moses", split_dashes=dashes)
-    text = "„W1 – w2“ isn’t w7-w8…"
-    expected = moses.tokenised(text, MosesPunctNormalizer("a"), MosesTokenizer("a"), dashes, lower=False)
+    text = "„W1 – w2“ isn’t w7-w8… 10\u00a0000 Schiff\u00adfahrt a\rb\u200bc\ufeff"
+    expected = moses.tokenised(lines.tidy(text), MosesPunctNormalizer("a"), MosesTokenizer("a"), dashes, lower=False)
     assert load(folder).preparation.encode(text) == expected
-    assert ("@-@" in expected) == dashes and "„" not in expected
+    assert ("@-@" in expected) == dashes and "„" not in expected and expected.endswith("10 000 Schifffahrt a b c")
 
 
 def test_codes_alone_are_applied_and_a_tokenizer_is_asked_for(folder: Path, codes: Path):

@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
 def check(args: argparse.Namespace) -> None:
     """Numbers and folders that can be refused at once."""
     check_output(args.output, args.force)
-    if args.shards < 1 or args.jobs < 1 or args.max_ratio < 1:
+    if args.shards < 1 or args.jobs < 1 or not args.max_ratio >= 1:  # nan neither
         raise UserError("--shards, --jobs and --max-ratio are at least 1")
     if args.shard is not None and not (0 <= args.shard < args.shards and args.jobs == 1):
         raise UserError(

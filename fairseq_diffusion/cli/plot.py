@@ -76,6 +76,8 @@ def draw_table(args: argparse.Namespace) -> int:
 
 def draw(function: str, output: Path, *what: Any) -> int:
     """Matplotlib is imported only here, when there is something to draw."""
+    if output.suffix != ".png":
+        raise UserError(f"the picture is a PNG, but the output is {output}; name it something.png")
     try:
         drawing = import_module("fairseq_diffusion.plotting.draw")
     except ImportError as error:

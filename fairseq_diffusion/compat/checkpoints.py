@@ -44,7 +44,7 @@ def _loading_with_advice(load: Callable[..., dict[str, Any]]) -> Callable[..., d
             state = load(path, *args, **kwargs)
         except (FileNotFoundError, PermissionError):
             raise  # their own words say it all
-        except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError, OSError) as error:
+        except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError, TypeError, OSError) as error:
             raise UserError(_unreadable(path, error)) from error
         if _resuming is not None:  # the optimiser goes on from the last weights, never from averaged ones
             return _checked_by(_resuming, state)

@@ -144,13 +144,19 @@ def printed(command: list[str], place: dict[str, str], log: TextIO) -> Iterator[
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8", "LOGLEVEL": "INFO", **place}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log) as process:
         yield from io.TextIOWrapper(process.stdout, encoding="utf-8", newline="\n")  # type: ignore[arg-type]
-    if process.returncode:
-        log.flush()
+    log.flush()
+    if process.returncode and not had_no_sentence(Path(log.name)):
         last = Path(log.name).read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
         raise UserError(
             f"fairseq-generate ended with status {process.returncode}; mend what {log.name} says, and run the same "
             "command again: finished shards are kept. It ends with\n  " + "\n  ".join(last)
         )
+
+
+def had_no_sentence(log: Path) -> bool:
+    """Whether fairseq-generate has ended where it divides by the number of its sentences: more shards than batches."""
+    said = log.read_text(encoding="utf-8", errors="replace").rstrip()
+    return said.rpartition("\n")[2].startswith("ZeroDivisionError")
 
 
 def only_generated(lines: Iterable[str], log: TextIO) -> Iterator[str]:

@@ -42,10 +42,7 @@ def compared(
             **head_of(output),
             **figures.of(output, texts[output.name]),
             "text": forms[output.name][1],
-            "notes": [
-                *notes_on(output, texts, references, manner.lowercase),
-                *["hyphens not split, unlike others"] * wording.keeps_hyphens(output),
-            ],
+            "notes": notes_on(output, texts, references, manner.lowercase),
         }
         for output in outputs
     ]

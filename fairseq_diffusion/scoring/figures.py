@@ -11,9 +11,11 @@ from sacrebleu.metrics import BLEU, CHRF, TER
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.scoring.outputs import Output
 from fairseq_diffusion.scoring.wording import Wording
+from fairseq_diffusion.texts import SPLIT_HYPHEN
 
 UNKNOWN = "<unk>"
-HYPHEN = re.compile(r"(\S)-(\S)")  # as in fairseq's scripts/compound_split_bleu.sh
+HYPHEN = re.compile(r"(\S)-(\S)")  # as in the script behind Vaswani et al. (2017), whose tokenizer left hyphens whole
+SPLIT = "##AT##-##AT##"
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,9 @@ def people_bleu(references: list[list[str]], language: str, manner: Manner) -> B
 
 
 def split_compounds(line: str) -> str:
-    return HYPHEN.sub(r"\1 ##AT##-##AT## \2", line)
+    """a-b as three words, also where a tokenizer has made them three already."""
+    words = (SPLIT if word == SPLIT_HYPHEN else HYPHEN.sub(rf"\1 {SPLIT} \2", word) for word in line.split(" "))
+    return " ".join(words)
 
 
 def repetition(sentences: list[list[str]]) -> float | None:

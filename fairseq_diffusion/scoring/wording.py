@@ -40,10 +40,6 @@ class Wording:
             return [self._moses.unescaped(words) for words in output.printed]
         return self.split(output.printed)
 
-    def keeps_hyphens(self, output: Output) -> bool:
-        """Whether its words were printed with hyphens whole, where others split them."""
-        return self.split_hyphens and keeps_words_apart(output) and not splits_hyphens(output)
-
     def split(self, texts: list[str]) -> list[list[str]] | None:
         """The words of texts as people write them."""
         return [self._moses.tokens(text) for text in texts] if self.splits_words else None

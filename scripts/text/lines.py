@@ -3,19 +3,10 @@
 from __future__ import annotations
 
 import sys
-import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import TextIO
 
-# Control characters, separators and formats. Other tools take some of them for the end of a line, which would shift one
-# side of a corpus against the other.
-PLAIN = {"Cc": " ", "Zl": " ", "Zp": " ", "Zs": " ", "Cf": None}
-TIDY = {ord(c): PLAIN[unicodedata.category(c)] for c in map(chr, range(0xE0080)) if unicodedata.category(c) in PLAIN}
-TIDY[0x200B] = " "  # a zero-width space parts words; other formats, such as soft hyphens, stand within them
-
-
-def tidy(line: str) -> str:
-    return " ".join(line.translate(TIDY).split())
+from fairseq_diffusion.texts import tidy
 
 
 def read(file: TextIO) -> Iterator[str]:

@@ -256,6 +256,7 @@ def test_nothing_kept_is_an_error(canned: Canned, distil: Any, capsys: pytest.Ca
     [
         (["--shards", 0], "", "at least 1"),
         (["--max-ratio", 0.5], "", "at least 1"),
+        (["--max-ratio", "nan"], "", "at least 1"),
         (["--shards", 2, "--shard", 2], "", "counted from 0"),
         (["--shards", 2, "--shard", 1, "--jobs", 2], "", "one takes no --jobs"),
         (["--output", "/nowhere/at/all"], "", "there is no folder"),

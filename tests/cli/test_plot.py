@@ -146,6 +146,11 @@ def test_an_existing_output_needs_force(tmp_path: Path, log: Path, capsys: pytes
     assert plot(tmp_path, "--log", log, "--force") == 0
 
 
+def said_of(capsys: pytest.CaptureFixture[str], *args: object) -> str:
+    assert main(["plot", *map(str, args)]) == 2
+    return capsys.readouterr().err
+
+
 def test_what_cannot_be_plotted_is_said(
     tmp_path: Path, log: Path, generate: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -163,6 +168,7 @@ def test_what_cannot_be_plotted_is_said(
     sentence = refusal(capsys, tmp_path, "--generate", generate, "--sentence", 2)
     assert "holds no sentence '2'" in sentence and "it has 2, among them 1, 11" in sentence
     assert "--retain-iter-history" in refusal(capsys, tmp_path, "--generate", generate, "--sentence", 11)
+    assert "the picture is a PNG" in said_of(capsys, "--log", log, "--output", tmp_path / "out.pdf")
     assert "has no S- lines" in refusal(capsys, tmp_path, "--generate", log, "--sentence", 1)
 
 

@@ -58,6 +58,12 @@ def test_bare_weights_are_no_fairseq_checkpoint(tmp_path):
         load(str(tmp_path / "bare.pt"))
 
 
+def test_a_list_is_no_fairseq_checkpoint(tmp_path):
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(UserError, match="truncated or not a checkpoint"):
+        load(str(tmp_path / "list.pt"))
+
+
 @pytest.mark.skipif(compat.version_tuple(torch.__version__) < (2, 6), reason="torch loads any object before 2.6")
 def test_unsafe_objects_are_explained(tmp_path):
     torch.save({"path": Path("unsafe")}, tmp_path / "unsafe.pt")

@@ -42,6 +42,13 @@ def test_a_failed_process_leaves_no_shard_and_its_last_words(tmp_path: Path):
     assert work.missing() == [1, 2]  # and the third was not begun
 
 
+def test_more_shards_than_batches(tmp_path: Path):
+    """fairseq-generate divides by the number of its sentences in the end."""
+    work = Shards(tmp_path, "plan", 2, program(r"print('H-0\t-1\tA') if shard == 0 else 1 / 0"))
+    work.decode([0, 1], 1)
+    assert work.missing() == [] and [*work.translations(0), *work.translations(1)] == [(0, "A")]
+
+
 def test_jobs_share_the_gpus_that_are_visible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     code = r"print(f'H-{shard}\t-1\t' + os.environ['CUDA_VISIBLE_DEVICES'])"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")

@@ -27,6 +27,12 @@ def test_other_files_are_refused(tmp_path: Path, text: str):
         read(tmp_path / "h")
 
 
+def test_bytes_are_no_history(tmp_path: Path):
+    (tmp_path / "history").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="is not UTF-8"):
+        read(tmp_path / "history")
+
+
 def test_a_missing_file(tmp_path: Path):
     with pytest.raises(UserError, match="cannot read"):
         read(tmp_path / "absent")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from itertools import combinations
 from pathlib import Path
@@ -34,8 +35,14 @@ def test_a_row_is_a_point_of_the_series_before_its_last_comma(tmp_path: Path):
 
 
 def test_rows_that_cannot_be_drawn_are_named(tmp_path: Path):
-    rows = row("x", 1, 2), row("no calls", None, 3), row("no score", 3, None), row("dash", "-", 3), {"name": "bare"}
-    assert read_points(table(tmp_path, *rows))[1] == ["no calls", "no score", "dash", "bare"]
+    rows = (
+        row("x", 1, 2),
+        row("no calls", None, 3),
+        row("no score", 3, None),
+        row("dash", "-", 3),
+        row("nan", 3, math.nan),
+    )
+    assert read_points(table(tmp_path, *rows))[1] == ["no calls", "no score", "dash", "nan"]
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", "no json", '{"rows": 3}'])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from dry_runs import RECIPES, Planned, flag, plan, recipe
 from fairseq import options
-from support import ROOT
+from support import ENVIRONMENT, ROOT
 
 import fairseq_diffusion
 from fairseq_diffusion.cli.main import COMMANDS, command_module
@@ -136,6 +136,12 @@ def test_the_toy_is_as_large_and_long_as_asked():
         assert (flag(arguments, "--max-update"), flag(arguments, "--seed")) == (updates, "7")
 
 
+def test_a_number_with_a_zero_before_it_and_a_cdpath(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(ENVIRONMENT, "CDPATH", f".:{ROOT}")
+    steps = {step.name: step for step in plan("toy", "--updates", "008")}
+    assert "--max-update 8 " in steps["train-difformer-raw"].command
+
+
 def test_what_is_chosen_is_made_and_no_more():
     steps = [step.name for step in plan("iwslt14_de_en", "--systems", "difformer", "--sets", "raw")]
     assert [name for name in steps if name.startswith("train")] == ["train-difformer-raw"]
@@ -152,6 +158,8 @@ def test_what_is_chosen_is_made_and_no_more():
         ("--out x --systems dinoser", "--systems dinoser is none of: ar dinoiser difformer diffglat"),
         ("--out x --sets mixed", "--sets mixed is none of: raw distilled"),
         ("--out x --gpus two", "--gpus two is no number"),
+        ("--out x --dry-run --gpus 65", "--gpus 65 is more than a batch of 64 can be shared by"),
+        ("--out x -- 1", "-- is no flag of this recipe"),
         ("--out x --precision fp16", "--precision fp16 needs a GPU"),
         ("--out x --precision fp8 --gpus 1", "--precision fp8 is none of: fp32 fp16 bf16"),
         ("--out x --size many", "--size many is no number"),

@@ -173,10 +173,18 @@ def test_a_killed_step_begins_anew_and_keeps_what_there_was():
     assert Path("out").read_text() == "part\nend\n" and Path("replaced/copy-1/out").read_text() == "part\n"
 
 
-def test_a_killed_training_goes_on_also_by_another_command():
-    killed("train", SLOW, "--continues")
-    assert "was interrupted, goes on by another command" in step("train", SLOW.replace("30", "0"), "--continues")
+def test_a_killed_training_goes_on_also_in_another_way():
+    killed("train", SLOW, "--continues", "--identity", "lr 1")
+    said = step("train", SLOW.replace("30", "0"), "--continues", "--identity", "lr 1")
+    assert "was interrupted, goes on in another way" in said
     assert Path("out").read_text() == "part\npart\nend\n"
+
+
+def test_a_killed_training_does_not_go_on_with_other_settings():
+    killed("train", SLOW, "--continues", "--identity", "lr 1")
+    said = step("train", SLOW, "--continues", "--identity", "lr 2", code=2)
+    assert "train was made by another command: it had 1, now it has 2" in said
+    assert Path("out").read_text() == "part\n"
 
 
 def test_a_killed_training_does_not_go_on_with_other_data():

@@ -96,10 +96,10 @@ def test_compounds_are_split_on_both_sides(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("line", "split"),
-    [  # what perl makes of them with the substitution of fairseq's compound_split_bleu.sh
+    [
         ("a-b-c", "a ##AT##-##AT## b-c"),
         ("well-known x - y", "well ##AT##-##AT## known x - y"),
-        ("@-@ -a b-", "@ ##AT##-##AT## @ -a b-"),
+        ("-a b- @-@ c", "-a b- ##AT##-##AT## c"),
     ],
 )
 def test_where_compounds_are_split(line: str, split: str):
