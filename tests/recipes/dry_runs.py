@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,10 +30,15 @@ class Planned:
         return [(name or "fairseq-train", shlex.split(said, comments=True)) for name, said in found]
 
 
+def environment() -> dict[str, str]:
+    """One in which a recipe finds the programs that stand beside this Python."""
+    return {**ENVIRONMENT, "PATH": f"{Path(sys.executable).parent}:{ENVIRONMENT['PATH']}"}
+
+
 def recipe(name: str, *arguments: object, path: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """Run a recipe; it finds its programs where this Python has them."""
+    """Run a recipe."""
     command = ["bash", path / f"examples/{name}/recipe.sh", *map(str, arguments)]
-    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    return subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
 
 
 @cache

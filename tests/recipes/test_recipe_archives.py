@@ -5,15 +5,13 @@ from __future__ import annotations
 import gzip
 import json
 import subprocess
-import sys
 import tarfile
 import zipfile
 from io import BytesIO
 from pathlib import Path
 
 import pytest
-from dry_runs import dry_run
-from support import ENVIRONMENT
+from dry_runs import dry_run, environment
 
 WORDS = "Haus Baum well-known Straße nicht ein schöner Tag heute und morgen geht er weiter".split()
 
@@ -92,8 +90,8 @@ def test_the_text_of_a_recipe(archives, tmp_path: Path):
     head, steps = dry_run(name, "--data", data, "--out", out)
     text = steps[: [step.name for step in steps].index("binarise")]
     few = [step.command.replace("-s 10000", "-s 20").replace("-s 40000", "-s 20") for step in text]
-    script = "\n".join([head, f"export PATH={Path(sys.executable).parent}:$PATH", *few])
-    done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], env=ENVIRONMENT, capture_output=True, text=True)
+    script = "\n".join([head, *few])
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert all((out / path).stat().st_size for step in text for path in step.outputs)
     described = json.loads((out / "text/preprocessing.json").read_text())

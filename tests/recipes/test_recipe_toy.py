@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from dry_runs import recipe
-from support import ENVIRONMENT, ROOT, different, read
+from dry_runs import environment, recipe
+from support import ROOT, different, read
 
 from fairseq_diffusion.preparation import checkpoint_at
 
@@ -21,7 +21,7 @@ SMALL = "--size 640 --test-size 16 --updates 10 --systems diffglat --sets raw"
 def killed_when(there: Path, out: Path) -> None:
     """A run of the recipe, ended with all it started once a file is there, whatever it is at."""
     command = ["bash", ROOT / "examples/toy/recipe.sh", "--out", out, *SMALL.split()]
-    process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, start_new_session=True)
     while not there.exists():
         assert process.poll() is None, f"the recipe ended before there was {there}"
         time.sleep(0.02)
