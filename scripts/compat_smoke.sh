@@ -83,7 +83,7 @@ grep -q '^| AR rescoring *yes' "$work/rescored.out" || { cat "$work/rescored.out
 
 say "distil, score, and translate from Python"
 quietly "$bin/python" -m fairseq_diffusion.cli.main distill "$work/data" --path "$work/ar/checkpoint_last.pt" \
-    --output "$work/distilled" -- --cpu --beam 2
+    --output "$work/distilled" -- --cpu --beam 2 --max-len-b 9
 "$bin/python" -m fairseq_diffusion.cli.main score --hyp "$work/diffusion.out" --hyp "$work/graph.out" --ref "$work/test.en"
 "$bin/python" - "$work" <<'PYTHON'
 import sys

@@ -7,6 +7,7 @@ SOURCE=de TARGET=en TOKENIZER=moses SPLIT_DASHES=false LOWERCASE=false
 declare -A titles=([ar]=Transformer [dinoiser]=DINOISER [difformer]=Difformer [diffglat]="Diff-Glat CTC")
 SYSTEMS="ar dinoiser difformer diffglat" SETS="raw distilled" GPUS=1 NEEDS_DATA=yes
 . "$(dirname "${BASH_SOURCE[0]}")/../../scripts/recipe.sh"
+. "$example/../in_common.sh"
 
 # -- text ------------------------------------------------------------------------------------------------------------
 
@@ -30,15 +31,6 @@ binarise --joined-dictionary
 
 # -- training --------------------------------------------------------------------------------------------------------
 
-common=(
-    # optimiser
-    --optimizer adam --adam-betas '(0.9, 0.98)' --lr 5e-4 --lr-scheduler inverse_sqrt
-    # what is kept: the five best by BLEU on the validation set, and the last to go on from
-    --eval-bleu --eval-bleu-detok moses --eval-bleu-remove-bpe
-    --best-checkpoint-metric bleu --maximize-best-checkpoint-metric --keep-best-checkpoints 5 --no-epoch-checkpoints
-    # log
-    --seed 1 --log-format json --log-interval 100 --no-progress-bar
-)
 ar=(
     --criterion label_smoothed_cross_entropy --label-smoothing 0.1
     --arch transformer_iwslt_de_en --share-all-embeddings --dropout 0.3
@@ -65,28 +57,9 @@ diffglat=(
     --validate-interval 10 --save-interval 10
 )
 
-# -- translations: what the table says of each way | flags of fairseq-generate ---------------------------------------
+# -- translations ----------------------------------------------------------------------------------------------------
 
 ar_ways=("beam 5 | --beam 5 --max-tokens 8000")
-dinoiser_ways=(
-    "5 steps | --iter-decode-max-iter 5 --batch-size 128"
-    "10 steps | --iter-decode-max-iter 10 --batch-size 128"
-    "20 steps | --iter-decode-max-iter 20 --batch-size 128"
-    "5 x 10, 20 steps | --iter-decode-max-iter 20 --iter-decode-with-beam 5 --noise-beam 10 --selection mbr_two_level --batch-size 16"
-)
-difformer_ways=(
-    "5 steps | --iter-decode-max-iter 5 --batch-size 128"
-    "10 steps | --iter-decode-max-iter 10 --batch-size 128"
-    "20 steps | --iter-decode-max-iter 20 --batch-size 128"
-    "7 x 3 rescored, 20 steps | --iter-decode-max-iter 20 --iter-decode-with-beam 7 --noise-beam 3 --iter-decode-with-external-reranker --batch-size 32"
-)
-diffglat_ways=(
-    "1 pass | --batch-size 128"
-    "3 passes | --passes 3 --batch-size 128"
-)
-
-# -- all of it -------------------------------------------------------------------------------------------------------
-
 teaching=(2 --beam 5 --max-tokens 8000) # shards, and flags of the teacher's translations
 systems --best 5
 table --language "$TARGET"
