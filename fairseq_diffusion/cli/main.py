@@ -13,11 +13,11 @@ COMMANDS = {
     "doctor": "print what this installation stands on and how to mend what is off",
     "user-dir": "print the path to pass to --user-dir",
     "toy": "generate the toy language, or score translations of it",
-    "score": "score and compare translations: BLEU, chrF, TER, and what is said with them",
     "distill": "make a distilled data-bin from an autoregressive teacher's translations",
     "average": "average checkpoints (the last k or the best k)",
+    "score": "score and compare translations: BLEU, chrF, TER, and what is said with them",
+    "plot": "draw trainings, BLEU against network calls, or a page of translations over the steps",
     "config": "write an architecture preset as hydra YAML",
-    "plot": "draw training curves and decoding trajectories",
 }
 
 
