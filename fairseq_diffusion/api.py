@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -122,7 +123,9 @@ def generation_config(folder: Path, preparation: Preparation, flags: list[str]) 
     """What fairseq-generate would work with, had it been given the same on its command line."""
     languages = ["--source-lang", preparation.source, "--target-lang", preparation.target]
     given = [str(folder), "--task", compat.OUR_TASK, *languages, *flags]
-    return convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_generation_parser(), given))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # hydra has much to say of its own past
+        return convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_generation_parser(), given))
 
 
 def check_device(device: str) -> None:
