@@ -202,6 +202,17 @@ def finish(step: Step, record: Record, how: str) -> int:
 
 def in_a_shell(command: str, log: Any) -> int:
     """The exit status of a command, in a process group of its own; signals that would end us are passed on to it."""
+    shell: subprocess.Popen | None = None
+    came: list[int] = []
+
+    def pass_on(number: int, frame: Any = None) -> None:
+        came.append(number)
+        if shell:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(shell.pid, number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, pass_on)
     shell = subprocess.Popen(
         ["bash", "-euo", "pipefail", "-c", command],
         stdin=subprocess.DEVNULL,
@@ -210,13 +221,8 @@ def in_a_shell(command: str, log: Any) -> int:
         close_fds=False,  # it inherits the recipe's lock
         start_new_session=True,
     )
-
-    def pass_on(number: int, frame: Any) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(shell.pid, number)
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, pass_on)
+    for number in list(came):  # before there was one to pass them on to
+        pass_on(number)
     return shell.wait()
 
 
