@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The toy language, from raw text to the table and the picture: a Transformer (baseline, teacher and rescorer),
 # DINOISER, Difformer and Diff-Glat, on the real and on the distilled training set. Needs no data and no GPU, and
-# takes some hours on two cores; make it small with --size, --updates, --ar-updates, --systems and --sets.
+# takes an hour or so on two cores; make it small with --size, --updates, --ar-updates, --systems and --sets.
 
 set -euo pipefail
 SOURCE=xx TARGET=yy TOKENIZER=none SPLIT_DASHES=false LOWERCASE=false
