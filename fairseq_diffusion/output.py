@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from fairseq_diffusion.errors import UserError
 
@@ -20,19 +19,10 @@ def check_writable(output: Path, force: bool) -> None:
         raise UserError(f"the output {output} already exists; name another file, or pass --force to replace it")
 
 
-def umask() -> int:
-    """The process' own, which can be asked for only by setting it."""
-    os.umask(now := os.umask(0))
-    return now
-
-
 @contextmanager
 def written_whole(output: Path) -> Iterator[Path]:
     """A temporary name beside `output` to write to; it becomes `output` on success and is removed on failure."""
-    handle, name = tempfile.mkstemp(prefix=f".{output.name}.", suffix=".tmp", dir=output.parent)
-    os.close(handle)
-    temporary = Path(name)
-    temporary.chmod(0o666 & ~umask())  # as any new file, where mkstemp's are their owner's alone
+    temporary = output.with_name(f".{output.name}.{uuid4().hex}.tmp")  # process numbers of two hosts may be the same
     try:
         yield temporary
         temporary.replace(output)
