@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fairseq_diffusion.back_ends.base import Finish, Reading
 from fairseq_diffusion.glancing import GlancingTranslator
+from fairseq_diffusion.network.attention import attention_bias
 from fairseq_diffusion.process import noise
 from fairseq_diffusion.process.reveal import Boundary, Glance
 
@@ -36,7 +37,7 @@ def said_in_a_pass(model: GlancingTranslator, z: Tensor, source: Tensor = SOURCE
             e = 16**0.5 * decoder.words(fed)
             fuse = decoder.fuses[number - 1].map
             h = torch.cat([h, e], -1) @ fuse.weight.T + fuse.bias
-        h = layer(h, mask, encoded.memory[number])
+        h = layer(h, attention_bias(mask, h.dtype), encoded.memory[number])
         said.append((h @ decoder.words.weight[:MASK].T).log_softmax(-1))
     return said
 

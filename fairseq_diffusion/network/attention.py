@@ -2,57 +2,106 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class Memory(NamedTuple):
-    """Keys and values [S, H, T, h/H] of what is attended to, and which of them are real, [S, 1, 1, T]."""
+    """Keys and values [S, H, T, h/H] of what is attended to, and what is added to its scores, [S, 1, 1, T]."""
 
     keys: Tensor
     values: Tensor
-    mask: Tensor
+    bias: Tensor
 
     def select(self, sentences: Tensor) -> Memory:
         """That of the sentences numbered [N]."""
         return Memory(*(tensor.index_select(0, sentences) for tensor in self))
 
 
-def attention_mask(mask: Tensor) -> Tensor:
-    """[S, T] true at real tokens -> the form that attention broadcasts over heads and queries."""
-    return mask[:, None, None, :]
+def attention_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """[S, T] true at real tokens -> what is added to scores, for all heads and queries: -inf at padding.
+
+    Made once for all layers: of a boolean mask scaled_dot_product_attention makes it anew at every call.
+    """
+    return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, -torch.inf)[:, None, None, :]
 
 
 class Attention(nn.Module):
-    """Attention of x over a memory; of itself when the memory is made from x."""
+    """What attention to oneself and attention to the source have in common."""
 
     def __init__(self, hidden: int, heads: int, dropout: float):
         super().__init__()
         self.heads, self.dropout = heads, dropout
-        self.query = nn.Linear(hidden, hidden)
-        self.key_value = nn.Linear(hidden, 2 * hidden)
-        self.out = nn.Linear(hidden, hidden)
-        for layer in (self.query, self.key_value):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
-        nn.init.zeros_(self.out.bias)
 
     def _split(self, x: Tensor, sentences: int) -> Tensor:
         """[N, T, h] -> [S, H, N / S * T, h/H]."""
         return x.reshape(sentences, -1, self.heads, x.shape[-1] // self.heads).transpose(1, 2)
 
-    def remember(self, x: Tensor, mask: Tensor) -> Memory:
-        """Memory of x [S, T, h], of which `mask` [S, T] is real."""
-        keys, values = self.key_value(x).chunk(2, -1)
-        return Memory(self._split(keys, len(x)), self._split(values, len(x)), attention_mask(mask))
-
-    def forward(self, x: Tensor, memory: Memory) -> Tensor:
-        """x [N, L, h] with N = S K: the K candidates of a sentence share its memory, as more queries to it."""
-        queries = self._split(self.query(x), len(memory.keys))
+    def _attend(self, queries: Tensor, memory: Memory) -> Tensor:
+        """queries [N, L, h] with N = S K: the K candidates of a sentence share its memory, as more queries to it."""
+        split = self._split(queries, len(memory.keys))
         dropout = self.dropout if self.training else 0.0
         seen = F.scaled_dot_product_attention(
-            queries, memory.keys, memory.values, attn_mask=memory.mask, dropout_p=dropout
+            split, memory.keys, memory.values, attn_mask=memory.bias.to(split.dtype), dropout_p=dropout
         )
-        return self.out(seen.transpose(1, 2).reshape(x.shape))
+        return seen.transpose(1, 2).reshape(queries.shape)
+
+
+def projections(hidden: int) -> tuple[nn.Linear, nn.Linear, nn.Linear]:
+    """Of queries, of keys and values, and out again, as they begin."""
+    query, key_value, out = (nn.Linear(hidden, width) for width in (hidden, 2 * hidden, hidden))
+    for layer in (query, key_value):
+        nn.init.xavier_uniform_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    nn.init.zeros_(out.bias)
+    return query, key_value, out
+
+
+class SourceAttention(Attention):
+    """Attention of x to a memory of something else, which is made once and read often."""
+
+    def __init__(self, hidden: int, heads: int, dropout: float):
+        super().__init__(hidden, heads, dropout)
+        self.query, self.key_value, self.out = projections(hidden)
+
+    def remember(self, x: Tensor, bias: Tensor) -> Memory:
+        """Memory of x [S, T, h]."""
+        keys, values = self.key_value(x).chunk(2, -1)
+        return Memory(self._split(keys, len(x)), self._split(values, len(x)), bias)
+
+    def forward(self, x: Tensor, memory: Memory) -> Tensor:
+        """x [S K, L, h] -> [S K, L, h]."""
+        return self.out(self._attend(self.query(x), memory))
+
+
+class SelfAttention(Attention):
+    """Attention of x to itself, whose queries, keys and values are one product."""
+
+    def __init__(self, hidden: int, heads: int, dropout: float):
+        super().__init__(hidden, heads, dropout)
+        query, key_value, self.out = projections(hidden)
+        self.query_key_value = nn.utils.skip_init(nn.Linear, hidden, 3 * hidden)
+        self.query_key_value.load_state_dict(joined(query.state_dict(), key_value.state_dict()))
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """x [N, L, h], bias [N, 1, 1, L] -> [N, L, h]."""
+        queries, keys, values = self.query_key_value(x).chunk(3, -1)
+        return self.out(self._attend(queries, Memory(self._split(keys, len(x)), self._split(values, len(x)), bias)))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        """Older checkpoints have a product of queries, and one of keys and values."""
+        if f"{prefix}query.weight" in state_dict:
+            old = [
+                {kind: state_dict.pop(f"{prefix}{part}.{kind}") for kind in ("weight", "bias")}
+                for part in ("query", "key_value")
+            ]
+            state_dict.update({f"{prefix}query_key_value.{kind}": both for kind, both in joined(*old).items()})
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def joined(*states: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state of one linear layer that says what several of the same input say, one after the other."""
+    return {name: torch.cat([state[name] for state in states]) for name in states[0]}

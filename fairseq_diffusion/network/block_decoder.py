@@ -8,7 +8,7 @@ from typing import Callable, cast
 import torch
 from torch import Tensor, nn
 
-from fairseq_diffusion.network.attention import Memory
+from fairseq_diffusion.network.attention import Memory, attention_bias
 from fairseq_diffusion.network.transformer import Layer, Positions, Size
 from fairseq_diffusion.registry import Registry
 
@@ -69,7 +69,8 @@ class BlockDecoder(nn.Module):
 
     def memory(self, source: Tensor, mask: Tensor) -> list[Memory]:
         """Each layer's keys and values of the encoded source [S, T, h]."""
-        return [cast(Layer, layer).remember(source, mask) for layer in self.layers]
+        bias = attention_bias(mask, source.dtype)
+        return [cast(Layer, layer).remember(source, bias) for layer in self.layers]
 
     def enter(self, z: Tensor, mask: Tensor, copied: Tensor | None) -> Tensor:
         """h_0 [N, L, h] of z_0 [N, L]; what is `copied` [N, L, h] from the source stands where z_0 is masked."""
@@ -85,9 +86,9 @@ class BlockDecoder(nn.Module):
 
     def block(self, s: int, h: Tensor, mask: Tensor, memory: list[Memory]) -> Tensor:
         """h_s [N, L, h]; s = 1 ... T, mask [N, L] true at real positions."""
-        each = len(self.layers) // self.blocks
+        each, bias = len(self.layers) // self.blocks, attention_bias(mask, h.dtype)
         for layer, source in list(zip(self.layers, memory))[(s - 1) * each : s * each]:
-            h = layer(h, mask, source)
+            h = layer(h, bias, source)
         return h
 
     def read(self, h: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from fairseq_diffusion.network.attention import Memory
+from fairseq_diffusion.network.attention import Memory, attention_bias
 from fairseq_diffusion.network.latent_maps import LATENT_MAPS
 from fairseq_diffusion.network.time_features import TIME_FEATURES
 from fairseq_diffusion.network.transformer import Layer, Positions, Size, parameter_dtype
@@ -41,7 +41,8 @@ class Denoiser(nn.Module):
 
     def memory(self, source: Tensor, mask: Tensor) -> list[Memory]:
         """Each layer's keys and values of the encoded source [S, T, h]: made once, used at every step."""
-        return [cast(Layer, layer).remember(source, mask) for layer in self.layers]
+        bias = attention_bias(mask, source.dtype)
+        return [cast(Layer, layer).remember(source, bias) for layer in self.layers]
 
     def forward(self, x_t: Tensor, c: Tensor | None, t: Tensor, mask: Tensor, memory: list[Memory]) -> Tensor:
         """x_t, c [S K, L, D], t [S K], mask [S K, L] true at real positions -> output [S K, L, D] in fp32."""
@@ -49,6 +50,7 @@ class Denoiser(nn.Module):
         x = self.enter(x_t.to(dtype), None if c is None else c.to(dtype))
         x = self.dropout(x + self.time(t)[:, None])
         x = self.norm(x + self.positions(mask))
+        bias = attention_bias(mask, x.dtype)
         for layer, source in zip(self.layers, memory):
-            x = layer(x, mask, source)
+            x = layer(x, bias, source)
         return self.leave(self.last_norm(x)).float()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from fairseq_diffusion.network.attention import attention_bias
 from fairseq_diffusion.network.transformer import Layer, Positions, Size
 from fairseq_diffusion.process.embedding import EmbeddingState
 
@@ -55,6 +56,7 @@ class Encoder(nn.Module):
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """tokens [B, S], mask [B, S] true at real tokens -> [B, S, h]."""
         x = self.dropout(self.embedding(tokens) + self.positions(mask))
+        bias = attention_bias(mask, x.dtype)
         for layer in self.layers:
-            x = layer(x, mask)
+            x = layer(x, bias)
         return self.norm(x)

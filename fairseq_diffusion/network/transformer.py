@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairseq_diffusion.network.attention import Attention, Memory
+from fairseq_diffusion.network.attention import Memory, SelfAttention, SourceAttention
 from fairseq_diffusion.registry import Registry
 
 ACTIVATIONS: Registry[Callable[[Tensor], Tensor]] = Registry("activation")
@@ -76,20 +76,19 @@ class Layer(nn.Module):
 
     def __init__(self, size: Size, cross: bool = False):
         super().__init__()
-        self.self_attention = Attention(size.hidden, size.heads, size.dropout)
-        self.cross_attention = Attention(size.hidden, size.heads, size.dropout) if cross else None
+        self.self_attention = SelfAttention(size.hidden, size.heads, size.dropout)
+        self.cross_attention = SourceAttention(size.hidden, size.heads, size.dropout) if cross else None
         self.feed_forward = FeedForward(size)
         self.residuals = nn.ModuleList(Residual(size) for _ in range(3 if cross else 2))
 
-    def remember(self, source: Tensor, mask: Tensor) -> Memory:
-        """What cross-attention needs of the source [S, T, h]."""
-        return cast(Attention, self.cross_attention).remember(source, mask)
+    def remember(self, source: Tensor, bias: Tensor) -> Memory:
+        """What cross-attention needs of the source [S, T, h], whose attention_bias is [S, 1, 1, T]."""
+        return cast(SourceAttention, self.cross_attention).remember(source, bias)
 
-    def forward(self, x: Tensor, mask: Tensor, memory: Memory | None = None) -> Tensor:
-        """x [B, L, h], mask [B, L] true at real tokens, `memory` of the source -> [B, L, h]."""
+    def forward(self, x: Tensor, bias: Tensor, memory: Memory | None = None) -> Tensor:
+        """x [B, L, h], its attention_bias [B, 1, 1, L], `memory` of the source -> [B, L, h]."""
         first, *middle, last = (cast(Residual, residual) for residual in self.residuals)
-        inner = first.enter(x)
-        x = first.leave(x, self.self_attention(inner, self.self_attention.remember(inner, mask)))
+        x = first.leave(x, self.self_attention(first.enter(x), bias))
         if self.cross_attention is not None and memory is not None:
             x = middle[0].leave(x, self.cross_attention(middle[0].enter(x), memory))
         return last.leave(x, self.feed_forward(last.enter(x)))

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.network.attention import attention_bias
 from fairseq_diffusion.network.block_decoder import FUSES, BlockDecoder
 from fairseq_diffusion.network.transformer import Size
 
@@ -146,7 +147,7 @@ def test_blocks_one_after_another_are_the_layers_in_a_line():
     memory, h = memory_of(decoder), draw(2, 5, H)
     expected = h
     for layer, source in zip(decoder.layers, memory):
-        expected = layer(expected, REAL, source)
+        expected = layer(expected, attention_bias(REAL, expected.dtype), source)
     for s in (1, 2, 3):
         h = decoder.block(s, h, REAL, memory)
     assert torch.equal(h, expected)

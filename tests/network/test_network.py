@@ -4,9 +4,10 @@ import copy
 
 import pytest
 import torch
+from attending import queries_keys_values
 
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.network.attention import Attention
+from fairseq_diffusion.network.attention import attention_bias
 from fairseq_diffusion.network.denoiser import Denoiser
 from fairseq_diffusion.network.encoder import Encoder, SharedWords, own_words
 from fairseq_diffusion.network.latent_maps import LATENT_MAPS
@@ -80,18 +81,6 @@ def test_candidates_share_their_sentences_memory(networks):
     assert torch.allclose(denoiser(x, c, t, mask, memory), denoiser(x, c, t, mask, copied), atol=1e-5)
 
 
-def test_attention_is_torchs():
-    torch.manual_seed(0)
-    ours, theirs = Attention(16, 4, 0.0), torch.nn.MultiheadAttention(16, 4, batch_first=True)
-    with torch.no_grad():
-        theirs.in_proj_weight.copy_(torch.cat([ours.query.weight, ours.key_value.weight]))
-        theirs.in_proj_bias.copy_(torch.cat([ours.query.bias, ours.key_value.bias]))
-        theirs.out_proj.load_state_dict(ours.out.state_dict())
-    x, memory, mask = torch.randn(2, 5, 16), torch.randn(2, 7, 16), torch.arange(7)[None] < torch.tensor([[7], [4]])
-    expected, _ = theirs(x, memory, memory, key_padding_mask=~mask)
-    assert torch.allclose(ours(x, ours.remember(memory, mask)), expected, atol=1e-6)
-
-
 @pytest.mark.parametrize("pre_norm", [False, True])
 @pytest.mark.parametrize("activation", ["gelu", "relu"])
 def test_layer_is_torchs_decoder_layer(pre_norm, activation):
@@ -100,13 +89,15 @@ def test_layer_is_torchs_decoder_layer(pre_norm, activation):
     theirs = torch.nn.TransformerDecoderLayer(16, 4, 32, 0.0, activation, batch_first=True, norm_first=pre_norm)
     with torch.no_grad():
         for mine, other in ((ours.self_attention, theirs.self_attn), (ours.cross_attention, theirs.multihead_attn)):
-            other.in_proj_weight.copy_(torch.cat([mine.query.weight, mine.key_value.weight]))
+            other.in_proj_weight.copy_(queries_keys_values(mine)["weight"])
             other.out_proj.weight.copy_(mine.out.weight)
         theirs.linear1.load_state_dict(ours.feed_forward.up.state_dict())
         theirs.linear2.load_state_dict(ours.feed_forward.down.state_dict())
     x, source = torch.randn(2, 5, 16), torch.randn(2, 7, 16)
-    memory = ours.remember(source, torch.ones(2, 7).bool())
-    assert torch.allclose(ours(x, torch.ones(2, 5).bool(), memory), theirs(x, source), atol=1e-5)
+    real, seen = torch.arange(5) < torch.tensor([[5], [3]]), torch.arange(7) < torch.tensor([[4], [7]])
+    memory = ours.remember(source, attention_bias(seen, x.dtype))
+    expected = theirs(x, source, tgt_key_padding_mask=~real, memory_key_padding_mask=~seen)
+    assert torch.allclose(ours(x, attention_bias(real, x.dtype), memory)[real], expected[real], atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", TIME_FEATURES)
@@ -185,14 +176,6 @@ class TestSharedWords:
             both["state"].weight.zero_()
         assert both["words"](torch.tensor([[3]])).abs().sum() == 0
         assert both.half()["words"](torch.tensor([[3]])).dtype == torch.float16
-
-
-def test_memory_of_some_sentences():
-    attention, x = Attention(8, 2, 0.0), torch.randn(3, 5, 8)
-    mask = torch.arange(5) < torch.tensor([[5], [3], [4]])
-    memory, chosen = attention.remember(x, mask), torch.tensor([2, 0])
-    for found, expected in zip(memory.select(chosen), attention.remember(x[chosen], mask[chosen])):
-        assert torch.allclose(found, expected)
 
 
 class TestLengthHead:

@@ -1,0 +1,87 @@
+"""Attention is torch's, whichever way its products are put together; and its older form can be read."""
+
+import pytest
+import torch
+from attending import queries_keys_values
+from torch import nn
+
+from fairseq_diffusion.network.attention import SelfAttention, SourceAttention, attention_bias, projections
+
+MASK = torch.arange(7) < torch.tensor([[7], [4]])
+
+
+def torchs(ours):
+    theirs = nn.MultiheadAttention(16, 4, batch_first=True)
+    packed = queries_keys_values(ours)
+    theirs.load_state_dict(
+        {f"in_proj_{kind}": packed[kind] for kind in packed}
+        | {f"out_proj.{kind}": value for kind, value in ours.out.state_dict().items()}
+    )
+    return theirs
+
+
+def test_attention_to_the_source_is_torchs():
+    torch.manual_seed(0)
+    ours, x, source = SourceAttention(16, 4, 0.0), torch.randn(2, 5, 16), torch.randn(2, 7, 16)
+    expected, _ = torchs(ours)(x, source, source, key_padding_mask=~MASK)
+    assert torch.allclose(ours(x, ours.remember(source, attention_bias(MASK, x.dtype))), expected, atol=1e-6)
+
+
+def test_attention_to_oneself_is_torchs():
+    torch.manual_seed(0)
+    ours, x = SelfAttention(16, 4, 0.0), torch.randn(2, 7, 16)
+    expected, _ = torchs(ours)(x, x, x, key_padding_mask=~MASK)
+    assert torch.allclose(ours(x, attention_bias(MASK, x.dtype)), expected, atol=1e-6)
+
+
+def test_candidates_are_more_queries():
+    torch.manual_seed(0)
+    ours, x, source = SourceAttention(16, 4, 0.0), torch.randn(6, 5, 16), torch.randn(2, 7, 16)
+    shared = ours(x, ours.remember(source, attention_bias(MASK, x.dtype)))
+    copies, masks = source.repeat_interleave(3, 0), MASK.repeat_interleave(3, 0)
+    assert torch.allclose(shared, ours(x, ours.remember(copies, attention_bias(masks, x.dtype))), atol=1e-6)
+
+
+def test_one_product_begins_as_the_three_it_stands_for():
+    torch.manual_seed(0)
+    query, key_value, out = projections(8)
+    torch.manual_seed(0)
+    attention = SelfAttention(8, 2, 0.0)
+    weight, bias = attention.query_key_value.weight, attention.query_key_value.bias
+    assert torch.equal(weight, torch.cat([query.weight, key_value.weight])) and not bias.any()
+    assert torch.equal(attention.out.weight, out.weight)
+
+
+def test_checkpoints_with_two_products_can_be_read():
+    torch.manual_seed(0)
+    old, x = SourceAttention(8, 2, 0.0), torch.randn(3, 7, 8)
+    with torch.no_grad():
+        for layer in (old.query, old.key_value):
+            layer.bias.normal_()
+    new, state = nn.ModuleList([SelfAttention(8, 2, 0.0)]), nn.ModuleList([old]).state_dict()
+    before = dict(state)
+    new.load_state_dict(state)
+    bias = attention_bias(torch.ones(3, 7).bool(), x.dtype)
+    assert torch.allclose(new[0](x, bias), old(x, old.remember(x, bias)), atol=1e-6)
+    assert state.keys() == before.keys(), "what was read is the reader's own"
+
+
+def test_a_checkpoint_without_its_products_is_refused():
+    attention = SelfAttention(8, 2, 0.0)
+    state = {name: value for name, value in attention.state_dict().items() if "query" not in name}
+    with pytest.raises(RuntimeError, match="query_key_value"):
+        attention.load_state_dict(state)
+
+
+def test_memory_of_some_sentences():
+    attention, x = SourceAttention(8, 2, 0.0), torch.randn(2, 7, 8)
+    bias = attention_bias(MASK, x.dtype)
+    memory, chosen = attention.remember(x, bias), torch.tensor([1, 0])
+    for found, expected in zip(memory.select(chosen), attention.remember(x[chosen], bias[chosen])):
+        assert torch.allclose(found, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_padding_is_out_of_sight(dtype):
+    assert attention_bias(MASK, dtype)[:, 0, 0].tolist() == [[0.0] * 7, [0.0] * 4 + [-torch.inf] * 3]
+    assert attention_bias(MASK, dtype).dtype == dtype
