@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+ALIGNMENT = 16
+
 
 class Memory(NamedTuple):
     """Keys and values [S, H, T, h/H] of what is attended to, and what is added to its scores, [S, 1, 1, T]."""
@@ -18,15 +20,23 @@ class Memory(NamedTuple):
 
     def select(self, sentences: Tensor) -> Memory:
         """That of the sentences numbered [N]."""
-        return Memory(*(tensor.index_select(0, sentences) for tensor in self))
+        keys, values, bias = (tensor.index_select(0, sentences) for tensor in self)
+        return Memory(keys, values, aligned_zeros(*bias.shape, like=bias).copy_(bias))
 
 
 def attention_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """[S, T] true at real tokens -> what is added to scores, for all heads and queries: -inf at padding.
+    """[S, T] true at real tokens -> what is added to scores, for all heads and queries: -inf at padding, [S, 1, 1, T].
 
     Made once for all layers: of a boolean mask scaled_dot_product_attention makes it anew at every call.
     """
-    return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, -torch.inf)[:, None, None, :]
+    bias = aligned_zeros(len(mask), 1, 1, mask.shape[1], like=mask.new_empty(0, dtype=dtype))
+    return bias.masked_fill_(~mask[:, None, None], -torch.inf)
+
+
+def aligned_zeros(*shape: int, like: Tensor) -> Tensor:
+    """Zeros whose rows begin at multiples of ALIGNMENT entries: any other bias a GPU copies at every call."""
+    *rows, columns = shape
+    return like.new_zeros(*rows, -(-columns // ALIGNMENT) * ALIGNMENT)[..., :columns]
 
 
 class Attention(nn.Module):
