@@ -62,6 +62,10 @@ for weights in "" --use-ema; do
     hypotheses "$work/diffusion.out"
 done
 
+say "the fused Adam goes on from fairseq's, and trains in bf16"
+quietly "${diffusion[@]}" --optimizer fused_adam --max-update 8
+quietly "${diffusion[@]}" --optimizer fused_adam --bf16 --ema-fp32 --save-dir "$work/bf16"
+
 say "one pass: train, resume, generate along a graph"
 graph=("${train[@]}" --task diffusion_translation --criterion diffusion_loss --arch diffglat_toy_dag
     --save-dir "$work/graph")

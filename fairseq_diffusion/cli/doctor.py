@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import re
 import sys
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Callable, Iterator
 
 from fairseq_diffusion import __version__, compat
@@ -61,6 +63,8 @@ def examine() -> list[Finding]:
         *packages(),
         triton(),
         apex(),
+        *optimisers(),
+        *precisions(),
     ]
 
 
@@ -120,7 +124,7 @@ def packages() -> Iterator[Finding]:
 def triton() -> Finding:
     """Worth a note only where a GPU could use it."""
     found = version("triton")
-    mend = "" if found or not has_gpu() else "pip install triton   (torch.compile wants it; we do not)"
+    mend = "" if found or not has_gpu() else "pip install triton   (our kernels and torch.compile are faster with it)"
     return Finding("triton", found or "absent (not needed)", mend, required=False)
 
 
@@ -133,7 +137,7 @@ def has_gpu() -> bool:
 
 APEX: dict[str, tuple[str, str]] = {
     "absent": ("absent (not needed)", ""),
-    "healthy": ("NVIDIA's, with its CUDA extensions", ""),
+    "healthy": ("NVIDIA's, with its CUDA extensions   (for fairseq's models; ours have torch's LayerNorm)", ""),
     "foreign": ("an unrelated package of that name", "pip uninstall -y apex   (until then torch's LayerNorm is used)"),
     "broken": (
         "NVIDIA's, without working CUDA extensions",
@@ -144,3 +148,51 @@ APEX: dict[str, tuple[str, str]] = {
 
 def apex(state: Callable[[], str] = compat.apex_state) -> Finding:
     return Finding("apex", *APEX[state()], required=False)
+
+
+def optimisers() -> Iterator[Finding]:
+    """Whose Adam a training here gets, by the name it asks for; nothing where fairseq is off."""
+    if has_module("torch") and not compat.fairseq_problem():
+        device = "cuda" if has_gpu() else "cpu"
+        form = importlib.import_module("fairseq_diffusion.optim.fused_adam").form_on(device)
+        yield Finding("fused_adam", f"torch's {form} Adam on {device}   (--optimizer fused_adam)")
+        yield Finding("adam", f"{fairseqs_adam()}   (--optimizer adam)")
+
+
+def fairseqs_adam(state: Callable[[], str] = compat.apex_state) -> str:
+    """What fairseq's own name stands for: apex's is for GPUs alone."""
+    healthy = has_gpu() and state() == "healthy"
+    if healthy and importlib.import_module("fairseq.optim.fused_adam").get_fused_adam_class():
+        return "apex's FusedAdam"
+    return "fairseq's, parameter by parameter"
+
+
+def has_module(name: str) -> bool:
+    try:
+        importlib.import_module(name)
+    except Exception:  # its own row says so
+        return False
+    return True
+
+
+def precisions() -> Iterator[Finding]:
+    """What the flags for half precision are worth on this device."""
+    if has_gpu():
+        major, minor = importlib.import_module("torch").cuda.get_device_capability(0)
+        yield Finding("precision", f"compute capability {major}.{minor}: {worth(major)}")
+    elif has_module("torch"):
+        yield Finding(
+            "precision", f"CPU: --bf16 {'with' if has_bf16() else 'WITHOUT'} instructions of its own; fp16 is slow"
+        )
+
+
+def worth(major: int) -> str:
+    """Of a GPU with a compute capability that begins with `major`."""
+    if major >= 8:
+        return "--bf16, or --fp16"
+    return "--fp16   (no arithmetic of its own for bf16)" if major == 7 else "fp32   (no fast arithmetic in 16 bits)"
+
+
+def has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the CPU says that it multiplies in bf16; without, --bf16 is slower than fp32."""
+    return cpuinfo.exists() and bool(re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", cpuinfo.read_text()))

@@ -17,6 +17,7 @@ from fairseq_diffusion.compat.checkpoints import (
     wrap_resuming,
 )
 from fairseq_diffusion.compat.generation import watched_tasks, wrap_generation
+from fairseq_diffusion.compat.half import flatten_on_cpu, part_bf16_from_tpu, survive_overflow_on_cpu, unscale_once
 from fairseq_diffusion.compat.installed import (
     INSTALL_LINES,
     OLDEST_FAIRSEQ,
@@ -48,12 +49,16 @@ __all__ = [
     "copy_checkpoints_whole",
     "distributions",
     "fairseq_problem",
+    "flatten_on_cpu",
     "is_noise_schedule",
     "model_name",
+    "part_bf16_from_tpu",
     "patch",
     "prefer_ema",
     "require_fairseq",
+    "survive_overflow_on_cpu",
     "task_name",
+    "unscale_once",
     "version_tuple",
     "watched_loading",
     "watched_tasks",
@@ -72,6 +77,10 @@ def patch() -> None:
     avoid_broken_apex()
     avoid_encoder_fast_path()
     copy_checkpoints_whole()
+    part_bf16_from_tpu()
+    flatten_on_cpu()
+    survive_overflow_on_cpu()
+    unscale_once()
     wrap_checkpoint_loading()
     wrap_resuming()
     wrap_generation()

@@ -8,4 +8,5 @@ compat.require_fairseq()
 compat.patch()
 
 from fairseq_diffusion.criterions import diffusion_loss  # noqa: E402, F401  fairseq imports tasks/ and models/ only
+from fairseq_diffusion.optim import fused_adam  # noqa: E402, F401
 from fairseq_diffusion.tasks import diffusion_translation  # noqa: E402, F401

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -39,7 +40,7 @@ def test_mending_lines_stand_below_their_row():
 def test_this_installation_is_in_order():
     result = doctor_without()
     assert result.returncode == 0, result.stdout + result.stderr
-    assert row(result.stdout, "fairseq")[1] == row(result.stdout, "torch")[1] == "ok"
+    assert all(row(result.stdout, name)[1] == "ok" for name in ("fairseq", "torch", "fused_adam", "adam", "precision"))
 
 
 @pytest.mark.parametrize("missing", [("torch",), ("fairseq",), ("torch", "fairseq")])
@@ -67,3 +68,41 @@ def test_triton_is_missed_only_on_a_gpu(monkeypatch):
     assert doctor.triton().mark == "ok"
     monkeypatch.setattr(doctor, "has_gpu", lambda: True)
     assert doctor.triton().mark == "note"
+
+
+def test_whose_adam(monkeypatch):
+    """A stand-in for apex on a machine with a GPU; elsewhere fairseq has its own."""
+    module = importlib.import_module("fairseq.optim.fused_adam")
+    monkeypatch.setattr(module, "get_fused_adam_class", lambda: object)
+    for gpu, state, whose in (
+        (True, "healthy", "apex's"),
+        (True, "broken", "fairseq's"),
+        (False, "healthy", "fairseq's"),
+    ):
+        monkeypatch.setattr(doctor, "has_gpu", lambda gpu=gpu: gpu)
+        assert whose in doctor.fairseqs_adam(lambda state=state: state)
+    monkeypatch.setattr(module, "get_fused_adam_class", lambda: None)  # an apex built without it
+    monkeypatch.setattr(doctor, "has_gpu", lambda: True)
+    assert "fairseq's" in doctor.fairseqs_adam(lambda: "healthy")
+
+
+@pytest.mark.parametrize(
+    "flags, known",
+    [("sse avx512_bf16", True), ("amx_bf16", True), ("asimd bf16", True), ("avx512f", False)],
+)
+def test_what_a_cpu_knows_of_bf16(tmp_path, monkeypatch, flags, known):
+    (tmp_path / "cpuinfo").write_text(f"flags\t: {flags}\n")
+    assert doctor.has_bf16(tmp_path / "cpuinfo") == known and not doctor.has_bf16(tmp_path / "none")
+    monkeypatch.setattr(doctor, "has_gpu", lambda: False)
+    monkeypatch.setattr(doctor, "has_bf16", lambda: known)
+    (finding,) = doctor.precisions()
+    assert ("WITHOUT" not in finding.found) == known
+
+
+def test_what_a_gpu_is_good_for(monkeypatch):
+    torch = importlib.import_module("torch")
+    monkeypatch.setattr(doctor, "has_gpu", lambda: True)
+    for capability, words in (((9, 0), "9.0: --bf16"), ((7, 5), "7.5: --fp16"), ((6, 1), "6.1: fp32")):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
+        (finding,) = doctor.precisions()
+        assert words in finding.found

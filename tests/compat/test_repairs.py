@@ -135,12 +135,16 @@ def test_a_training_killed_within_the_copy_is_resumed(data, tmp_path, monkeypatc
 
 HALF_BUILT = "class FusedLayerNorm:\n    def __init__(self, size): import fused_layer_norm_cuda\n"
 HEALTHY = "class FusedLayerNorm:\n    def __init__(self, *size): pass\n"
+APPLIER = "class multi_tensor_applier:\n    available = True\n"
+FUSED_ADAM = "import torch\nclass FusedAdam(torch.optim.Adam):\n    multi_tensor_adam = None\n"
 APEXES = {
     "foreign": {"apex/__init__.py": "raise SystemExit('must not be imported')"},
     "broken": {"apex/__init__.py": "", "apex/normalization/__init__.py": HALF_BUILT},
     "healthy": {
         "apex/__init__.py": "",
         "apex/normalization/__init__.py": HEALTHY,
+        "apex/multi_tensor_apply/__init__.py": APPLIER,
+        "apex/optimizers/__init__.py": FUSED_ADAM,
         "fused_layer_norm_cuda.py": "",
     },
 }
@@ -167,6 +171,8 @@ try:
     print("apex stays")
 except ImportError:
     print("apex is refused")
+from fairseq.optim.fused_adam import get_fused_adam_class
+print(get_fused_adam_class())
 """
 
 
@@ -174,12 +180,15 @@ def test_broken_apex_is_replaced_by_torch(tmp_path):
     for name, text in APEXES["broken"].items():
         write(tmp_path / name, text)
     result = python_with(tmp_path, LAYER_NORM.format(healthy=False))
-    assert result.stdout.split("\n")[:2] == ["torch.nn.modules.normalization", "apex is refused"], result.stderr
+    found = result.stdout.splitlines()[:3]
+    assert found == ["torch.nn.modules.normalization", "apex is refused", "None"], result.stderr
 
 
 def test_healthy_apex_is_honoured(tmp_path):
+    """By fairseq's models, which take its LayerNorm, and by --optimizer adam, which takes its FusedAdam."""
     for name, text in APEXES["healthy"].items():
         write(tmp_path / name, text)
     result = python_with(tmp_path, LAYER_NORM.format(healthy=True))
-    assert result.stdout.split("\n")[1] == "apex stays", result.stderr
-    assert "fairseq.modules.layer_norm" in result.stdout
+    layer_norm, stays, adam = result.stdout.splitlines()
+    assert stays == "apex stays", result.stderr
+    assert layer_norm == "fairseq.modules.layer_norm" and adam.endswith("FusedAdamV2'>")

@@ -1,0 +1,1 @@
+"""The fairseq skin of optimisers."""
