@@ -33,9 +33,16 @@ setup(
     # (pip < 24.1, or torch and no isolation).  fairseq_diffusion.compat checks at import and gives the install lines.
     install_requires=["torch>=2.1", "sacrebleu>=2.4", "sacremoses", "subword-nmt", "numpy"],
     extras_require={
-        "dev": ["pytest", "pytest-xdist", "ruff", "mypy"],
+        "dev": [
+            "pytest",
+            "pytest-xdist",
+            "ruff",
+            "mypy",
+            'triton; platform_system == "Linux" and platform_machine == "x86_64"',
+        ],
         "plot": ["matplotlib", "tensorboardX"],
         "gpu": ["triton"],
+        "bench": ["ctranslate2"],
     },
     entry_points={"console_scripts": ["fairseq-diffusion=fairseq_diffusion.cli.main:main"]},
 )

@@ -1,5 +1,6 @@
-"""What only a GPU can show: precisions side by side on the toy, then AR and our systems on a real corpus.
+"""What only a GPU can show: kernels, precisions side by side on the toy, then AR and our systems on a real corpus.
 
+    python scripts/gpu_check.py kernels --out OUT
     python scripts/gpu_check.py precision --out OUT
     python scripts/gpu_check.py corpus --raw DIR --source de --target en --minutes 4 --out OUT   (call again to go on)
 
@@ -19,12 +20,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import gpu_kernels
 import torch
 from sacremoses import MosesTokenizer
 from stages import Stage, StageFailed, program, run
 
 import fairseq_diffusion
 from fairseq_diffusion import compat, reporting
+from fairseq_diffusion.kernels import choice
 from fairseq_diffusion.toy.corpus import SPLITS, read_hypotheses
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "examples" / "toy"))
@@ -71,7 +74,7 @@ DECODINGS = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("precision", "corpus"))
+    parser.add_argument("what", choices=("kernels", "precision", "corpus"))
     parser.add_argument("--out", type=Path, required=True, help="where the JSON file goes")
     parser.add_argument("--work", type=Path, default=Path("runs/gpu-check"), help="data, checkpoints and logs")
     parser.add_argument("--size", type=int, default=50_000, help="precision: sentences to train on")
@@ -85,7 +88,7 @@ def main() -> int:
     (options.work / "logs").mkdir(parents=True, exist_ok=True)
     options.out.mkdir(parents=True, exist_ok=True)
     try:
-        result = precision(options) if options.what == "precision" else corpus(options)
+        result = {"kernels": kernels, "precision": precision, "corpus": corpus}[options.what](options)
     except StageFailed as failure:
         print(f"gpu_check: {failure}", file=sys.stderr)
         return 1
@@ -106,6 +109,18 @@ def fairseq(options: argparse.Namespace, what: str, name: str, flags: str) -> st
 
 def curve(printed: str, kind: str) -> list[dict[str, Any]]:
     return [json.loads(record) for record in re.findall(rf"\| {kind} \| (\{{.*\}})", printed)]
+
+
+# -- kernels --------------------------------------------------------------------------------------------------------
+
+
+def kernels(options: argparse.Namespace) -> dict[str, Any]:
+    """What kernels say and how long they take; without a GPU portable ones can be tried alone."""
+    reason = choice.hindrance(torch.device("cpu" if options.cpu else "cuda"))
+    if reason and not options.cpu:
+        raise StageFailed(f"there are no kernels to check: {reason}; --cpu tries the script with the portable ones")
+    rows = gpu_kernels.checked(options.cpu)
+    return {"triton": reason or "used", "as_exact": all(row["as_exact_as_portable"] for row in rows), "rows": rows}
 
 
 # -- precision ------------------------------------------------------------------------------------------------------

@@ -39,7 +39,8 @@ pip install -q "setuptools<80" wheel cython numpy
 say "installing $torch"
 # shellcheck disable=SC2086  # TORCH may carry options, such as an --index-url
 pip install -q $torch
-pip list --format=freeze | grep '^torch==' >"$venv/torch.txt"
+pip list --format=freeze | grep -E '^(torch|triton)==' >"$venv/torch.txt"
+grep -q '^triton==' "$venv/torch.txt" || cat constraints/triton.txt >>"$venv/torch.txt"
 
 # fairseq-fixed needs torch to build, and compiles torch extensions with it. The archive of 0.12.2 lacks the sources of
 # its own: it must not see torch, hence the isolation.

@@ -1,1 +1,1 @@
-"""Operations that never hold all logits at once.  torch only."""
+"""Operations that never hold all logits at once.  torch only; choice.py says where Triton takes over."""

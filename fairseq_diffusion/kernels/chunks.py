@@ -8,6 +8,13 @@ import torch
 ENTRIES = {"cpu": 2**20, "cuda": 2**26}
 
 
-def chunk_rows(columns: int, device: torch.device) -> int:
-    """Rows of `columns` logits that make up a chunk, at least one."""
-    return max(1, ENTRIES.get(device.type, ENTRIES["cuda"]) // columns)
+def chunk_rows(columns: int, device: torch.device, depth: int = 0) -> int:
+    """Rows of `columns` logits that make up a chunk, at least one.
+
+    On a CPU, products over many dimensions (`depth`) want more rows than the cache holds logits of: each product reads
+    the whole table anew.
+    """
+    entries = ENTRIES.get(device.type, ENTRIES["cuda"])
+    if device.type == "cpu":
+        entries *= min(max(depth // 32, 1), 8)
+    return max(1, entries // columns)

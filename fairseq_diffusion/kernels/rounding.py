@@ -1,4 +1,9 @@
-"""Rounding vectors to the rows of a table, without the N x V logits."""
+"""Rounding vectors to the rows of a table, without the N x V logits.
+
+Logits are x T^T + b.  With b = -|T|^2 / 2 the likeliest row is the nearest one.  Rows numbered in `banned` are in the
+softmax, but never the answer.  With `keys` the answer is a sample of the softmax, the likeliest row under Gumbel noise.
+Of equally likely rows the first is taken.
+"""
 
 from __future__ import annotations
 
@@ -7,36 +12,73 @@ from typing import Iterator
 import torch
 from torch import Tensor
 
-from fairseq_diffusion.kernels.chunks import chunk_rows
+from fairseq_diffusion.kernels import choice, launch
+from fairseq_diffusion.kernels.gumbel import gumbel
+from fairseq_diffusion.kernels.portable import best_of, log_sum, products
 
 
-def round_to_rows(x: Tensor, table: Tensor, banned: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """argmax_v softmax(x T^T)_v and its log-probability, for x [N, D], table [V, D] -> [N], [N]; fp32.
+@torch.no_grad()
+def round_to_rows(
+    x: Tensor, table: Tensor, banned: Tensor | None = None, bias: Tensor | None = None, keys: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The likeliest row and its log-probability, for x [N, D], table [V, D], bias [V], keys [N] -> [N], [N]; fp32."""
+    if choice.uses_triton(x, table):
+        found = launch.scan(x, table, banned=banned, bias=bias, keys=keys, best=True, total=True)
+        return found.word, found.logit - found.lse
+    pieces = []
+    for rows, logits, others in _logits(x, table, banned, bias):
+        peak, word, logit = _winner(logits, len(table), None if keys is None else keys[rows])
+        partition = log_sum(logits, peak)
+        pieces.append((word, logit - (partition if others is None else torch.logaddexp(partition, others))))
+    words, log_p = (torch.cat(column) for column in zip(*pieces))
+    return words, log_p
 
-    Rows numbered in `banned` are in the softmax, but never the answer.
-    """
-    pieces = [(*logits.max(-1), partition) for logits, partition in _logits(x, table, banned)]
-    best, tokens, partition = (torch.cat(column) for column in zip(*pieces))
-    return tokens, best - partition
+
+@torch.no_grad()
+def best_rows(
+    x: Tensor, table: Tensor, banned: Tensor | None = None, bias: Tensor | None = None, keys: Tensor | None = None
+) -> Tensor:
+    """The likeliest row alone, [N]: cheaper than with its log-probability."""
+    if choice.uses_triton(x, table):
+        return launch.scan(x, table, banned=banned, bias=bias, keys=keys, best=True).word
+    words = []
+    for rows, logits, _ in _logits(x, table, banned, bias, total=False):
+        words.append(_winner(logits, len(table), None if keys is None else keys[rows])[1])
+    return torch.cat(words)
 
 
+@torch.no_grad()
 def top_rows(x: Tensor, table: Tensor, count: int, banned: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The `count` likeliest words under softmax(x T^T), best first, and their log-probabilities, both [N, count]; fp32.
 
     A smaller table gives all it has.  Words that are equally likely come in any order, where rounding takes the first.
     """
-    count = min(count, len(table))
-    pieces = [(*logits.topk(count, -1), partition) for logits, partition in _logits(x, table, banned)]
-    best, tokens, partition = (torch.cat(column) for column in zip(*pieces))
-    return tokens, best - partition[:, None]
+    count, pieces = min(count, len(table)), []
+    for _, logits, others in _logits(x, table, banned):
+        best, words = logits[:, : len(table)].topk(count, -1)
+        partition = log_sum(logits, best[:, 0])
+        partition = partition if others is None else torch.logaddexp(partition, others)
+        pieces.append((words, best - partition[:, None]))
+    words, log_p = (torch.cat(column) for column in zip(*pieces))
+    return words, log_p
 
 
-@torch.no_grad()
-def _logits(x: Tensor, table: Tensor, banned: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
-    """x T^T [n, V], -inf where banned, and its log-partition [n] with those; chunk by chunk."""
-    table = table.float()
-    for chunk in x.split(chunk_rows(len(table), x.device)):
-        with torch.autocast(x.device.type, enabled=False):
-            logits = chunk.float() @ table.T
-        partition = logits.logsumexp(-1)
-        yield logits if banned is None else logits.index_fill_(1, banned, -torch.inf), partition
+def _logits(
+    x: Tensor, table: Tensor, banned: Tensor | None, bias: Tensor | None = None, total: bool = True
+) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
+    """Chunk by chunk: which rows, their logits, -inf where banned, and the log-sum of those that were (if `total`)."""
+    with torch.autocast(x.device.type, enabled=False):
+        for rows, logits in products(x.float(), table.float(), None if bias is None else bias.float()):
+            others = logits[:, banned].logsumexp(-1) if banned is not None and total else None
+            yield rows, logits if banned is None else logits.index_fill_(1, banned, -torch.inf), others
+
+
+def _winner(logits: Tensor, columns: int, keys: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """The largest logit [n] of a row, the row that wins [n], by noise of `keys` [n] if there are any, and its logit."""
+    peak, word = best_of(logits)
+    if keys is None:
+        return peak, word, peak
+    scores = logits.clone()
+    scores[:, :columns] += gumbel(keys, columns)
+    word = best_of(scores)[1]
+    return peak, word, logits.gather(-1, word[:, None])[:, 0]

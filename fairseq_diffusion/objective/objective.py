@@ -33,4 +33,4 @@ class Objective(Reduction):
 
     def terms(self, outcome: Outcome, mask: Tensor) -> dict[str, Tensor]:
         """Each term's share [B] of the batch's loss before weighting; mask [B, L] is true where a loss is due."""
-        return {name: self.share(TERMS[name](outcome), mask) for name in self.weights}
+        return {name: self.share(TERMS[name](outcome, mask), mask) for name in self.weights}

@@ -1,4 +1,7 @@
-"""Loss terms, each [B, L] from the outcome of a training step."""
+"""Loss terms, each [B, L] from the outcome of a training step and the mask [B, L] of where a loss is due.
+
+What a term says elsewhere is not read, so it need not be computed.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ class Outcome:
     label_smoothing: float = 0.0
 
 
-Term = Callable[[Outcome], Tensor]
+Term = Callable[[Outcome, Tensor], Tensor]
 TERMS: Registry[Term] = Registry("objective term")
 
 
@@ -35,26 +38,26 @@ def over_passes(loss: Callable[[Tensor], Tensor], outcome: Outcome) -> Tensor:
 
 
 @TERMS.register("mse")
-def mse(outcome: Outcome) -> Tensor:
+def mse(outcome: Outcome, mask: Tensor) -> Tensor:
     """|| x_0-hat - x_0 ||^2 / D.  x_0 is not detached: the embeddings learn from it too (DINOISER eq. 9)."""
     return over_passes(lambda estimate: (estimate - outcome.x_0).square().mean(-1), outcome)
 
 
 @TERMS.register("rounding")
-def rounding(outcome: Outcome) -> Tensor:
+def rounding(outcome: Outcome, mask: Tensor) -> Tensor:
     """-log p(y | x_0) on the clean embedding: keeps rows apart, does not see the denoiser (Li et al. 2022, eq. 2)."""
-    return outcome.state.nll(outcome.x_0, outcome.tokens, outcome.label_smoothing)
+    return outcome.state.clean_nll(outcome.tokens, mask, outcome.label_smoothing)
 
 
 @TERMS.register("anchor")
-def anchor(outcome: Outcome) -> Tensor:
+def anchor(outcome: Outcome, mask: Tensor) -> Tensor:
     """-log p(y | x_0-hat) on the estimate: keeps rows apart *and* trains the denoiser (Gao et al. 2024)."""
-    nll = lambda estimate: outcome.state.nll(estimate, outcome.tokens, outcome.label_smoothing)  # noqa: E731
+    nll = lambda estimate: outcome.state.nll(estimate, outcome.tokens, outcome.label_smoothing, mask)  # noqa: E731
     return over_passes(nll, outcome)
 
 
 @TERMS.register("prior")
-def prior(outcome: Outcome) -> Tensor:
+def prior(outcome: Outcome, mask: Tensor) -> Tensor:
     """|| alpha(1) x_0 ||^2 / D: zero for schedules that end in pure noise."""
     alpha = outcome.last_level.to(outcome.x_0).alpha
     return (alpha[..., None] * outcome.x_0).square().mean(-1)

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairseq_diffusion.kernels.cross_entropy import linear_cross_entropy
-from fairseq_diffusion.kernels.rounding import round_to_rows
+from fairseq_diffusion.kernels.distinct import distinct
+from fairseq_diffusion.kernels.rounding import best_rows, round_to_rows
 from fairseq_diffusion.process.level import Level
 from fairseq_diffusion.registry import Registry
 
@@ -95,10 +96,20 @@ class EmbeddingState(nn.Module):
         """x_t [B, L, D] ~ q(x_t | x_0)."""
         return level.mix(x_0, eps)
 
-    def nll(self, x: Tensor, tokens: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        """-log p(tokens | x), x [B, L, D], tokens [B, L] -> [B, L]; the logits are never held all at once."""
-        loss = linear_cross_entropy(x.flatten(0, -2), self.readout(), tokens.flatten(), label_smoothing)
+    def nll(self, x: Tensor, tokens: Tensor, label_smoothing: float = 0.0, mask: Tensor | None = None) -> Tensor:
+        """-log p(tokens | x), x [B, L, D], tokens [B, L] -> [B, L]; the logits are never held all at once.
+
+        Where `mask` [B, L] is false it is 0, and nothing is computed.
+        """
+        rows = None if mask is None else mask.flatten()
+        loss = linear_cross_entropy(x.flatten(0, -2), self.readout(), tokens.flatten(), label_smoothing, rows)
         return loss.view(tokens.shape)
+
+    def clean_nll(self, tokens: Tensor, mask: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """-log p(tokens | x_0), tokens [B, L] -> [B, L], 0 where `mask` is false: once for each word of a batch."""
+        words, real, place = distinct(tokens, mask)
+        loss = self.nll(self.encode(words), words, label_smoothing, real)
+        return loss[place].where(mask, 0.0)
 
     def round(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The most probable tokens for x [B, L, D], and their log-probabilities, both [B, L]."""
@@ -107,4 +118,4 @@ class EmbeddingState(nn.Module):
 
     def clamp(self, x: Tensor) -> Tensor:
         """x [B, L, D] moved to the vectors of its most probable tokens (Li et al. 2022, section 4.2)."""
-        return self.encode(self.round(x)[0])
+        return self.encode(best_rows(x.flatten(0, -2), self.readout()).view(x.shape[:-1]))

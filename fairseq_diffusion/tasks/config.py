@@ -9,7 +9,9 @@ from fairseq.tasks.translation import TranslationConfig
 from omegaconf import II
 
 from fairseq_diffusion.back_ends.dag import SEARCHES
+from fairseq_diffusion.decoding.execution import EAGER, EXECUTIONS
 from fairseq_diffusion.decoding.selection import UNITS, UTILITIES
+from fairseq_diffusion.kernels.choice import MODES
 from fairseq_diffusion.models.config import flag
 from fairseq_diffusion.network.length import BEAMS
 from fairseq_diffusion.sampler.grid import GRIDS
@@ -47,6 +49,11 @@ class DiffusionTranslationConfig(TranslationConfig):
         "", "steps behind which the worse half of a sentence's candidates is dropped, as in 5,10"
     )
     stop_stable: int = gaussian(0, "a candidate is finished once its tokens stayed the same so many steps (0: never)")
+    execution: ChoiceEnum(list(EXECUTIONS)) = gaussian(
+        EAGER,
+        "how a step is run: as it is, by torch.compile, or as a CUDA graph; the last two are made once for each shape "
+        "of a batch",
+    )
     # a glancing model's passes, and the words read off its canvas
     exit_block: Optional[int] = glancing(
         None, "read the translation off this block of the decoder, counted from 1 (default: the last)"
@@ -82,7 +89,18 @@ class DiffusionTranslationConfig(TranslationConfig):
     mbr_utility: ChoiceEnum(UTILITIES) = flag("bleu", "what MBR compares candidates by")
     mbr_units: ChoiceEnum(UNITS) = flag("tokens", "what MBR counts n-grams of: subword tokens, or whole words")
     oracle_length: bool = flag(False, "FOR ANALYSIS ONLY: decode at the reference's length")
+    # batches
+    candidate_positions: Optional[int] = flag(
+        None,
+        "decode a batch in buckets of so many positions at most: sentences x candidates x longest candidate (default: "
+        "on a CPU 1024, in one pass 2048; on a GPU 32768)",
+    )
     # around it
+    kernels: ChoiceEnum(MODES) = flag(
+        "auto",
+        "what works through the vocabulary, in training and decoding: Triton's kernels on a GPU that has them and "
+        "portable ones elsewhere, or always the one or the other",
+    )
     raw_reference: Optional[str] = flag(None, "file of untokenised references: what the report's sacreBLEU is against")
     use_ema: bool = flag(False, "load the averaged weights that --store-ema kept, where checkpoints are loaded")
     decode_seed: int = II("common.seed")

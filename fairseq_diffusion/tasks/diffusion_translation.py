@@ -19,6 +19,7 @@ from fairseq_diffusion.decoding.generator import Generator
 from fairseq_diffusion.decoding.kinds import KINDS, kind_of
 from fairseq_diffusion.decoding.rescore import Teacher
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.kernels import choice as kernels
 from fairseq_diffusion.tasks.bleu import bleu_counts, log_bleu
 from fairseq_diffusion.tasks.checks import check_data, check_dictionary, check_split, check_whole, fingerprint
 from fairseq_diffusion.tasks.config import DiffusionTranslationConfig
@@ -37,6 +38,8 @@ class DiffusionTranslationTask(TranslationTask):
     def setup_task(cls, cfg: DiffusionTranslationConfig, **kwargs: Any) -> DiffusionTranslationTask:
         check_data(cfg)
         compat.prefer_ema(cfg.use_ema)
+        if not kwargs.get("from_checkpoint"):  # what another machine was told does not bind this one
+            kernels.use(cfg.kernels)
         return super().setup_task(cfg, **kwargs)
 
     @classmethod

@@ -1,3 +1,6 @@
+from dataclasses import replace
+from unittest.mock import Mock
+
 import pytest
 import torch
 
@@ -17,11 +20,14 @@ def outcome(passes=2, sigma_last=1.0, smoothing=0.0):
     return Outcome(tokens, x_0, estimates, Level.variance_preserving(times([[sigma_last]])), state, smoothing)
 
 
+EVERYWHERE = torch.ones(3, 5, dtype=torch.bool)
+
+
 def test_mse_averages_both_passes_and_does_not_detach_x_0():
     o = outcome()
     expected = sum(((e - o.x_0) ** 2).mean(-1) for e in o.estimates) / 2
-    assert torch.allclose(TERMS["mse"](o), expected)
-    assert torch.autograd.grad(TERMS["mse"](o).sum(), o.state.weight)[0].abs().sum() > 0
+    assert torch.allclose(TERMS["mse"](o, EVERYWHERE), expected)
+    assert torch.autograd.grad(TERMS["mse"](o, EVERYWHERE).sum(), o.state.weight)[0].abs().sum() > 0
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -33,16 +39,45 @@ def test_rounding_sees_x_0_and_anchor_the_estimates(smoothing):
         nll = -log_p.gather(-1, o.tokens[..., None])[..., 0]
         return (1 - smoothing) * nll - smoothing * log_p.mean(-1)
 
-    assert torch.allclose(TERMS["rounding"](o), ce(o.x_0), atol=1e-5)
-    assert torch.allclose(TERMS["anchor"](o), (ce(o.estimates[0]) + ce(o.estimates[1])) / 2, atol=1e-5)
-    reached = torch.autograd.grad(TERMS["rounding"](o).sum(), o.estimates, allow_unused=True)
+    assert torch.allclose(TERMS["rounding"](o, EVERYWHERE), ce(o.x_0), atol=1e-5)
+    assert torch.allclose(TERMS["anchor"](o, EVERYWHERE), (ce(o.estimates[0]) + ce(o.estimates[1])) / 2, atol=1e-5)
+    reached = torch.autograd.grad(TERMS["rounding"](o, EVERYWHERE).sum(), o.estimates, allow_unused=True)
     assert reached == (None, None)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_padding_is_not_computed_and_leaves_no_trace(smoothing):
+    """Outside the mask estimates are no numbers."""
+    o, mask = outcome(smoothing=smoothing), torch.rand(3, 5) < 0.6
+    broken = replace(o, estimates=[e.detach().where(mask[..., None], torch.nan).requires_grad_() for e in o.estimates])
+    for name in ("rounding", "anchor"):
+        clean, masked = TERMS[name](o, EVERYWHERE), TERMS[name](broken, mask)
+        assert torch.allclose(masked, clean.where(mask, 0.0), atol=1e-6)
+        weights = torch.rand(3, 5)
+        sums = (clean * weights)[mask].sum(), (masked * weights).sum()
+        for like, of in zip(*(torch.autograd.grad(total, o.state.weight) for total in sums)):
+            assert torch.allclose(like, of, rtol=1e-4, atol=1e-5 * like.abs().max())
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_rounding_looks_at_each_word_once_and_counts_it_as_often_as_it_is_there(smoothing, monkeypatch):
+    o, mask = outcome(smoothing=smoothing), torch.rand(3, 5) < 0.7
+    o = replace(o, tokens=o.tokens % 4, x_0=o.state.encode(o.tokens % 4))
+    weights = torch.rand(3, 5)
+    plain = o.state.nll(o.x_0, o.tokens, smoothing)
+    nll = Mock(wraps=o.state.nll)
+    monkeypatch.setattr(o.state, "nll", nll)
+    once = TERMS["rounding"](o, mask)
+    assert len(nll.call_args.args[0]) == len(o.tokens[mask].unique())
+    assert torch.allclose(once, plain.where(mask, 0.0), atol=1e-6)
+    like, of = (torch.autograd.grad((x * weights * mask).sum(), o.state.weight)[0] for x in (plain, once))
+    assert torch.allclose(like, of, rtol=1e-4, atol=1e-5 * like.abs().max())
+
+
 def test_prior_is_zero_when_the_schedule_ends_in_noise():
-    assert TERMS["prior"](outcome()).abs().max() == 0
+    assert TERMS["prior"](outcome(), EVERYWHERE).abs().max() == 0
     o = outcome(sigma_last=0.6)
-    assert torch.allclose(TERMS["prior"](o), 0.64 * (o.x_0**2).mean(-1))
+    assert torch.allclose(TERMS["prior"](o, EVERYWHERE), 0.64 * (o.x_0**2).mean(-1))
 
 
 def test_normalisers():

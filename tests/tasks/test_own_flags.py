@@ -30,6 +30,7 @@ GAUSSIAN = [
     ("--clamp True", {"clamp": True}),
     ("--prune-after 2", {"prune_after": "2"}),
     ("--stop-stable 2", {"stop_stable": 2}),
+    ("--execution compile", {"execution": "compile"}),
 ]
 GLANCING = [
     ("--exit-block 2", {"exit_block": 2}),

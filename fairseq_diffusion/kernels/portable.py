@@ -1,0 +1,47 @@
+"""Products of rows with a table, chunk by chunk in one buffer: what the portable kernels have in common.
+
+A fresh buffer for each chunk would cost a CPU more than the product in it.
+"""
+
+from __future__ import annotations
+
+from typing import Iterator
+
+import torch
+from torch import Tensor
+
+from fairseq_diffusion.kernels.chunks import chunk_rows
+
+BLOCK = 64  # columns whose maximum is taken at once: torch does that in vector registers, and argmax not
+
+
+def products(x: Tensor, table: Tensor, bias: Tensor | None = None) -> Iterator[tuple[slice, Tensor]]:
+    """x T^T + b chunk by chunk: which rows, and their logits [n, V] with -inf columns up to a multiple of BLOCK.
+
+    x [N, D], table [V, D], bias [V], all fp32.  The next chunk overwrites the logits.
+    """
+    columns = len(table)
+    rows = max(1, min(len(x), chunk_rows(columns, x.device, x.shape[1])))
+    buffer = x.new_empty(rows, -(-columns // BLOCK) * BLOCK)
+    for i, chunk in enumerate(x.split(rows)):
+        logits = buffer[: len(chunk)]
+        logits[:, columns:] = -torch.inf
+        if bias is None:
+            torch.mm(chunk, table.T, out=logits[:, :columns])
+        else:
+            torch.addmm(bias, chunk, table.T, out=logits[:, :columns])
+        yield slice(i * rows, i * rows + len(chunk)), logits
+
+
+def best_of(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Largest [n] of each row of logits [n, k BLOCK] and the first column [n] that it is in."""
+    blocks = logits.unflatten(-1, (-1, BLOCK))
+    best, block = blocks.amax(-1).max(-1)
+    inside = blocks[torch.arange(len(blocks), device=block.device), block].argmax(-1)
+    return best, block * BLOCK + inside
+
+
+def log_sum(logits: Tensor, peak: Tensor) -> Tensor:
+    """log sum exp [n] of logits [n, V], which are overwritten, given the largest of each row, peak [n]."""
+    peak = peak.clamp(min=torch.finfo(peak.dtype).min)  # -inf - -inf is no number
+    return peak + logits.sub_(peak[:, None]).exp_().sum(-1).log()
