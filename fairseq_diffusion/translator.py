@@ -18,28 +18,13 @@ from fairseq_diffusion.objective.objective import Objective
 from fairseq_diffusion.objective.terms import Outcome
 from fairseq_diffusion.process import noise
 from fairseq_diffusion.process.embedding import EmbeddingState
+from fairseq_diffusion.process.level import Level
 from fairseq_diffusion.process.prediction import Prediction
 from fairseq_diffusion.process.schedule import Schedule
+from fairseq_diffusion.sampler.halving import Denoise, Halving
+from fairseq_diffusion.source import Source
 
 SELF_CONDITIONING = ("none", "coin", "both")
-
-
-@dataclass(frozen=True)
-class Source:
-    """An encoded batch of S source sentences, read by the denoiser at every step and by the length head once."""
-
-    mask: Tensor  # [S, T], true at real tokens
-    states: Tensor  # [S, T, h]
-    memory: list[Memory]
-
-    @property
-    def length(self) -> Tensor:
-        return self.mask.sum(-1)
-
-    def select(self, sentences: Tensor) -> Source:
-        """The source of the sentences numbered [N] alone."""
-        mask, states = (tensor.index_select(0, sentences) for tensor in (self.mask, self.states))
-        return Source(mask, states, [layer.select(sentences) for layer in self.memory])
 
 
 @dataclass(frozen=True)
@@ -50,6 +35,15 @@ class Losses:
     length_correct: Tensor  # [B]
     sigma: Tensor | None = None  # [B], the noise trained on, as its share of a state of unit variance
     error: Tensor | None = None  # [B], mean squared error of the last estimate
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What a student learns by: its steps, its teacher of twice as many, and what is graded."""
+
+    halving: Halving
+    teacher: Denoise
+    objective: Objective
 
 
 class Translator(nn.Module):
@@ -125,23 +119,48 @@ class Translator(nn.Module):
         x_0 = self.state.encode(tokens)
         t = self.schedule.training_time(self.time_sampler(noise.fold(keys, 0)))
         level = self.schedule.level(t[:, None])
-        x_t = self.state.corrupt(x_0, level, noise.normal(noise.fold(keys, 1), *x_0.shape[1:]))
-        estimates = self._passes(lambda c: self.denoise(x_t, t, c, mask, source), x_t, recondition)
-        last = self.schedule.level(t.new_ones(1, 1))
-        outcome = Outcome(tokens, x_0, estimates, last, self.state, self.label_smoothing)
+        x_t = self._corrupted(x_0, level, keys)
+        denoise = lambda c: self.denoise(x_t, t, c, mask, source)  # noqa: E731
+        estimates = self._passes(denoise, x_t, self.self_conditioning, recondition)
+        return self._graded(self.objective, self._outcome(tokens, x_0, estimates), level, source, mask)
+
+    def student_losses(
+        self, source: Source, tokens: Tensor, mask: Tensor, keys: Tensor, recondition: bool, lessons: Lessons
+    ) -> Losses:
+        """The same with the teacher's word for x_0, at the times and with the noise of the student's decoding."""
+        x_0 = self.state.encode(tokens)
+        pair = lessons.halving.draw(self.time_sampler(noise.fold(keys, 0)))
+        x_t = self._corrupted(x_0, pair.level, keys)
+        how = "none" if lessons.halving.steps == 1 else self.self_conditioning
+        with torch.no_grad():
+            target = pair.target(lessons.teacher, x_t, how != "none")
+        denoise = lambda c: self.denoise(x_t, pair.t, pair.condition(c), mask, source)  # noqa: E731
+        estimates = self._passes(denoise, x_t, how, recondition)
+        return self._graded(lessons.objective, self._outcome(tokens, target, estimates), pair.level, source, mask)
+
+    def _corrupted(self, x_0: Tensor, level: Level, keys: Tensor) -> Tensor:
+        return self.state.corrupt(x_0, level, noise.normal(noise.fold(keys, 1), *x_0.shape[1:]))
+
+    def _outcome(self, tokens: Tensor, x_0: Tensor, estimates: list[Tensor]) -> Outcome:
+        last = self.schedule.level(torch.ones(1, 1, device=tokens.device))
+        return Outcome(tokens, x_0, estimates, last, self.state, self.label_smoothing)
+
+    def _graded(self, objective: Objective, outcome: Outcome, level: Level, source: Source, mask: Tensor) -> Losses:
         length = self.length_losses(source, mask)
-        error = masked_mean((estimates[-1] - x_0).detach().square(), mask).mean(-1)
-        terms = {**self.objective.terms(outcome, mask), **length.terms}
+        error = masked_mean((outcome.estimates[-1] - outcome.x_0).detach().square(), mask).mean(-1)
         share = level.sigma / torch.hypot(level.alpha, level.sigma)
+        terms = {**objective.terms(outcome, mask), **length.terms}
         return Losses(terms, length.length_correct, share[:, 0], error)
 
-    def _passes(self, denoise: Callable[[Tensor], Tensor], x_t: Tensor, recondition: bool) -> list[Tensor]:
+    def _passes(
+        self, denoise: Callable[[Tensor], Tensor], x_t: Tensor, self_conditioning: str, recondition: bool
+    ) -> list[Tensor]:
         """The graded estimates: one, one behind an ungraded first (a coin's heads), or both."""
         nothing = torch.zeros_like(x_t)
-        if self.self_conditioning == "both":
+        if self_conditioning == "both":
             first = denoise(nothing)
             return [first, denoise(first.detach())]
-        if self.self_conditioning == "coin" and recondition:
+        if self_conditioning == "coin" and recondition:
             with torch.no_grad():
                 first = denoise(nothing)
             torch.clear_autocast_cache()  # older torch would reuse weights cast in there, which have no gradient

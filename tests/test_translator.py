@@ -16,7 +16,8 @@ from fairseq_diffusion.process.embedding import EmbeddingState
 from fairseq_diffusion.process.prediction import PREDICTIONS
 from fairseq_diffusion.process.schedule import Schedule
 from fairseq_diffusion.process.time_sampling import TIME_SAMPLERS
-from fairseq_diffusion.translator import Source, Translator
+from fairseq_diffusion.sampler.halving import Halving
+from fairseq_diffusion.translator import Lessons, Source, Translator
 
 PAD, WORDS, DIM, HIDDEN = 1, 20, 4, 16
 SOURCES = torch.tensor([[4, 5, 6, 7, 8], [9, 10, 11, PAD, PAD], [12, 13, PAD, PAD, PAD]])
@@ -135,6 +136,28 @@ def test_noise_is_reported_as_its_share(modifier: str, factor: float):
     t = translator.schedule.training_time(translator.time_sampler(noise.fold(keys, 0)))
     tau = factor * t / (1 - t.square()).sqrt()
     assert torch.allclose(losses.sigma, tau / (1 + tau.square()).sqrt())
+
+
+@pytest.mark.parametrize("steps, calls", [(1, 2), (3, 3)])
+def test_a_student_who_says_what_its_teacher_says_has_nothing_to_learn(steps: int, calls: int):
+    """Its words are graded all the same; in one step, decoding conditions on nothing, and nothing is asked for it."""
+    translator, tokens = make(), SOURCES[:, :3]
+    mask, keys, heard = tokens.ne(PAD), torch.arange(3), []
+    source = encode(translator)
+
+    def teacher(x_t: torch.Tensor, t: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        """Whatever it is asked later, what the student says of the first question."""
+        heard.append((x_t, t, c))
+        return translator.denoise(*heard[0], mask, source)
+
+    translator.self_conditioning = "coin"
+    lessons = Lessons(Halving(translator.schedule, steps), teacher, Objective("mse=1,anchor=1"))
+    losses = translator.student_losses(source, tokens, mask, keys, False, lessons)
+    said = translator.denoise(*heard[0], mask, source)
+    words = (translator.state.nll(said, tokens) * mask).sum(-1) / mask.sum(-1)
+    assert torch.equal(losses.error, torch.zeros(3)) and torch.equal(losses.terms["mse"], torch.zeros(3))
+    torch.testing.assert_close(losses.terms["anchor"], words)
+    assert len(heard) == calls and (heard[0][2] == 0).all()
 
 
 def test_a_shared_table_learns_from_both_sides():

@@ -102,13 +102,19 @@ def binarise(folder: Path, sides: tuple[str, str], text: str, merges: int, data_
 
 
 def training(folder: Path, system: str, recipe: Recipe) -> Stage:
-    updates, lr = (recipe.systems[system][key] for key in ("updates", "lr"))
+    return training_of(folder, system, SYSTEMS[system].flags, seed=recipe.seed, **recipe.systems[system])
+
+
+def training_of(
+    folder: Path, name: str, flags: str, updates: int, lr: float, seed: int, base: Path = Path(".")
+) -> Stage:
+    """A training called `name` on the data of the run in `base`."""
     schedule = f"--lr {lr} --warmup-updates {max(1, updates // 8)} --max-update {updates} --total-num-update {updates}"
     command = (
-        f"{program('fairseq-train')} data-bin --user-dir {USER_DIR} {SYSTEMS[system].flags} {OPTIMISER} {schedule} "
-        f"{SAVING} --seed {recipe.seed} --save-dir {checkpoint(system).parent}"
+        f"{program('fairseq-train')} {shlex.quote(str(base / 'data-bin'))} --user-dir {USER_DIR} {flags} {OPTIMISER} "
+        f"{schedule} {SAVING} --seed {seed} --save-dir {checkpoint(name).parent}"
     )
-    return Stage(f"train {system}", command, folder, updates)
+    return Stage(f"train {name}", command, folder, updates)
 
 
 def train(stages: Sequence[Stage]) -> None:
@@ -154,12 +160,14 @@ def slug(text: str) -> str:
 
 @dataclass(frozen=True)
 class Job:
-    """A system to decode in one way; `steps` is 0 where it goes from left to right."""
+    """A system to decode in one way; `steps` is 0 where it goes from left to right.  `path` is its checkpoint, if it is
+    not the run's."""
 
     system: str
     how: str
     flags: str
     steps: int = 0
+    path: Path | None = None
 
     @property
     def title(self) -> str:
@@ -172,7 +180,7 @@ class Job:
 
     def arguments(self, base: Path) -> str:
         """Of fairseq-generate, for the run in `base`; what names a rescorer gets the Transformer."""
-        path, flags = str(base / checkpoint(self.system)), self.flags
+        path, flags = str(self.path or base / checkpoint(self.system)), self.flags
         if "rescore" in flags:
             path, flags = f"{path}:{base / checkpoint(AR)}", f"{flags} --iter-decode-with-external-reranker"
         if self.steps:

@@ -20,6 +20,7 @@ from fairseq_diffusion.translator import Translator
 BOS = 1  # the model puts a <s> before every sentence
 UNIT_VARIANCE = ("l2", "layer")  # embedding norms
 FACTORED = ("factor", "factor_vp")  # schedule modifiers that read the noise factor
+PARTS = {"encoder": "encoder", "embeddings": "state", "denoiser": "denoiser", "length": "length"}  # that can be frozen
 
 
 def check_network(cfg: NetworkConfig) -> None:
@@ -56,6 +57,14 @@ def check(cfg: DiffusionConfig) -> None:
             f"--length-loss is {cfg.length_loss}, which would leave the length predictor untrained; "
             "pass a positive weight, or --length-training off"
         )
+
+
+def parse_freeze(text: str) -> list[str]:
+    """ "encoder,embeddings" -> ["encoder", "embeddings"]."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if unknown := [part for part in parts if part not in PARTS]:
+        raise UserError(f"--freeze names {unknown[0]!r}, which is no part of a model; choose from: {', '.join(PARTS)}")
+    return parts
 
 
 def check_schedule(cfg: DiffusionConfig) -> None:

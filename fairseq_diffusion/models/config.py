@@ -94,6 +94,7 @@ class DiffusionConfig(NetworkConfig):
     length_training: ChoiceEnum(LENGTH_TRAINING) = flag(
         "joint", "train the length predictor along, not at all, or alone (the rest is frozen; two-stage training)"
     )
+    freeze: str = flag("", "parts not to train, as in encoder,embeddings; encoder, embeddings, denoiser or length")
     # decoding
     sampler: ChoiceEnum(list(SAMPLERS)) = flag("ddim", "sampler used unless the task's --sampler says otherwise")
     decode_noise_factor: float = flag(1.0, "noise factor of decoding, in place of --noise-factor")

@@ -10,7 +10,7 @@ import fairseq_diffusion
 fairseq_diffusion.load()
 
 from fairseq_diffusion.errors import UserError  # noqa: E402
-from fairseq_diffusion.models.build import build_translator  # noqa: E402
+from fairseq_diffusion.models.build import build_translator, parse_freeze  # noqa: E402
 from fairseq_diffusion.models.config import DiffusionConfig  # noqa: E402
 
 SMALL = {"hidden": 16, "inner": 32, "heads": 2, "encoder_layers": 1, "decoder_layers": 1, "latent_dim": 4}
@@ -59,6 +59,14 @@ def test_refused(flags, words):
 )
 def test_allowed(flags):
     build(**flags)
+
+
+def test_parts_to_freeze_have_names():
+    assert parse_freeze("") == [] and parse_freeze("encoder, embeddings") == ["encoder", "embeddings"]
+    with pytest.raises(
+        UserError, match="names 'decoder', which is no part of a model; choose from: encoder, embeddings,"
+    ):
+        parse_freeze("encoder,decoder")
 
 
 def test_shared_embeddings_are_one_parameter_for_optimisers():

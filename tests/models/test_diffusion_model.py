@@ -12,6 +12,7 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from support import training
 
 import fairseq_diffusion
+from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.process import noise
 from fairseq_diffusion.process.curves import CURVES
 from fairseq_diffusion.process.modifiers import MODIFIERS
@@ -133,6 +134,27 @@ def test_frozen_parameters_are_no_ones_to_optimise(data: Path):
     for mode, expected in (("only", {True}), ("off", {False}), ("joint", {True, False})):
         _, model, _ = build(data, f"--length-training {mode}")
         assert {".length." in name for name, p in model.named_parameters() if p.requires_grad} == expected
+
+
+@pytest.mark.parametrize(
+    "flags, trained",
+    [
+        ("--freeze encoder,embeddings", {"denoiser", "length"}),
+        ("--freeze denoiser --length-training off", {"encoder", "state"}),
+        ("--freeze length", {"encoder", "state", "denoiser"}),
+    ],
+)
+def test_named_parts_are_frozen(data: Path, flags: str, trained: set[str]):
+    _, model, _ = build(data, flags)
+    assert {name.split(".")[1] for name, p in model.named_parameters() if p.requires_grad} == trained
+
+
+@pytest.mark.parametrize(
+    "flags", ["--freeze length --length-training only", "--freeze encoder,embeddings,denoiser,length"]
+)
+def test_a_model_that_is_all_frozen_is_refused(data: Path, flags: str):
+    with pytest.raises(UserError, match="leave nothing to train; name fewer parts"):
+        build(data, flags)
 
 
 def test_positions_come_from_the_task(data: Path):

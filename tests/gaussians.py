@@ -1,0 +1,66 @@
+"""A small Gaussian translator with random weights, in the clothes that a generator expects."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fairseq_diffusion.models.build import build_translator
+from fairseq_diffusion.models.config import DiffusionConfig
+
+BOS, PAD, EOS, UNK = range(4)
+WORDS = 20
+SYMBOLS = ["<s>", "<pad>", "</s>", "<unk>", *(f"w{i}" for i in range(4, WORDS))]
+DICTIONARY = SimpleNamespace(bos=lambda: BOS, pad=lambda: PAD, eos=lambda: EOS, symbols=SYMBOLS)
+SMALL: dict[str, Any] = {
+    "hidden": 16,
+    "inner": 32,
+    "heads": 2,
+    "encoder_layers": 1,
+    "decoder_layers": 2,
+    "latent_dim": 6,
+    "embedding_init_std": 1.0,
+    "length_classes": 16,
+    "max_source_positions": 40,
+    "max_target_positions": 40,
+}
+LENGTHS = (9, 2, 14, 5, 11, 3, 7)  # of sources, with their ends
+
+
+class Model(nn.Module):
+    """What the registered models are to a generator."""
+
+    pad = PAD
+
+    def __init__(self, translator: nn.Module):
+        super().__init__()
+        self.translator = translator
+
+    def encode(self, tokens: Tensor) -> Any:
+        tokens = F.pad(tokens, (1, 0), value=BOS)
+        return self.translator.encode(tokens, tokens.ne(PAD))
+
+
+def build(**flags: Any) -> Any:
+    """The same for the same flags; its output layer does not begin at zero."""
+    torch.manual_seed(1)
+    translator = build_translator(DiffusionConfig(**{**SMALL, **flags}), WORDS, WORDS)
+    for parameter in translator.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.3)
+    return translator.eval()
+
+
+def sources(lengths: tuple[int, ...] = LENGTHS, left: bool = False) -> Tensor:
+    """Sentences of random words, padded on the right or on the `left`."""
+    made, tokens = torch.Generator().manual_seed(5), torch.full((len(lengths), max(lengths)), PAD)
+    for row, length in zip(tokens, lengths):
+        words = torch.cat([torch.randint(4, WORDS, (length - 1,), generator=made), torch.tensor([EOS])])
+        row[-length:] = words
+        if not left:
+            row.copy_(row.roll(length))
+    return tokens
