@@ -9,8 +9,8 @@ from typing import Callable, Iterator, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from fairseq_diffusion import source as encoded
 from fairseq_diffusion.back_ends.base import BackEnd, Canvas, Finish, Guess, Reading, Shown, Written
-from fairseq_diffusion.network.attention import Memory
 from fairseq_diffusion.network.block_decoder import BlockDecoder
 from fairseq_diffusion.network.encoder import Encoder
 from fairseq_diffusion.network.length import LengthHead
@@ -45,17 +45,13 @@ class Losses:
 
 
 @dataclass(frozen=True)
-class Source:
-    """An encoded batch of S source sentences."""
+class Source(encoded.Source):
+    """A source of which words are copied, too."""
 
-    mask: Tensor  # [S, T], true at real tokens
     words: Tensor  # [S, T, h], their embeddings
-    states: Tensor  # [S, T, h]
-    memory: list[Memory]
 
-    @property
-    def length(self) -> Tensor:
-        return self.mask.sum(-1)
+    def by_token(self) -> dict[str, Tensor]:
+        return {**super().by_token(), "words": self.words}
 
 
 class GlancingTranslator(nn.Module):
@@ -83,7 +79,7 @@ class GlancingTranslator(nn.Module):
     def encode(self, tokens: Tensor, mask: Tensor) -> Source:
         """Source tokens [S, T], mask true at real ones."""
         states = self.encoder(tokens, mask)
-        return Source(mask, self.encoder.embedding(tokens), states, self.decoder.memory(states, mask))
+        return Source(mask, states, self.decoder.memory(states, mask), self.encoder.embedding(tokens))
 
     # -- training -----------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fairseq_diffusion.decoding.buckets import Drafts, power_of_two
+from fairseq_diffusion.decoding.execution import EAGER, Prepared
 from fairseq_diffusion.decoding.generator import Generator
 from fairseq_diffusion.decoding.hypotheses import Spoken, Step, speak
 from fairseq_diffusion.decoding.options import DecodeOptions
@@ -16,7 +18,7 @@ from fairseq_diffusion.sampler.grid import make_grid
 from fairseq_diffusion.sampler.loop import Refinement, Sample, sample
 from fairseq_diffusion.sampler.roster import Leaving, Roster
 from fairseq_diffusion.sampler.rules import SAMPLERS, steps_of
-from fairseq_diffusion.translator import Source, Translator
+from fairseq_diffusion.translator import Translator
 
 
 class GaussianGenerator(Generator):
@@ -27,24 +29,29 @@ class GaussianGenerator(Generator):
     def __init__(self, options: DecodeOptions, translator: Translator, dictionary: Any, teacher: Teacher | None = None):
         """Whatever `options` ask that `translator` cannot do is refused here, and not at the first batch."""
         super().__init__(options, dictionary, teacher)
-        o, self.schedule = options, translator.schedule
+        o, self.schedule, self.canvases = options, translator.schedule, options.noise_beam
         self.sampler = SAMPLERS[o.sampler]
         self.told = o.resolve_told(self.sampler)
         self.grid = make_grid(
             self.schedule, o.steps, o.final_time, self.told, o.grid, o.left_out, o.decode_noise_factor
         )
         self.steps = steps_of(self.sampler, self.grid, o.eta, o.temperature)
+        self.draws = len(self.steps) if any(step.noise for step in self.steps) else 1
         if o.guidance != 1:
             translator.learnt_null()
+        self.fixed_shapes = o.execution != EAGER
+        self.network = Prepared(translator.denoise, o.execution) if self.fixed_shapes else translator.denoise
 
-    def write(self, model: Any, batch: dict[str, Any], source: Source, keys: Tensor) -> tuple[Spoken, list[Step]]:
-        noises = self.options.noise_beam
-        lengths, length_log_p = self.lengths(model, batch, source)
-        rows = Rows.of(model.translator, source, keys, lengths, noises)
+    @property
+    def compile_seconds(self) -> float:
+        return getattr(self.network, "seconds", 0.0)
+
+    def write(self, model: Any, drafts: Drafts) -> tuple[Spoken, list[Step]]:
+        rows = Rows.of(model.translator, self.network, drafts, self.canvases, self.draws)
         result, trail = self.sample(rows)
-        ranks = torch.arange(lengths.shape[1], device=lengths.device).repeat_interleave(noises)
-        likelihoods = length_log_p.repeat_interleave(noises, 1)
-        silent = self.silent.to(lengths.device)
+        ranks = torch.arange(drafts.lengths.shape[1], device=drafts.lengths.device).repeat_interleave(self.canvases)
+        likelihoods = drafts.length_log_p.repeat_interleave(self.canvases, 1)
+        silent = self.silent.to(drafts.lengths.device, non_blocking=True)
         return speak(model.translator.state, result, rows.mask, silent, ranks, likelihoods), trail
 
     def sample(self, rows: Rows) -> tuple[Sample, list[Step]]:
@@ -52,7 +59,8 @@ class GaussianGenerator(Generator):
         o, state = self.options, rows.translator.state
         refine = Refinement(o.guidance, state.clamp if o.clamp else None)
         asked = o.prune_after or o.stop_stable
-        leaving = Leaving(rows.mask, state.round, o.prune_after, o.stop_stable) if asked else None
+        rounded = power_of_two if self.fixed_shapes else int
+        leaving = Leaving(rows.mask, state.round, o.prune_after, o.stop_stable, rounded) if asked else None
         trail: list[Step] = []
 
         def watch(roster: Roster, x_0: Tensor) -> None:
@@ -78,6 +86,7 @@ class GaussianGenerator(Generator):
             "clamp": o.clamp,
             "prune_after": ", ".join(map(str, o.prune_after)) or "never",
             "stop_stable": o.stop_stable or "never",
+            "execution": o.execution,
         }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fairseq_diffusion.decoding.buckets import ON_A_CPU, ON_A_GPU, Buckets, Drafts
 from fairseq_diffusion.decoding.hypotheses import Spoken, Step, hypotheses
 from fairseq_diffusion.decoding.options import CandidateOptions
 from fairseq_diffusion.decoding.rescore import Teacher
@@ -19,11 +20,16 @@ from fairseq_diffusion.process import noise
 
 logger = logging.getLogger(__name__)
 
-BOOKS = ("sentences", "model_seconds")  # of the report: sums over all batches
+BOOKS = ("sentences", "model_seconds", "compile_seconds")  # of the report: sums over all batches
 
 
 class Generator(ABC):
     """What fairseq calls a sequence generator: batches in, lists of hypotheses out, best first."""
+
+    canvases = 1  # of each length that is tried
+    fixed_shapes = False
+    positions_on_a_cpu = ON_A_CPU
+    compile_seconds = 0.0  # so far, in which nothing was decoded
 
     def __init__(self, options: CandidateOptions, dictionary: Any, teacher: Teacher | None = None):
         """A kind of model refuses here what it cannot do, and not at the first batch."""
@@ -35,9 +41,9 @@ class Generator(ABC):
         self.sentences, self.candidates, self.calls, self.model_seconds = 0, 0, 0, 0.0
 
     @abstractmethod
-    def write(self, model: Any, batch: dict[str, Any], source: Any, keys: Tensor) -> tuple[Spoken, list[Step]]:
-        """Candidates of the encoded `source` of S sentences with noise `keys` [S], and with --retain-iter-history what
-        stood on their canvases at every step (else nothing)."""
+    def write(self, model: Any, drafts: Drafts) -> tuple[Spoken, list[Step]]:
+        """Candidates of the sentences in `drafts`, and with --retain-iter-history what stood on their canvases at every
+        step (else nothing)."""
 
     @abstractmethod
     def manner(self) -> dict[str, Any]:
@@ -47,12 +53,17 @@ class Generator(ABC):
     def generate(self, models: list[Any], batch: dict[str, Any], **unsupported: Any) -> list[list[dict[str, Any]]]:
         """Hypotheses of each sentence of a fairseq batch; each is a dict as fairseq's own generators make them."""
         model = self._model(models, unsupported)
-        begun = time.perf_counter()
+        begun = time.perf_counter() - self.compile_seconds
         src_tokens = batch["net_input"]["src_tokens"]
         source = model.encode(src_tokens)
         keys = noise.sentence_keys(self.options.seed, src_tokens, src_tokens.ne(model.pad))
-        spoken, trail = self.write(model, batch, source, keys)
-        self._count(spoken, time.perf_counter() - begun)
+        drafts = Drafts(source, keys, *self.lengths(model, batch, source))
+        candidates = drafts.lengths.shape[1] * self.canvases
+        own = self.positions_on_a_cpu if src_tokens.device.type == "cpu" else ON_A_GPU
+        buckets = Buckets(drafts, candidates, self.options.candidate_positions or own, self.fixed_shapes)
+        spoken, trail = buckets.together([self.write(model, part) for part in buckets])
+        spoken = spoken.on_host()
+        self._count(spoken, time.perf_counter() - self.compile_seconds - begun)
         chosen = [order[: self.options.nbest] for order in self.select(spoken.candidates, batch["net_input"])]
         return hypotheses(spoken, chosen, self.eos, trail)
 
@@ -82,7 +93,7 @@ class Generator(ABC):
     def _count(self, spoken: Spoken, seconds: float) -> None:
         """Keep the books of the report; the first batch says what decoding does."""
         self.sentences += spoken.calls.shape[0]
-        self.candidates += spoken.calls.size
+        self.candidates += spoken.calls.numel()
         self.calls += int(spoken.calls.sum())
         self.model_seconds += seconds
         if self.sentences == spoken.calls.shape[0]:
@@ -108,7 +119,9 @@ class Generator(ABC):
             "utility": self._utility(),
             "rescored": self.teacher is not None,
             "oracle_length": o.oracle_length,
+            "candidate_positions": o.candidate_positions or "by device",
             "seed": o.seed,
             "sentences": self.sentences,
             "model_seconds": self.model_seconds,
+            "compile_seconds": self.compile_seconds,
         }

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fairseq_diffusion.back_ends.base import Finish, Shown, Written
 from fairseq_diffusion.back_ends.dag import BEAM, LISTS
+from fairseq_diffusion.decoding.buckets import ON_A_CPU, Drafts
 from fairseq_diffusion.decoding.generator import Generator
 from fairseq_diffusion.decoding.hypotheses import Spoken, Step, gather_words
 from fairseq_diffusion.decoding.options import CandidateOptions, asked_or_systems, candidate_flags
@@ -108,6 +109,7 @@ class GlancingGenerator(Generator):
     """Candidates are lengths to try, or what a graph's search finds."""
 
     options: GlancingOptions
+    positions_on_a_cpu = 2 * ON_A_CPU  # every bucket pays for a pass over the vocabulary, and has no other steps
 
     def __init__(
         self, options: GlancingOptions, translator: GlancingTranslator, dictionary: Any, teacher: Teacher | None = None
@@ -131,17 +133,22 @@ class GlancingGenerator(Generator):
             drop_repeats=o.drop_repeats,
         )
 
-    def write(self, model: Any, batch: dict[str, Any], source: Any, keys: Tensor) -> tuple[Spoken, list[Step]]:
-        o, translator = self.options, model.translator
-        lengths, length_log_p = None, torch.zeros_like(keys, dtype=torch.float)[:, None]
-        if translator.back_end.predicts_length:
-            tried, length_log_p = self.lengths(model, batch, source)
-            lengths = tried, int(tried.max())
+    def lengths(self, model: Any, batch: dict[str, Any], source: Any) -> tuple[Tensor, Tensor]:
+        """Of canvases: those of the length predictor, or in the back end's proportion to the source."""
+        back_end = self.translator.back_end
+        if back_end.predicts_length:
+            return super().lengths(model, batch, source)
+        sizes, _ = back_end.sizes(source.mask)
+        return sizes, torch.zeros_like(sizes, dtype=torch.float)
+
+    def write(self, model: Any, drafts: Drafts) -> tuple[Spoken, list[Step]]:
+        o, lengths = self.options, (drafts.lengths, drafts.width)
         shown: list[Shown] = []
-        numbers = torch.arange(o.noise_beam, device=keys.device)
-        finish = replace(self.finish, keys=noise.fold(keys[:, None], numbers))
-        written = translator.write(source, lengths, finish, o.exit_block, o.passes, shown.append if o.history else None)
-        return self._spoken(written, length_log_p), self._trail(shown, written, model.pad)
+        numbers = torch.arange(o.noise_beam, device=drafts.keys.device)
+        finish = replace(self.finish, keys=noise.fold(drafts.keys[:, None], numbers))
+        on_show = shown.append if o.history else None
+        written = model.translator.write(drafts.source, lengths, finish, o.exit_block, o.passes, on_show)
+        return self._spoken(written, drafts.length_log_p), self._trail(shown, written, model.pad)
 
     def _spoken(self, written: Written, length_log_p: Tensor) -> Spoken:
         calls = torch.full_like(written.said.sum(-1), self.options.passes)

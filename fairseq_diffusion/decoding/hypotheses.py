@@ -1,14 +1,14 @@
-"""From what candidates say to fairseq's hypotheses: all on the device, one journey to the host, and lists for the
+"""From what candidates say to fairseq's hypotheses: all on their device, one journey to the host, and lists for the
 chosen."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,12 +20,28 @@ from fairseq_diffusion.sampler.loop import Sample
 
 @dataclass(frozen=True)
 class Spoken:
-    """What the candidates that are left say, on the host."""
+    """What the candidates that are left say."""
 
-    candidates: Candidates
+    tokens: Tensor  # [S, K, L] without special symbols; -1 behind the end
+    sizes: Tensor  # [S, K]
+    scores: Tensor  # [S, K] the mean log-probability of words and end
+    ranks: Tensor  # [S, K] which length of the beam each is of
+    joint: Tensor  # [S, K] the same mean with the log-probability of the length in the sum
     log_p: Tensor  # [S, K, L + 1], of the words and then of the end
-    calls: np.ndarray  # [S, K'], network calls of each of the batch's candidates, also of those pruned
+    calls: Tensor  # [S, K'], network calls of each of the batch's candidates, also of those pruned
     rows: Tensor  # [S, K], which of these each is
+
+    def on_host(self) -> Spoken:
+        return Spoken(*(part.cpu() for part in parts_of(self)))
+
+    @cached_property
+    def candidates(self) -> Candidates:
+        return Candidates(*(part.cpu().numpy() for part in parts_of(self)[:5]))
+
+
+def parts_of(spoken: Spoken) -> list[Tensor]:
+    """The fields in their order."""
+    return [getattr(spoken, field.name) for field in fields(spoken)]
 
 
 class Step(NamedTuple):
@@ -62,13 +78,8 @@ def gather_words(
     total = log_p.double().sum(-1)
     weight = (sizes + 1.0) ** length_penalty
     score, joint = total / weight, (total + length_log_p.double()) / weight
-    arrays = (written.tokens.gather(-1, order).masked_fill(~words, -1), sizes, score, ranks, joint)
-    return Spoken(
-        Candidates(*(array.cpu().numpy() for array in arrays)),
-        log_p.cpu(),
-        calls.cpu().numpy(),
-        rows.cpu(),
-    )
+    tokens = written.tokens.gather(-1, order).masked_fill(~words, -1)
+    return Spoken(tokens, sizes, score, ranks, joint, log_p, calls, rows)
 
 
 def speak(
@@ -80,7 +91,7 @@ def speak(
     Special symbols may come out anywhere and are dropped; the last position stands for the end, also where a word came
     out there.
     """
-    rows = (~result.alive).long().argsort(dim=-1, stable=True)[:, : int(result.alive[0].sum())]
+    rows = (~result.alive).long().argsort(dim=-1, stable=True)[:, : result.left]
     here = torch.arange(len(rows), device=rows.device)[:, None], rows
     mask = mask[here]
     tokens, log_p = state.round(result.x_0[here])
@@ -94,16 +105,17 @@ def hypotheses(
     spoken: Spoken, chosen: Sequence[Sequence[int]], eos: int, trail: Sequence[Step] = ()
 ) -> list[list[dict[str, Any]]]:
     """fairseq's form of the `chosen` candidates of each sentence; `trail` has the steps of all of them."""
-    tokens = torch.from_numpy(spoken.candidates.tokens)
+    spoken, said = spoken.on_host(), spoken.candidates
+    tokens = torch.from_numpy(said.tokens)
     ended = torch.cat([tokens, tokens.new_full((*tokens.shape[:2], 1), eos)], -1)
     ended = torch.where(ended == -1, eos, ended)
     history = [Step(*(part.cpu() for part in step)) for step in trail]
 
     def hypothesis(s: int, k: int) -> dict[str, Any]:
-        size, row = int(spoken.candidates.sizes[s, k]), int(spoken.rows[s, k])
+        size, row = int(said.sizes[s, k]), int(spoken.rows[s, k])
         return {
             "tokens": ended[s, k, : size + 1],
-            "score": float(spoken.candidates.scores[s, k]),
+            "score": float(said.scores[s, k]),
             "positional_scores": spoken.log_p[s, k, : size + 1],
             "attention": None,
             "alignment": None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from fairseq_diffusion.decoding.execution import EAGER
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.network.length import BEAMS
 from fairseq_diffusion.sampler.rules import SAMPLERS, Sampler
@@ -26,6 +27,7 @@ class CandidateOptions:
     nbest: int = 1
     oracle_length: bool = False
     history: bool = False
+    candidate_positions: int | None = None
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -33,6 +35,11 @@ class CandidateOptions:
             raise UserError(f"--iter-decode-with-beam is {self.length_beam}; at least one length must be tried")
         if self.noise_beam < 1:
             raise UserError(f"--noise-beam is {self.noise_beam}; at least one noise must be drawn for each length")
+        if self.candidate_positions is not None and self.candidate_positions < 1:
+            raise UserError(
+                f"--candidate-positions is {self.candidate_positions}; pass how many positions of candidates are "
+                "decoded at once, for example 1024, or drop it for the device's own"
+            )
         if self.oracle_length and self.length_beam > 1:
             raise UserError("--oracle-length decodes the reference's length alone; drop it or --iter-decode-with-beam")
 
@@ -54,6 +61,7 @@ class DecodeOptions(CandidateOptions):
     clamp: bool = False
     prune_after: tuple[int, ...] = ()
     stop_stable: int = 0
+    execution: str = EAGER
 
     @classmethod
     def from_flags(cls, task: Any, generation: Any, model: Any) -> DecodeOptions:
@@ -76,6 +84,7 @@ class DecodeOptions(CandidateOptions):
             clamp=task.clamp,
             prune_after=parse_steps(task.prune_after),
             stop_stable=task.stop_stable,
+            execution=str(task.execution),
         )
 
     def __post_init__(self) -> None:
@@ -147,6 +156,7 @@ def candidate_flags(task: Any, generation: Any, model: Any) -> dict[str, Any]:
         "nbest": getattr(generation, "nbest", 1),
         "oracle_length": task.oracle_length,
         "history": getattr(generation, "retain_iter_history", False),
+        "candidate_positions": task.candidate_positions,
         "seed": task.decode_seed,
     }
 

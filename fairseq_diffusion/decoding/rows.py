@@ -8,8 +8,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from fairseq_diffusion.decoding.buckets import Drafts
+from fairseq_diffusion.decoding.execution import Denoise
 from fairseq_diffusion.process import noise
-from fairseq_diffusion.translator import Source, Translator
+from fairseq_diffusion.source import Source
+from fairseq_diffusion.translator import Translator
 
 
 @dataclass(frozen=True)
@@ -20,40 +23,46 @@ class Rows:
     """
 
     translator: Translator
+    network: Denoise  # the translator's, however it is executed
     source: Source
-    keys: Tensor  # [S, K]
+    keys: Tensor  # [M, S, K], for the M noises that are drawn on the way
     mask: Tensor  # [S, K, L], true at real positions
 
     @classmethod
-    def of(cls, translator: Translator, source: Source, keys: Tensor, lengths: Tensor, noises: int) -> Rows:
-        """`noises` candidates for each of the lengths [S, l] to try; keys [S] are the sentences'."""
+    def of(cls, translator: Translator, network: Denoise, drafts: Drafts, noises: int, draws: int) -> Rows:
+        """`noises` candidates for each of the lengths to try, with noise drawn at most `draws` times."""
+        lengths = drafts.lengths
         numbers = torch.arange(noises, device=lengths.device)
-        keys = noise.fold(keys[:, None, None], lengths[:, :, None], numbers).flatten(1)
+        keys = noise.fold(drafts.keys[:, None, None], lengths[:, :, None], numbers).flatten(1)
+        keys = noise.fold(keys, torch.arange(draws, device=keys.device)[:, None, None])
         lengths = lengths.repeat_interleave(noises, 1)
-        mask = torch.arange(int(lengths.max()), device=lengths.device) < lengths[..., None]
-        return cls(translator, source, keys, mask)
+        mask = torch.arange(drafts.width, device=lengths.device) < lengths[..., None]
+        return cls(translator, network, drafts.source, keys, mask)
 
     def noise(self, i: int) -> Tensor:
-        return noise.normal(noise.fold(self.keys, i), self.mask.shape[-1], self.translator.state.dim)
+        return noise.normal(self.keys[i], self.mask.shape[-1], self.translator.state.dim)
 
     def denoise(self, x_t: Tensor, t: Tensor, c: Tensor) -> Tensor:
-        return self._network(x_t, t, c, self.source)
+        return self._denoised(x_t, t, c, self.source)
 
     def denoise_without_source(self, x_t: Tensor, t: Tensor) -> Tensor:
-        return self._network(x_t, t, torch.zeros_like(x_t), self.nothing)
+        return self._denoised(x_t, t, torch.zeros_like(x_t), self.nothing)
 
     @cached_property
     def nothing(self) -> Source:
         """The batch without its sources; its keys and values are made once, as those of the sources are."""
         return self.translator.nothing(self.source)
 
-    def _network(self, x_t: Tensor, t: Tensor, c: Tensor, source: Source) -> Tensor:
-        rows = x_t.shape[0] * x_t.shape[1]
-        flat = self.translator.denoise(
-            x_t.flatten(0, 1), t.expand(rows), c.flatten(0, 1), self.mask.flatten(0, 1), source
-        )
+    def _denoised(self, x_t: Tensor, t: Tensor, c: Tensor, source: Source) -> Tensor:
+        flat = self.network(x_t.flatten(0, 1), t[None], c.flatten(0, 1), self.flat_mask, source)
         return flat.view(x_t.shape)
+
+    @cached_property
+    def flat_mask(self) -> Tensor:
+        """[S K, L]."""
+        return self.mask.flatten(0, 1)
 
     def select(self, sentences: Tensor, members: Tensor) -> Rows:
         here = sentences[:, None], members
-        return replace(self, source=self.source.select(sentences), keys=self.keys[here], mask=self.mask[here])
+        keys, mask = self.keys[(slice(None), *here)], self.mask[here]
+        return replace(self, source=self.source.select(sentences), keys=keys, mask=mask)

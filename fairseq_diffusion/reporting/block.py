@@ -120,6 +120,8 @@ def last_rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "", f"{rate_text(speed['inference_step'])} inside inference_step"
     if speed["model"]:
         yield "", f"{rate_text(speed['model'])} inside encoder and sampler"
+    if speed.get("compile_seconds"):  # reports from before it was counted have none
+        yield "compiling", f"{speed['compile_seconds']:.2f} s of this run, not inside encoder and sampler"
     yield "loading", f"{speed['loading_seconds']:.2f} s before the first batch, not counted above"
     limits = [
         f"{speed[name]} {what}"

@@ -19,7 +19,7 @@ PRECISIONS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf1
 
 def facts_of(recorder: Recorder) -> dict[str, Any]:
     told = dict(recorder.generator.describe()) if hasattr(recorder.generator, "describe") else {}
-    model = {key: told.pop(key, None) for key in ("model_seconds", "sentences")}
+    model = {key: told.pop(key, None) for key in ("model_seconds", "sentences", "compile_seconds")}
     precision = told.pop("precision", None) or precisions(recorder.models)
     return {
         "system": recorder.checkpoints[0]["system"],
@@ -67,7 +67,9 @@ def usual_decoding(recorder: Recorder) -> dict[str, Any]:
     return facts | ({"sampling": True} if generation.sampling else {})
 
 
-def speed_of(recorder: Recorder, model_seconds: float | None, sentences: int | None) -> dict[str, Any]:
+def speed_of(
+    recorder: Recorder, model_seconds: float | None, sentences: int | None, compile_seconds: float | None
+) -> dict[str, Any]:
     """End to end is from the first batch to the last line printed, without the writing of a history; the rest is a part
     of it."""
     first = recorder.first_batch or recorder.ended
@@ -77,6 +79,7 @@ def speed_of(recorder: Recorder, model_seconds: float | None, sentences: int | N
         "end_to_end": rate(decoded, recorder.ended - first - recorder.history_seconds),
         "inference_step": rate(decoded, recorder.inference_seconds),
         "model": rate(decoded if sentences is None else sentences, model_seconds),
+        "compile_seconds": compile_seconds or 0.0,
         "printed": not recorder.cfg.common_eval.quiet,
         "max_sentences": recorder.cfg.dataset.batch_size,
         "max_tokens": recorder.cfg.dataset.max_tokens,

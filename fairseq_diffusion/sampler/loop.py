@@ -36,6 +36,7 @@ class Sample:
     x_0: Tensor  # [S, K, L, D]
     calls: Tensor  # [S, K]
     alive: Tensor  # [S, K]
+    left: int  # of each sentence's candidates, so many were not pruned
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,9 @@ def sample(
 
     `roster` decides who leaves the batch on the way; `on_step(roster, x_0)` sees each estimate.
     """
-    x = grid.level.sigma[0].item() * batch.noise(0)
+    x = grid.level.sigma[0] * batch.noise(0)  # a number on the host: nothing waits for it
     roster = roster or Roster(x.shape[0], x.shape[1], device=x.device)
-    told, x_0 = grid.told.float().to(x.device), torch.zeros_like(x)
+    told, x_0 = grid.told.float().to(x.device, non_blocking=True), torch.zeros_like(x)
     for i, step in enumerate(steps):
         previous, x_0 = x_0, refine(batch, x, told[i], batch.denoise(x, told[i], x_0))
         roster.called(refine.calls)
@@ -87,4 +88,4 @@ def sample(
             if not len(x):
                 break
             batch = batch.select(*kept)
-    return Sample(roster.last(x_0), roster.calls, roster.alive)
+    return Sample(roster.last(x_0), roster.calls, roster.alive, roster.left)

@@ -27,6 +27,7 @@ class Roster:
 
     def __init__(self, sentences: int, candidates: int, device: torch.device | str = "cpu"):
         self.shape, self.device = (sentences, candidates), device
+        self.left = candidates  # of each sentence, those that were not pruned: known without asking the device
         self.total = 0
 
     @property
@@ -71,16 +72,23 @@ class Leaving(Roster):
     """
 
     def __init__(
-        self, mask: Tensor, round: Callable[[Tensor], tuple[Tensor, Tensor]], prune: Collection[int], stable: int
+        self,
+        mask: Tensor,
+        round: Callable[[Tensor], tuple[Tensor, Tensor]],
+        prune: Collection[int],
+        stable: int,
+        rounded: Callable[[int], int] = int,
     ):
-        """`mask` [S, K, L] is true at real positions; `round` gives tokens and log-probabilities of estimates."""
+        """`mask` [S, K, L] is true at real positions; `round` gives tokens and log-probabilities of estimates.
+
+        With the stop, as many rows are left as are needed, or more if that number is to be `rounded` up.
+        """
         super().__init__(mask.shape[0], mask.shape[1], mask.device)
-        self.mask, self.round, self.prune, self.stable = mask, round, set(prune), stable
+        self.mask, self.round, self.prune, self.stable, self.rounded = mask, round, set(prune), stable, rounded
         self.sentences = torch.arange(self.shape[0], device=mask.device)
         self.members = torch.arange(self.shape[1], device=mask.device).expand(self.shape)
         self.counted = torch.zeros(self.shape, dtype=torch.long, device=mask.device)
         self.surviving = torch.ones(self.shape, dtype=torch.bool, device=mask.device)
-        self.left = self.shape[1]  # survivors a sentence, known without asking the device
         self.finished = torch.zeros_like(self.surviving)
         self.streak = torch.zeros_like(self.counted)
         self.score = torch.zeros(self.shape, device=mask.device)
@@ -153,8 +161,10 @@ class Leaving(Roster):
         needed = (self.surviving & ~self.finished)[self.here]
         width, sentences = self.left, torch.arange(len(needed), device=needed.device)
         if self.stable:  # who has finished is known to the device alone
-            sentences = needed.any(-1).nonzero()[:, 0]
-            width = int(needed.sum(-1).max()) if len(needed) else 0
+            occupied = needed.any(-1)
+            rows, columns = torch.stack([occupied.sum(), needed.sum(-1).max()]).tolist()
+            sentences = (~occupied).long().argsort(stable=True)[: self.rounded(rows)].sort().values
+            width = min(self.rounded(columns), needed.shape[1])
         if len(sentences) == needed.shape[0] and width >= needed.shape[1]:
             return None
         order = (~needed[sentences]).long().argsort(dim=-1, stable=True)[:, :width].sort(-1).values

@@ -16,7 +16,7 @@ from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.network.length import LengthHead
 from fairseq_diffusion.process.embedding import EmbeddingState
 from fairseq_diffusion.process.schedule import Schedule
-from fairseq_diffusion.translator import Source
+from fairseq_diffusion.source import Source
 
 BOS, PAD, EOS, WORDS, DIM = 0, 1, 2, 12, 6
 SYMBOLS = ["<s>", "<pad>", "</s>", "<unk>", *(f"w{i}" for i in range(WORDS - 4))]
@@ -33,11 +33,11 @@ class Oracle(nn.Module):
         self.length = LengthHead(4, 8, "difference", False, 20)
 
     def encode(self, tokens: Tensor, mask: Tensor) -> Source:
-        self.words = tokens.gather(1, (mask.cumsum(1) == 2).long().argmax(1, keepdim=True))[:, 0]
-        return Source(mask, mask[..., None].float().expand(*mask.shape, 4), [])
+        return Source(mask, tokens[..., None].float().expand(*mask.shape, 4), [])
 
     def denoise(self, x_t: Tensor, t: Tensor, c: Tensor, mask: Tensor, source: Source) -> Tensor:
-        answer = self.words.repeat_interleave(len(x_t) // len(self.words))[:, None].expand(mask.shape).clone()
+        words = source.states[:, 1, 0].long()
+        answer = words.repeat_interleave(len(x_t) // len(words))[:, None].expand(mask.shape).clone()
         answer[:, 0] = BOS
         answer.scatter_(1, mask.sum(-1, keepdim=True) - 1, EOS)
         return self.state.encode(answer)

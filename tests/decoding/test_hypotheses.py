@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nan, nn
 
 from fairseq_diffusion.back_ends.base import Written
+from fairseq_diffusion.decoding.buckets import Drafts
 from fairseq_diffusion.decoding.gaussian import nothing_said, updated
 from fairseq_diffusion.decoding.generator import Generator
 from fairseq_diffusion.decoding.hypotheses import Spoken, Step, gather_words, hypotheses, readable
@@ -18,8 +19,9 @@ from fairseq_diffusion.decoding.kinds import KINDS, kind_of
 from fairseq_diffusion.decoding.options import CandidateOptions, candidate_flags
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.sampler.roster import Roster
+from fairseq_diffusion.source import Source
 
-EOS = 2
+PAD, EOS = 1, 2
 TOKENS = torch.tensor([[[7, 8, 9, 5], [5, 5, 6, 1]], [[4, 4, 4, 4], [1, 6, 1, 7]]])  # [2, 2, 4]
 SAID = torch.tensor([[[1, 0, 1, 1], [0, 0, 0, 0]], [[0, 1, 0, 0], [0, 1, 0, 1]]]).bool()
 LOG_P = torch.tensor([[[-1.0, nan, -2.0, -3.0], [nan] * 4], [[-1, -5.0, -1, -1], [-1, -0.5, -1, -0.25]]])
@@ -61,18 +63,22 @@ def test_those_who_are_left_keep_their_calls_and_history():
 
 
 class Model(nn.Module):
-    pad = 1
+    pad = PAD
 
-    def encode(self, tokens: Tensor) -> Tensor:
-        return tokens + 1
+    def encode(self, tokens: Tensor) -> Source:
+        return Source(tokens.ne(PAD), (tokens + 1.0)[..., None], [])
 
 
 class Echo(Generator):
     """Says the source; and nothing."""
 
-    def write(self, model: Any, batch: Any, source: Tensor, keys: Tensor) -> tuple[Spoken, list[Step]]:
-        assert keys.shape == source.shape[:1]
-        tokens = source[:, None].expand(-1, 2, -1)
+    def lengths(self, model: Any, batch: Any, source: Source) -> tuple[Tensor, Tensor]:
+        return source.length[:, None], torch.zeros(len(source.length), 1)
+
+    def write(self, model: Any, drafts: Drafts) -> tuple[Spoken, list[Step]]:
+        assert drafts.keys.shape == drafts.source.mask.shape[:1]
+        tokens = drafts.source.states[..., 0].long()[:, None].expand(-1, 2, -1)
+        assert tokens.shape[-1] == drafts.width
         said = torch.tensor([True, False])[:, None].expand(tokens.shape)
         written = Written(tokens, torch.full(tokens.shape, -1.0), said, torch.full(tokens.shape[:2], -2.0))
         sizes, nothing = said.new_full(tokens.shape[:2], tokens.shape[2], dtype=torch.long), torch.zeros(1, 1)
@@ -120,6 +126,7 @@ def test_candidates_of_every_kind_are_checked(options: dict[str, int], flag: str
 @pytest.mark.parametrize("asked, kind", [(None, "top_k"), ("offsets", "offsets")])
 def test_candidate_flags_are_the_fields(asked: str | None, kind: str):
     own = {"noise_beam": 3, "selection": None, "mbr_utility": "bleu", "mbr_units": "words", "oracle_length": False}
+    own["candidate_positions"] = None
     task = SimpleNamespace(length_beam=asked, decode_seed=5, **own)
     generation = SimpleNamespace(iter_decode_with_beam=2, nbest=4)
     found = CandidateOptions(**candidate_flags(task, generation, SimpleNamespace(length_beam="top_k")))

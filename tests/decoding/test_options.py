@@ -31,6 +31,8 @@ TASK = SimpleNamespace(
     mbr_utility="chrf",
     mbr_units="words",
     oracle_length=False,
+    candidate_positions=512,
+    execution="eager",
     decode_seed=7,
 )
 MODEL = SimpleNamespace(
@@ -76,6 +78,8 @@ def test_flags_of_task_generation_and_model():
         "nbest": 2,
         "oracle_length": False,
         "history": True,
+        "candidate_positions": 512,
+        "execution": "eager",
         "seed": 7,
     }
     assert asdict(DecodeOptions.from_flags(TASK, generation, MODEL)) == expected
