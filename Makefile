@@ -21,17 +21,18 @@ READY_COMPAT := .venv-3.10/ready-$(call key,$(TORCH_COMPAT) $(PYTHON_COMPAT))
 INPUTS := setup.py scripts/make_venv.sh $(wildcard constraints/*.txt)
 RUN := OMP_NUM_THREADS=1 .venv/bin/python
 
-.PHONY: help setup demo compare one-pass test check format bench compat clean
+.PHONY: help setup demo compare progressive one-pass test check format bench compat clean
 
 help:
 	@echo "make setup    make .venv with torch, fairseq and this package (PYTHON=..., TORCH=... to choose)"
 	@echo "make demo     toy language: train four systems, translate and score, in minutes on a CPU"
 	@echo "make compare  solvers, steps and candidates that leave, on what the demo trained"
+	@echo "make progressive  halve the decoding steps of what the demo trained, again and again, by distillation"
 	@echo "make one-pass toy language again: train twelve systems, most of which write in one pass, and compare"
 	@echo "make test     every test"
 	@echo "make check    lint, formatting, types, rooms, documentation"
 	@echo "make format   rewrite the code as make check wants it"
-	@echo "make bench    time decoding, sums over alignments, and one pass against beam search"
+	@echo "make bench    how fast, against fairseq and CTranslate2, a few minutes each (BENCH=... for benchmarks/run.py)"
 	@echo "make compat   smoke test on Python 3.10 with stock fairseq 0.12.2 (own environment, .venv-3.10)"
 	@echo "make clean    remove the environments and build products; your results in runs/ stay"
 
@@ -50,6 +51,9 @@ demo: $(READY)
 
 compare: $(READY)
 	$(RUN) examples/toy/compare.py
+
+progressive: $(READY)
+	$(RUN) examples/toy/progressive.py
 
 one-pass: $(READY)
 	$(RUN) examples/toy/one_pass.py
@@ -71,9 +75,8 @@ format: $(READY)
 	$(RUN) scripts/flag_tables.py
 
 bench: $(READY)
-	$(RUN) scripts/bench.py
-	$(RUN) scripts/bench_alignments.py
-	$(RUN) scripts/bench_one_pass.py --repeats 3 --batches 16
+	-.venv/bin/python -m pip install --quiet ctranslate2
+	.venv/bin/python benchmarks/run.py $(BENCH)
 
 $(READY_COMPAT): $(INPUTS)
 	@rm -f .venv-3.10/ready-*

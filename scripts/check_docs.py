@@ -37,7 +37,8 @@ def code_in(text: str) -> str:
 def our_flags() -> set[str]:
     """Flags written in our sources, and one for each dataclass field (as fairseq makes them)."""
     flags = set()
-    for path in [*PACKAGE.rglob("*.py"), *(ROOT / "scripts").rglob("*"), *(ROOT / "examples").rglob("*.*")]:
+    folders = (ROOT / name for name in ("scripts", "benchmarks", "examples"))
+    for path in [*PACKAGE.rglob("*.py"), *(path for folder in folders for path in folder.rglob("*.*"))]:
         if path.suffix not in (".py", ".sh"):
             continue
         text = path.read_text(encoding="utf-8")

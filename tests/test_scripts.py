@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shlex
@@ -17,33 +18,7 @@ from support import ENVIRONMENT, ROOT, USER_DIR
 
 import fairseq_diffusion
 from fairseq_diffusion.errors import UserError
-
-VERSUS = {"ms", "baseline_ms", "ratio"}
-BENCHES = {  # flags that make it quick, rows, and what each row measures
-    "bench": ("--vocabulary 300 --sentences 2 --candidates 2", 8, VERSUS),
-    "bench_alignments": ("--sizes 2x3", 3, VERSUS),
-    "bench_one_pass": (
-        "--hidden 16 --length 3 --vocabulary 100 --batches 2",
-        13,
-        {"latency_ms", "latency_ratio", "throughput", "throughput_ratio"},
-    ),
-}
-
-
-@pytest.mark.parametrize("name", BENCHES)
-def test_a_benchmark_runs_and_states_what_it_ran_on(tmp_path, name):
-    small, count, measures = BENCHES[name]
-    command = [sys.executable, ROOT / f"scripts/{name}.py", *small.split(), "--repeats", "1"]
-    done = subprocess.run(
-        [*command, "--output", tmp_path / "bench.json"], env=ENVIRONMENT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    record = json.loads((tmp_path / "bench.json").read_text())
-    assert {"python", "torch", "device"} <= set(record) and record["options"]["repeats"] == 1
-    assert len(record["rows"]) == len(done.stdout.splitlines()) - 2 == count
-    assert all(row[measure] > 0 for row in record["rows"] for measure in measures)
-    written = {row["system"]: row["words"] for row in record["rows"] if "words" in row}
-    assert all(words == 3 for system, words in written.items() if system not in ("CTC", "length, 5 lengths"))
+from fairseq_diffusion.kernels import choice
 
 
 @pytest.fixture
@@ -53,10 +28,13 @@ def toy(monkeypatch):
     import chain
     import compare
     import one_pass
+    import progressive
     import systems
     import table
 
-    return SimpleNamespace(chain=chain, compare=compare, one_pass=one_pass, systems=systems, table=table)
+    return SimpleNamespace(
+        chain=chain, compare=compare, one_pass=one_pass, progressive=progressive, systems=systems, table=table
+    )
 
 
 USUAL = {"bleu_unambiguous": None, "valid": 0.5, "mixed": None, "speed": 2.0, "sentences": 4, "ambiguous": 0}
@@ -151,6 +129,54 @@ def test_every_training_and_decoding_in_one_pass_is_one_that_we_can_do(toy):
             assert GlancingGenerator(options, translator, TableDictionary()).manner()["passes"] == options.passes
 
 
+def test_every_halving_is_one_that_we_can_do(toy):
+    """Each student starts as the model whose steps it halves, and is taught the decoding that it is compared by."""
+    from fairseq.options import get_generation_parser, get_training_parser
+
+    from fairseq_diffusion.decoding.options import DecodeOptions
+    from fairseq_diffusion.models.build import build_translator
+    from fairseq_diffusion.sampler.halving import Halving
+
+    progressive, base = toy.progressive, Path("../a run")
+    plan = progressive.Plan(progressive.HALVED, progressive.halvings("4"), updates=7, lr=0.5, seed=3)
+    rounds = progressive.trainings(Path("."), base, plan)
+    assert [len(stages) for stages in rounds] == [2, 2, 2] and plan.steps == [4, 2, 1]
+    made = {str(progressive.path_of(base, system, "demo", 0)) for system in progressive.HALVED}
+    for stage in (stage for stages in rounds for stage in stages):
+        cfg = parsed(stage.command[stage.command.index(" '../a run/data-bin' ") :], get_training_parser())
+        assert cfg.checkpoint.finetune_from_model in made
+        if "student" in stage.name:
+            assert cfg.criterion.teacher == cfg.checkpoint.finetune_from_model
+            schedule = build_translator(cfg.model, 20, 21).schedule
+            Halving(schedule, cfg.criterion.student_steps, cfg.model.decode_noise_factor)
+        assert cfg.optimization.max_update == (14 if "longer" in stage.name else 7)
+        made.add(f"{cfg.checkpoint.save_dir}/checkpoint_last.pt")
+    for job in progressive.jobs(base, plan):
+        asked = parsed(job.arguments(base), get_generation_parser(), *USER_DIR)
+        options = DecodeOptions.from_flags(asked.task, asked.generation, cfg.model)
+        assert (options.sampler, options.grid, options.left_out) == ("ddim", "time", 0)
+        assert asked.common_eval.path in made
+        assert job.how != "student" or asked.common_eval.path.endswith(f"of-{job.steps}/checkpoint_last.pt")
+
+
+def test_the_table_of_students_has_a_column_for_each_model(toy):
+    """Where there is no student of so many steps, nothing stands."""
+    progressive, table = toy.progressive, toy.table
+    plan = progressive.Plan(progressive.HALVED, [2, 1], updates=7, lr=0.5, seed=3)
+    bleu = {("demo", 2): 80.0, ("demo", 1): 70.0, ("longer", 2): 81.0, ("longer", 1): 71.0, ("student", 1): 79.0}
+    rows = [
+        row(table, system, how, steps, steps, value) for system in plan.systems for (how, steps), value in bleu.items()
+    ]
+    above, head, _, *lines = progressive.table(rows, plan).splitlines()
+    assert above.split() == ["BLEU", "unambiguous", "valid", "mixed"]
+    assert head.split()[:6] == ["system", "steps", "demo", "longer", "student", "demo"]
+    assert lines[0].split()[1:5] == ["2", "80.00", "81.00", "-"]
+    assert lines[3].split()[1:5] == ["1", "70.00", "71.00", "79.00"]
+    for wrong in ("1", "12", "0"):
+        with pytest.raises(argparse.ArgumentTypeError, match=f"{wrong} steps cannot be halved"):
+            progressive.halvings(wrong)
+
+
 def test_flags_say_what_the_table_of_systems_does_not(toy):
     """Each sets the systems that name it; the demo's recipe has no other's numbers."""
     systems = toy.systems
@@ -211,7 +237,7 @@ def test_a_run_that_is_not_complete_is_refused(toy, tmp_path):
         toy.chain.recipe_of(other, "one-pass", [toy.systems.GLAT])
 
 
-@pytest.mark.parametrize(("name", "example"), [("compare", "demo"), ("one_pass", "one-pass")])
+@pytest.mark.parametrize(("name", "example"), [("compare", "demo"), ("progressive", "demo"), ("one_pass", "one-pass")])
 def test_a_run_that_is_none_is_refused(tmp_path, name, example):
     command = [sys.executable, ROOT / f"examples/toy/{name}.py", "--run", tmp_path / "nowhere"]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
@@ -245,3 +271,28 @@ def test_a_failed_training_speaks_and_those_behind_it_do_not_start(toy, tmp_path
     with pytest.raises(chain.StageFailed, match="'train broken' failed"):
         chain.train(stages)
     assert not (tmp_path / "begun").exists()
+
+
+@pytest.fixture
+def gpu_check(monkeypatch, tmp_path):
+    """scripts/gpu_check.py's program, with a folder of its own."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import gpu_check
+
+    def run(*flags: str) -> tuple[int, Path]:
+        monkeypatch.setattr(sys, "argv", ["gpu_check", *flags, f"--out={tmp_path}", f"--work={tmp_path / 'work'}"])
+        return gpu_check.main(), tmp_path / f"{flags[0]}.json"
+
+    return run
+
+
+def test_kernels_are_tried_without_a_gpu_and_checked_with_one_only(gpu_check, capsys, monkeypatch):
+    monkeypatch.setattr(choice, "hindrance", lambda device: "there is no GPU")
+    code, record = gpu_check("kernels")
+    assert code == 1 and not record.exists() and "there are no kernels to check" in capsys.readouterr().err
+    code, record = gpu_check("kernels", "--cpu")
+    result = json.loads(record.read_text())["result"]
+    assert code == 0 and result["as_exact"] and len(result["rows"]) == 2
+    for row in result["rows"]:
+        assert not row["auto_is_triton"] and row["samples_that_differ"] == 0 and row["same_twice"]
+        assert row["log_p_error_portable"] < 1e-5 and row["loss_portable_ratio"] > 0

@@ -1,8 +1,10 @@
 """A step costs few launches: on a GPU with small batches, what is launched is what takes the time."""
 
+import runpy
+
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from support import ROOT
 
 from fairseq_diffusion.network.block_decoder import BlockDecoder
 from fairseq_diffusion.network.denoiser import Denoiser
@@ -14,19 +16,7 @@ from fairseq_diffusion.network.transformer import ACTIVATIONS, Size
 LAYERS = 6
 MOST = 130  # a step of six layers
 SOURCE = torch.arange(12).view(2, 6) + 4
-
-
-class Launches(TorchDispatchMode):
-    """Counts the operations that do something; a view of a tensor costs the device nothing."""
-
-    def __init__(self):
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        views = [r.alias_info is not None and not r.alias_info.is_write for r in function._schema.returns]
-        self.count += not any(views)
-        return function(*args, **(kwargs or {}))
+Launches = runpy.run_path(str(ROOT / "benchmarks" / "launches.py"))["Launches"]  # as the benchmarks count them
 
 
 def size_of(activation="gelu", pre_norm=False):

@@ -1,0 +1,203 @@
+"""What the benchmarks share: their flags, timing calls against each other, and the table, printed and as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fairseq_diffusion import __version__, compat
+from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.output import check_writable, written_whole
+from fairseq_diffusion.reporting.facts import processor
+
+Row = dict[str, Any]
+Call = Callable[[], Any]
+VERSUS = {
+    "what": ("what", ""),
+    "ms": ("ms", ".3f"),
+    "IQR": ("iqr_ms", ".3f"),
+    "against": ("baseline_ms", ".3f"),
+    "ratio": ("ratio", ".2f"),
+}
+OPTIONAL = ("ctranslate2", "triton", "apex")  # named with their versions where they are installed
+
+
+class Parser(argparse.ArgumentParser):
+    """Refuses before any work what cannot be measured or written."""
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> argparse.Namespace:  # type: ignore[override]
+        options = super().parse_args(*args, **kwargs)
+        try:
+            check(options)
+        except UserError as error:
+            self.error(str(error))
+        torch.set_num_threads(options.threads)
+        if options.quick:
+            options.repeats = 2
+        return options
+
+
+def check(options: argparse.Namespace) -> None:
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device is cuda, but torch finds no GPU here; drop it to measure the CPU")
+    if options.output:
+        check_writable(options.output, options.force)
+
+
+def flags(about: str | None, repeats: int) -> Parser:
+    """The flags of every benchmark."""
+    parser = Parser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="cpu or cuda (cpu)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads (what torch takes)")
+    parser.add_argument("--repeats", type=int, default=repeats, help=f"calls timed ({repeats})")
+    parser.add_argument("--quick", action="store_true", help="tiny shapes, two calls: does it run? times mean nothing")
+    parser.add_argument("--output", type=Path, help="JSON file to write")
+    parser.add_argument("--force", action="store_true", help="replace --output if it exists")
+    return parser
+
+
+def filled(options: argparse.Namespace, sizes: Mapping[str, Mapping[str, Any]]) -> argparse.Namespace:
+    """What was not asked for, by the device; tiny with --quick."""
+    for name, value in sizes["quick" if options.quick else options.device].items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    return options
+
+
+# -- timing ---------------------------------------------------------------------------------------------------------
+
+
+def elapsed(call: Call, device: str) -> float:
+    """Wall time in ms of a call, with all that it launched."""
+    synchronize(device)
+    begun = time.perf_counter()
+    call()
+    synchronize(device)
+    return 1000 * (time.perf_counter() - begun)
+
+
+def synchronize(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def milliseconds(call: Call, device: str, repeats: int) -> list[float]:
+    """Wall time of each call, after one that is not counted."""
+    return [elapsed(call, device) for _ in range(repeats + 1)][1:]
+
+
+def interleaved(calls: Mapping[str, Call], device: str, repeats: int) -> dict[str, list[float]]:
+    """Wall times of all calls in turns (A B A B ...), so that a busy machine slows all alike; the first round, which
+    warms up, is not counted."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(repeats + 1):
+        for name, call in calls.items():
+            times[name].append(elapsed(call, device))
+    return {name: found[1:] for name, found in times.items()}
+
+
+def median(times: Sequence[float]) -> float:
+    return float(np.median(times))
+
+
+def iqr(times: Sequence[float]) -> float:
+    """The spread: between the quartiles."""
+    low, high = np.percentile(times, (25, 75))
+    return float(high - low)
+
+
+def versus(what: str, call: Call, baseline: Call, options: argparse.Namespace) -> Row:
+    """Median and spread of a call and of its baseline in turns; ratio > 1: faster."""
+    times = interleaved({"baseline": baseline, "ours": call}, options.device, options.repeats)
+    ours, theirs = times["ours"], times["baseline"]
+    row = {
+        "what": what,
+        "ms": median(ours),
+        "iqr_ms": iqr(ours),
+        "baseline_ms": median(theirs),
+        "baseline_iqr_ms": iqr(theirs),
+        "ratio": median(theirs) / median(ours),
+        "repeats": options.repeats,
+    }
+    say(f"{what}: {row['ms']:.3f} ms, {row['ratio']:.2f}")
+    return row
+
+
+def say(line: str) -> None:
+    """What is known so far, so that a run that is killed has told it; the table comes last."""
+    print(line, file=sys.stderr, flush=True)
+
+
+# -- telling --------------------------------------------------------------------------------------------------------
+
+
+def report(
+    rows: Sequence[Row],
+    options: argparse.Namespace,
+    columns: dict[str, tuple[str, str]] = VERSUS,
+    also: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> None:
+    """The table, whose `columns` are a heading's key in the rows and its format; what it ran on; and both as JSON,
+    with what is `also` to be kept but not printed here."""
+    print_table(rows, columns)
+    print(told(options, more))
+    if options.output:
+        record = {**stands_on(options), **more, "options": vars(options), "rows": rows, **(also or {})}
+        with written_whole(options.output) as temporary:
+            temporary.write_text(json.dumps(record, indent=1, default=str) + "\n")
+
+
+def print_table(rows: Sequence[Row], columns: dict[str, tuple[str, str]]) -> None:
+    """Names to the left, numbers to the right; a dash where a row has none."""
+    lines = [list(columns), *[[cell(row.get(key), form) for key, form in columns.values()] for row in rows]]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    for first, *numbers in lines:
+        print("  ".join([first.ljust(widths[0]), *[text.rjust(width) for text, width in zip(numbers, widths[1:])]]))
+
+
+def cell(value: Any, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def told(options: argparse.Namespace, more: dict[str, Any]) -> str:
+    """What it ran on, in a line."""
+    facts = stands_on(options)
+    versions = [f"{name} {number}" for name, number in facts.pop("versions").items()]
+    return ", ".join([*versions, *[f"{key} {value}" for key, value in {**facts, **more}.items()]])
+
+
+def stands_on(options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "versions": versions(),
+        "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
+        "cpu": processor(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        **compat.distributions(),
+        "fairseq_diffusion": __version__,
+        **{name: number for name in OPTIONAL if (number := version_of(name))},
+    }
+
+
+def version_of(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
