@@ -7,10 +7,11 @@ All are of one size (IWSLT: 512 wide, 1024 inside, 4 heads, 6 + 6 layers, 10,000
 random weights, and are made to write as many words as the source has: 22 to 26, or where a batch is written to one
 length, their mean.  `generator` counts what fairseq-generate's own figure counts: a batch of tokens in, hypotheses out,
 candidates chosen.  `end to end` also counts reading lines of text, batching, and turning tokens into text.  Latency is
-that of the generator for one sentence at a time.  Each system is timed in batches of several sizes, its best one is
-told; all take turns, so that a busy machine slows all alike.  Ratios are against fairseq's beam of 5 in fp32, the last
-one against the naive form of the same system (naive.py).  Gaussian systems take all of their steps, K noises of one
-length, and choose by MBR; what compiling or recording their steps takes is told apart, and in no other figure.
+that of the generator for one sentence at a time, of one system after the other.  Rates are those of the best of
+--batches (on a CPU one size a family, unless more are asked for); in them all take turns, so that a busy machine slows
+all alike.  Ratios are against fairseq's beam of 5 in fp32, the last one against the naive form of the same system
+(naive.py).  Gaussian systems take all of their steps, K noises of one length, and choose by MBR; what compiling or
+recording their steps takes is told apart, and in no other figure.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
     .venv/bin/python benchmarks/post.py                  (--device cuda: candidates start on the GPU)
 
-Candidates of a sentence have 20 to 25 random words and agree in four of five.  Before a row is timed, ours is held
-against what it replaces: merits and scores may differ by what the last column says, tokens and text not at all.
+Candidates of a sentence have 20 to 25 random words, each four of five from a common sentence.  Before a row is timed,
+ours is held against what it replaces: merits and scores may differ by what the last column says, tokens and text not at
+all.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def arguments() -> argparse.Namespace:
 
 
 def similar(sentences: int, count: int) -> np.ndarray:
-    """Tokens [S, K, L] of candidates that agree in four of five words; -1 behind their ends."""
+    """Tokens [S, K, L] of candidates, four of five of whose words are those of one sentence; -1 behind their ends."""
     draw = np.random.default_rng(0)
     base, other = (draw.integers(networks.FIRST, ENTRIES, (sentences, k, LONGEST)) for k in (1, count))
     tokens = np.where(draw.random(other.shape) < 0.8, base, other)

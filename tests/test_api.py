@@ -121,7 +121,7 @@ def test_half_precision_is_fairseqs(data: Path, checkpoint: Path, model: Any, so
         weights = next(loaded.models[0].parameters())
         assert weights.dtype == dtype
         assert torch.equal(weights, next(model.models[0].parameters()).to(dtype))
-    check_same(loaded.translate(sources, steps=3), generate(data, checkpoint, f"{WHOLE} --bf16"))
+    check_same(loaded.translate(sources, steps=3, batch_size=8), generate(data, checkpoint, f"{WHOLE} --bf16"))
 
 
 # -- the shape of what comes back

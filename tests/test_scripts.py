@@ -138,7 +138,7 @@ def test_every_halving_is_one_that_we_can_do(toy):
     from fairseq_diffusion.sampler.halving import Halving
 
     progressive, base = toy.progressive, Path("../a run")
-    plan = progressive.Plan(progressive.HALVED, progressive.halvings("4"), updates=7, lr=0.5, seed=3)
+    plan = progressive.Plan(progressive.HALVED, progressive.halvings("4"), 7, teacher_updates=9, lr=0.5, seed=3)
     rounds = progressive.trainings(Path("."), base, plan)
     assert [len(stages) for stages in rounds] == [2, 2, 2] and plan.steps == [4, 2, 1]
     made = {str(progressive.path_of(base, system, "demo", 0)) for system in progressive.HALVED}
@@ -149,7 +149,7 @@ def test_every_halving_is_one_that_we_can_do(toy):
             assert cfg.criterion.teacher == cfg.checkpoint.finetune_from_model
             schedule = build_translator(cfg.model, 20, 21).schedule
             Halving(schedule, cfg.criterion.student_steps, cfg.model.decode_noise_factor)
-        assert cfg.optimization.max_update == (14 if "longer" in stage.name else 7)
+        assert cfg.optimization.max_update == (9 if "teacher" in stage.name else 7)
         made.add(f"{cfg.checkpoint.save_dir}/checkpoint_last.pt")
     for job in progressive.jobs(base, plan):
         asked = parsed(job.arguments(base), get_generation_parser(), *USER_DIR)
@@ -162,14 +162,14 @@ def test_every_halving_is_one_that_we_can_do(toy):
 def test_the_table_of_students_has_a_column_for_each_model(toy):
     """Where there is no student of so many steps, nothing stands."""
     progressive, table = toy.progressive, toy.table
-    plan = progressive.Plan(progressive.HALVED, [2, 1], updates=7, lr=0.5, seed=3)
-    bleu = {("demo", 2): 80.0, ("demo", 1): 70.0, ("longer", 2): 81.0, ("longer", 1): 71.0, ("student", 1): 79.0}
+    plan = progressive.Plan(progressive.HALVED, [2, 1], updates=7, teacher_updates=9, lr=0.5, seed=3)
+    bleu = {("demo", 2): 80.0, ("demo", 1): 70.0, ("teacher", 2): 81.0, ("teacher", 1): 71.0, ("student", 1): 79.0}
     rows = [
         row(table, system, how, steps, steps, value) for system in plan.systems for (how, steps), value in bleu.items()
     ]
     above, head, _, *lines = progressive.table(rows, plan).splitlines()
     assert above.split() == ["BLEU", "unambiguous", "valid", "mixed"]
-    assert head.split()[:6] == ["system", "steps", "demo", "longer", "student", "demo"]
+    assert head.split()[:6] == ["system", "steps", "demo", "teacher", "student", "demo"]
     assert lines[0].split()[1:5] == ["2", "80.00", "81.00", "-"]
     assert lines[3].split()[1:5] == ["1", "70.00", "71.00", "79.00"]
     for wrong in ("1", "12", "0"):

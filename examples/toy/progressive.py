@@ -1,4 +1,4 @@
-"""Fewer steps: the demo's two diffusion systems, their decoding steps halved again and again by distillation.
+"""Fewer steps: the demo's two diffusion systems, trained on, and their decoding steps halved again and again.
 
     make progressive     (or: .venv/bin/python examples/toy/progressive.py --help)
 
@@ -27,18 +27,18 @@ from fairseq_diffusion.errors import UserError
 HALVED = (DINOISER, DIFFORMER)
 TAUGHT = "--sampler ddim --grid time --early-stop 0"  # the decoding that students learn, and all are compared by
 LEARNING = "--criterion progressive_distillation --freeze encoder,embeddings"
-DEMO, LONGER, STUDENT = HOWS = ("demo", "longer", "student")
+DEMO, TEACHER, STUDENT = HOWS = ("demo", "teacher", "student")
 MEASURES = ("BLEU", "unambiguous", "valid", "mixed")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Whose steps are halved; all numbers of them, from the first teacher's down to 1; how long and fast each student
-    learns."""
+    """Whose steps are halved; all numbers of them, from the first teacher's down to 1; how long and fast they learn."""
 
     systems: Sequence[str]
     steps: list[int]
     updates: int
+    teacher_updates: int
     lr: float
     seed: int
 
@@ -49,7 +49,7 @@ def main() -> int:
     try:
         made = find(options.run, options.runs).resolve()
         recipe = recipe_of(made, "demo", options.systems)
-        plan = Plan(options.systems, options.steps, options.updates, options.lr, recipe.seed)
+        plan = Plan(options.systems, options.steps, options.updates, options.teacher_updates, options.lr, recipe.seed)
         folder = new_folder(made.parent, "progressive")
         print(f"halving the steps of the systems of {made}; everything goes to {folder}", flush=True)
         base = Path(os.path.relpath(made, folder))
@@ -72,6 +72,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--systems", nargs="+", choices=HALVED, default=HALVED, help=f"which systems ({names})")
     parser.add_argument("--steps", type=halvings, default="16", help="steps of the first teacher (16)")
     parser.add_argument("--updates", type=int, default=300, help="updates of each halving (300)")
+    parser.add_argument("--teacher-updates", type=int, default=1200, help="more updates of the first teacher (1200)")
     parser.add_argument("--lr", type=float, default=2e-4, help="learning rate (0.0002)")
     return parser.parse_args()
 
@@ -89,7 +90,7 @@ def halvings(text: str) -> list[int]:
 
 
 def path_of(base: Path, system: str, how: str, steps: int) -> Path:
-    """The checkpoint of a system: the demo's, trained longer, or a student of so many steps."""
+    """The checkpoint of a system: the demo's, the first teacher's, or that of a student of so many steps."""
     if how == DEMO:
         return base / checkpoint(system)
     return checkpoint(f"{system}, {how} of {steps}" if how == STUDENT else f"{system}, {how}")
@@ -98,20 +99,20 @@ def path_of(base: Path, system: str, how: str, steps: int) -> Path:
 def trainings(folder: Path, base: Path, plan: Plan) -> list[list[Stage]]:
     """Those of a list are independent of each other; each list needs those before it."""
     rounds = [[halving(folder, base, system, steps, plan) for system in plan.systems] for steps in plan.steps[1:]]
-    return [*rounds, [longer(folder, base, system, plan) for system in plan.systems]]
+    return [[trained_on(folder, base, system, plan) for system in plan.systems], *rounds]
 
 
 def halving(folder: Path, base: Path, system: str, steps: int, plan: Plan) -> Stage:
     first = 2 * steps == plan.steps[0]
-    teacher = shlex.quote(str(path_of(base, system, DEMO if first else STUDENT, 2 * steps)))
+    teacher = shlex.quote(str(path_of(base, system, TEACHER if first else STUDENT, 2 * steps)))
     flags = f"{LEARNING} --teacher {teacher} --student-steps {steps} --finetune-from-model {teacher}"
     return stage(folder, base, system, f"{system}, {STUDENT} of {steps}", flags, plan.updates, plan)
 
 
-def longer(folder: Path, base: Path, system: str, plan: Plan) -> Stage:
-    """With the system's own loss, the updates of all halvings together."""
+def trained_on(folder: Path, base: Path, system: str, plan: Plan) -> Stage:
+    """With the system's own loss: a student is no better than its teacher, and the demo's is in a hurry."""
     flags = f"--finetune-from-model {shlex.quote(str(path_of(base, system, DEMO, 0)))}"
-    return stage(folder, base, system, f"{system}, {LONGER}", flags, plan.updates * len(plan.steps[1:]), plan)
+    return stage(folder, base, system, f"{system}, {TEACHER}", flags, plan.teacher_updates, plan)
 
 
 def stage(folder: Path, base: Path, system: str, name: str, flags: str, updates: int, plan: Plan) -> Stage:
@@ -143,10 +144,9 @@ def table(rows: Sequence[Row], plan: Plan) -> str:
         for steps in plan.steps
     ]
     groups = ["", "", *(word for measure in MEASURES for word in (measure, *[""] * (len(HOWS) - 1)))]
-    more = plan.updates * len(plan.steps[1:])
     said = [
-        f"{DEMO}: as the demo trained it; {LONGER}: {more} updates more with its own loss.",
-        f"{STUDENT}: {plan.updates} updates a halving, from the student of twice as many steps, the first from {DEMO}.",
+        f"{DEMO}: as the demo trained it; {TEACHER}: {plan.teacher_updates} updates more with its own loss.",
+        f"{STUDENT}: {plan.updates} updates a halving, from that of twice as many steps, the first from {TEACHER}.",
         f"All are decoded with {TAUGHT}.",
         *notes(rows, MEASURES),
     ]

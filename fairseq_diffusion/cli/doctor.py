@@ -124,7 +124,7 @@ def packages() -> Iterator[Finding]:
 def triton() -> Finding:
     """Worth a note only where a GPU could use it."""
     found = version("triton")
-    mend = "" if found or not has_gpu() else "pip install triton   (our kernels and torch.compile are faster with it)"
+    mend = "" if found or not has_gpu() else "pip install triton   (our kernels for GPUs and torch.compile need it)"
     return Finding("triton", found or "absent (not needed)", mend, required=False)
 
 

@@ -19,7 +19,10 @@ logger = logging.getLogger(__name__)
 OUR_TASK = "diffusion_translation"
 
 _use_ema = False
+OLD_QUERIES = "self_attention.query."  # in checkpoints of ours from before queries, keys and values were one product
+
 _resuming: Any = None  # the task of the training that is reading a checkpoint
+_keeps_optimizer = False  # whether that training goes on with the checkpoint's optimiser
 _watchers: list[Callable[[str, dict[str, Any], bool], None]] = []
 
 
@@ -47,7 +50,8 @@ def _loading_with_advice(load: Callable[..., dict[str, Any]]) -> Callable[..., d
         except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError, TypeError, OSError) as error:
             raise UserError(_unreadable(path, error)) from error
         if _resuming is not None:  # the optimiser goes on from the last weights, never from averaged ones
-            return _checked_by(_resuming, state)
+            return with_one_product(_checked_by(_resuming, state), path, _keeps_optimizer)
+        state = with_one_product(state, path)
         overrides = dict(zip(("arg_overrides",), args), **kwargs).get("arg_overrides") or {}
         chosen = with_ema(state, path) if overrides.get("use_ema", _use_ema) else state
         for see in _watchers:
@@ -80,11 +84,11 @@ def wrap_resuming() -> None:
 
 def _asking_the_task(load: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(load)
-    def load_checkpoint(self: Any, *args: Any, **kwargs: Any) -> Any:
-        global _resuming
-        _resuming = self.task
+    def load_checkpoint(self: Any, filename: str, reset_optimizer: bool = False, *args: Any, **kwargs: Any) -> Any:
+        global _resuming, _keeps_optimizer
+        _resuming, _keeps_optimizer = self.task, not reset_optimizer
         try:
-            extra_state = load(self, *args, **kwargs)
+            extra_state = load(self, filename, reset_optimizer, *args, **kwargs)
         finally:
             _resuming = None
         _rest_if_done(self)
@@ -108,6 +112,36 @@ def _checked_by(task: Any, state: dict[str, Any]) -> dict[str, Any]:
     if state.get("task_state"):
         task.load_state_dict(state["task_state"])
     return {**state, "cfg": None}
+
+
+def with_one_product(state: dict[str, Any], path: str, keeps_optimizer: bool = False) -> dict[str, Any]:
+    """`state` with queries, keys and values of self-attention as one product, in its weights and their averages.
+
+    In an optimiser's state they cannot be found: with --fp16 it is one long vector, in which they stood elsewhere.
+    """
+    if not any(OLD_QUERIES in name for name in state["model"]):
+        return state
+    if keeps_optimizer and state.get("last_optimizer_state"):
+        raise UserError(
+            f"{path} was written before queries, keys and values became one product, so the state of its optimiser "
+            "does not fit; go on from its weights, with --reset-optimizer or --finetune-from-model"
+        )
+    extra = state.get("extra_state") or {}
+    averages = {name: _one_product(extra[name]) for name in ("ema", "ema_fp32_params") if extra.get(name)}
+    return {**state, "model": _one_product(state["model"]), "extra_state": {**extra, **averages}}
+
+
+def _one_product(weights: dict[str, Any]) -> dict[str, Any]:
+    import torch
+
+    found = {}
+    for name, value in weights.items():
+        if OLD_QUERIES in name:
+            others = weights[name.replace(".query.", ".key_value.")]
+            found[name.replace(".query.", ".query_key_value.")] = torch.cat([value, others])
+        elif OLD_QUERIES.replace("query", "key_value") not in name:
+            found[name] = value
+    return found
 
 
 def _unreadable(path: str, error: Exception) -> str:

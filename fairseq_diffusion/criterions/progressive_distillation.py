@@ -22,8 +22,11 @@ from fairseq_diffusion.process.embedding import EmbeddingState
 from fairseq_diffusion.sampler.halving import Halving
 from fairseq_diffusion.translator import Lessons
 
-# What a state and a time mean; a student that differs in one of them would misread its teacher.
-ALIKE = ("schedule", "schedule_modifier", "noise_factor", "diffusion_steps", "embedding_norm", "prediction")
+# What a state and a time mean, or a student would misread its teacher; and what the shapes of weights do not tell.
+ALIKE = (
+    *("schedule", "schedule_modifier", "noise_factor", "diffusion_steps", "embedding_norm", "prediction"),
+    *("heads", "activation", "pre_norm"),
+)
 
 
 @dataclass
@@ -73,7 +76,15 @@ def load_teacher(path: str, task: Any) -> Any:
         raise UserError("progressive_distillation needs a teacher; pass --teacher CHECKPOINT.pt")
     if not Path(path).is_file():
         raise UserError(f"--teacher {path} is no file; pass the checkpoint of the model whose steps are to be halved")
+    if task.cfg.use_ema:
+        raise UserError(
+            "--use-ema would take the teacher's averaged weights, but --finetune-from-model takes its last ones; "
+            "drop --use-ema"
+        )
+    own = getattr(task, "sequence_generator", None)  # which --eval-bleu makes of whatever was built last
     (model,), _ = checkpoint_utils.load_model_ensemble([path], task=task)
+    if own is not None:
+        task.sequence_generator = own
     if getattr(model, "kind", None) != "diffusion":
         raise UserError(
             f"--teacher {path} is no Gaussian model, so it has no steps to halve; pass one that was trained with an "

@@ -6,9 +6,11 @@ The last two are made anew for every shape, so that with them batches come in a 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any, Callable
 
 import torch
@@ -16,7 +18,6 @@ from torch import Tensor
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.network.attention import Memory
-from fairseq_diffusion.registry import Registry
 from fairseq_diffusion.source import Source
 
 logger = logging.getLogger(__name__)
@@ -26,28 +27,24 @@ SHAPES = 1024  # that may be compiled before torch goes back to eager for good; 
 WARM_UPS = 3  # calls before a recording, in which libraries get their work spaces
 
 Denoise = Callable[[Tensor, Tensor, Tensor, Tensor, Source], Tensor]  # what Translator.denoise is
-EXECUTIONS: Registry[Callable[..., Denoise]] = Registry("execution")  # (denoise, arguments of a call) -> denoise
 
 
-@EXECUTIONS.register(EAGER)
-def eager(denoise: Denoise, *arguments: Any) -> Denoise:
-    return denoise
-
-
-@EXECUTIONS.register("compile")
 def compiled(denoise: Denoise, *arguments: Any) -> Denoise:
-    """By torch.compile for these shapes and no others."""
+    """By torch.compile for the shapes of these `arguments` of a call, and no others."""
     mode = "reduce-overhead" if arguments[0].is_cuda else None
     run = torch.compile(denoise, dynamic=False, mode=mode)
     # a copy: on a GPU the next call writes where this one did
     return lambda *arguments: run(*arguments).clone()
 
 
-@EXECUTIONS.register("cuda_graph")
 def recorded(denoise: Denoise, *arguments: Any) -> Denoise:
     if not arguments[0].is_cuda:
         raise UserError("--execution cuda_graph needs an NVIDIA GPU, and this runs on a CPU; pass eager or compile")
     return Recording(denoise, *arguments)
+
+
+PREPARATIONS: dict[str, Callable[..., Denoise]] = {"compile": compiled, "cuda_graph": recorded}
+EXECUTIONS = (EAGER, *PREPARATIONS)
 
 
 class Prepared:
@@ -59,6 +56,10 @@ class Prepared:
         self.seconds = 0.0
 
     def __call__(self, x_t: Tensor, t: Tensor, c: Tensor, mask: Tensor, source: Source) -> Tensor:
+        with torch.cuda.device_of(x_t):  # streams and graphs are the current device's
+            return self._called(x_t, t, c, mask, source)
+
+    def _called(self, x_t: Tensor, t: Tensor, c: Tensor, mask: Tensor, source: Source) -> Tensor:
         arguments = x_t, t, c, mask, source
         # the strides, because a null source lies otherwise in memory: compiled code depends on them
         shape = x_t.shape, *((layer.keys.shape, layer.keys.stride()) for layer in source.memory[:1])
@@ -69,19 +70,18 @@ class Prepared:
     def _prepare(self, shape: tuple[Any, ...], arguments: tuple[Any, ...]) -> None:
         from torch._dynamo import config  # takes seconds, which most runs can do without
 
-        begun = time.perf_counter()
+        begun = now(arguments[0])
         try:
-            self.ready[shape] = EXECUTIONS[self.name](self.denoise, *arguments)
+            self.ready[shape] = PREPARATIONS[self.name](self.denoise, *arguments)
             with config.patch(cache_size_limit=SHAPES, accumulated_cache_size_limit=SHAPES):
-                self.ready[shape](*arguments)
+                for _ in range(WARM_UPS):  # compiled code is recorded, on a GPU, behind its first call
+                    self.ready[shape](*arguments)
         except UserError:
             raise
         except Exception as error:
             why = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise UserError(f"--execution {self.name} fails here ({why}); pass --execution eager") from error
-        if arguments[0].is_cuda:
-            torch.cuda.synchronize()
-        self._book(time.perf_counter() - begun, *arguments[0].shape[:2], *arguments[-1].mask.shape)
+        self._book(now(arguments[0]) - begun, *arguments[0].shape[:2], *arguments[-1].mask.shape)
 
     def _book(self, seconds: float, rows: int, length: int, sentences: int, width: int) -> None:
         self.seconds += seconds
@@ -89,6 +89,19 @@ class Prepared:
             f"--execution {self.name}: {seconds:.1f} s for {sentences} sentences x {rows // sentences} candidates x "
             f"{length} positions, sources of {width}"
         )
+
+
+def now(like: Tensor) -> float:
+    """Seconds, when the device of `like` has done all that it was told."""
+    if like.is_cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+@cache
+def pool(device: torch.device) -> Any:
+    """Memory that all recordings have in common: no two of them are played at a time."""
+    return torch.cuda.graph_pool_handle()
 
 
 class Recording:
@@ -99,7 +112,7 @@ class Recording:
         self.kept = [at_rest(tensor) for tensor in (mask, *tensors_of(source))]
         self.loaded: Source | None = None
         mask, source = self.kept[0], with_tensors(source, self.kept[1:])
-        self.output, self.play = record(lambda: denoise(*self.own, mask, source))
+        self.output, self.play = record(lambda: denoise(*self.own, mask, source), x_t.device)
 
     def __call__(self, x_t: Tensor, t: Tensor, c: Tensor, mask: Tensor, source: Source) -> Tensor:
         torch._foreach_copy_(self.own, [x_t, t, c])
@@ -110,7 +123,7 @@ class Recording:
         return self.output.clone()
 
 
-def record(call: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], Any]]:
+def record(call: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, Callable[[], Any]]:
     """The output of `call`, and what computes it again, of whatever stands in the inputs then."""
     beside = torch.cuda.Stream()
     beside.wait_stream(torch.cuda.current_stream())
@@ -119,14 +132,15 @@ def record(call: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], Any]]:
             call()
     torch.cuda.current_stream().wait_stream(beside)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, pool=pool(device)):
         output = call()
     return output, graph.replay
 
 
 def at_rest(tensor: Tensor) -> Tensor:
-    """A copy in the same layout, whose place does not change."""
-    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device).copy_(tensor)
+    """A copy in the same layout, with what lies behind its last row, whose place does not change."""
+    room = tensor.new_empty(max(1, *map(math.prod, zip(tensor.shape, tensor.stride()))))
+    return room.as_strided(tensor.shape, tensor.stride()).copy_(tensor)
 
 
 def tensors_of(source: Source) -> list[Tensor]:

@@ -7,13 +7,17 @@ insists.
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fairseq_diffusion.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 MODES = ("auto", "portable", "triton")
 OLDEST_GPU = (8, 0)  # compute capability
@@ -75,7 +79,24 @@ def _unfit(device: torch.device) -> str | None:
     if capability < OLDEST_GPU:
         found, wanted = (".".join(map(str, version)) for version in (capability, OLDEST_GPU))
         return f"{torch.cuda.get_device_name(device)} has compute capability {found}, and they need {wanted} or newer"
+    return _unbuildable()
+
+
+def _unbuildable() -> str | None:
+    """Triton compiles its launcher with the C compiler, Python's headers, and a folder to keep it in."""
+    try:
+        _driver().utils  # noqa: B018  built at the first look
+    except Exception as error:  # of many kinds: no compiler, no Python.h, no room
+        reason = f"Triton cannot build its launcher here ({next(iter(str(error).splitlines()), type(error).__name__)})"
+        logger.warning(f"{reason}; pass --kernels portable to be spared this message")
+        return reason
     return None
+
+
+def _driver() -> Any:
+    import triton
+
+    return triton.runtime.driver.active
 
 
 def interpreted() -> bool:

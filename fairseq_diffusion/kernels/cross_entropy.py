@@ -14,8 +14,8 @@ def linear_cross_entropy(
 ) -> Tensor:
     """Cross-entropy [N] of softmax(x W^T) for x [N, D], weight [V, D], target [N]; fp32 under any autocast.
 
-    Smoothed by fairseq's rule (1 - e) NLL + e mean NLL.  Rows outside `mask` [N] are 0, and on a CPU, or with Triton on
-    a GPU, cost nothing.
+    Smoothed by torch's rule, (1 - e) NLL + e mean NLL.  Rows outside `mask` [N] are 0, whatever stands there; on a CPU,
+    and in Triton's loss, they are not computed.
     """
     if mask is None:
         return _losses(x, weight, target, label_smoothing, None)
@@ -23,7 +23,8 @@ def linear_cross_entropy(
         rows = mask.nonzero()[:, 0]
         losses = _losses(x[rows], weight, target[rows], label_smoothing, None)
         return losses.new_zeros(len(mask)).index_put((rows,), losses)
-    return _losses(x, weight, target, label_smoothing, mask).where(mask, 0.0)
+    # not even something infinite there may reach a gradient
+    return _losses(x.where(mask[:, None], 0.0), weight, target, label_smoothing, mask).where(mask, 0.0)
 
 
 def _losses(x: Tensor, weight: Tensor, target: Tensor, label_smoothing: float, mask: Tensor | None) -> Tensor:

@@ -5,7 +5,7 @@ The kernels, and Triton with them, are imported when one is called.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, wraps
 from typing import Any, NamedTuple
 
 import torch
@@ -75,10 +75,24 @@ def has_gradients(x: Tensor, table: Tensor) -> bool:
 
 def precisions(x: Tensor) -> dict[str, Any]:
     """Of products: fp32 is made of three TF32 products, unless torch may take one; 16 bits fit into TF32 whole."""
-    single = x.dtype != torch.float32 or torch.backends.cuda.matmul.allow_tf32
-    return {"PRECISION": "tf32" if single else "tf32x3", "WIDEN": interpreted()}
+    matmul = torch.backends.cuda.matmul
+    # torch before 2.9 knows allow_tf32 alone, and later ones refuse to be asked that way once they were told the other
+    allowed = matmul.fp32_precision == "tf32" if hasattr(matmul, "fp32_precision") else matmul.allow_tf32
+    return {"PRECISION": "tf32" if allowed or x.dtype != torch.float32 else "tf32x3", "WIDEN": interpreted()}
 
 
+def on_its_device(run: Any) -> Any:
+    """Triton launches on the current device, wherever the tensors are: that of the first one is made current."""
+
+    @wraps(run)
+    def guarded(x: Tensor, *arguments: Any, **named: Any) -> Any:
+        with torch.cuda.device_of(x):
+            return run(x, *arguments, **named)
+
+    return guarded
+
+
+@on_its_device
 def scan(
     x: Tensor,
     table: Tensor,
@@ -116,6 +130,7 @@ def scan(
     return Scanned(word, logit, lse if mask is None else lse.where(mask, torch.inf), chosen)
 
 
+@on_its_device
 def gradients(
     x: Tensor,
     table: Tensor,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-ALIGNMENT = 16
+ALIGNMENT = 16  # entries between the rows of a bias: any other a GPU copies at every call
 
 
 class Memory(NamedTuple):
@@ -18,25 +18,15 @@ class Memory(NamedTuple):
     values: Tensor
     bias: Tensor
 
-    def select(self, sentences: Tensor) -> Memory:
-        """That of the sentences numbered [N]."""
-        keys, values, bias = (tensor.index_select(0, sentences) for tensor in self)
-        return Memory(keys, values, aligned_zeros(*bias.shape, like=bias).copy_(bias))
-
 
 def attention_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """[S, T] true at real tokens -> what is added to scores, for all heads and queries: -inf at padding, [S, 1, 1, T].
 
     Made once for all layers: of a boolean mask scaled_dot_product_attention makes it anew at every call.
     """
-    bias = aligned_zeros(len(mask), 1, 1, mask.shape[1], like=mask.new_empty(0, dtype=dtype))
-    return bias.masked_fill_(~mask[:, None, None], -torch.inf)
-
-
-def aligned_zeros(*shape: int, like: Tensor) -> Tensor:
-    """Zeros whose rows begin at multiples of ALIGNMENT entries: any other bias a GPU copies at every call."""
-    *rows, columns = shape
-    return like.new_zeros(*rows, -(-columns // ALIGNMENT) * ALIGNMENT)[..., :columns]
+    sentences, columns = mask.shape
+    room = mask.new_zeros(sentences, 1, 1, -(-columns // ALIGNMENT) * ALIGNMENT, dtype=dtype)
+    return room[..., :columns].masked_fill_(~mask[:, None, None], -torch.inf)
 
 
 class Attention(nn.Module):
@@ -100,16 +90,6 @@ class SelfAttention(Attention):
         """x [N, L, h], bias [N, 1, 1, L] -> [N, L, h]."""
         queries, keys, values = self.query_key_value(x).chunk(3, -1)
         return self.out(self._attend(queries, Memory(self._split(keys, len(x)), self._split(values, len(x)), bias)))
-
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
-        """Older checkpoints have a product of queries, and one of keys and values."""
-        if f"{prefix}query.weight" in state_dict:
-            old = [
-                {kind: state_dict.pop(f"{prefix}{part}.{kind}") for kind in ("weight", "bias")}
-                for part in ("query", "key_value")
-            ]
-            state_dict.update({f"{prefix}query_key_value.{kind}": both for kind, both in joined(*old).items()})
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def joined(*states: dict[str, Tensor]) -> dict[str, Tensor]:

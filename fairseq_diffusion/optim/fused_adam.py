@@ -49,6 +49,7 @@ class FusedAdam(adam.Adam):
 
     def _update(self, group: dict[str, Any], step: int, device: torch.device, parameters: list[Tensor]) -> None:
         """The update numbered `step` of parameters on one device."""
+        group["step"] = max(step, group.get("step", 0))  # where apex looks, if it goes on from here
         copies, form = [in_full(parameter) for parameter in parameters], form_on(device.type)
         beta1, beta2 = group["betas"]
         adamw(

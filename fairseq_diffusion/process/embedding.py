@@ -99,7 +99,7 @@ class EmbeddingState(nn.Module):
     def nll(self, x: Tensor, tokens: Tensor, label_smoothing: float = 0.0, mask: Tensor | None = None) -> Tensor:
         """-log p(tokens | x), x [B, L, D], tokens [B, L] -> [B, L]; the logits are never held all at once.
 
-        Where `mask` [B, L] is false it is 0, and nothing is computed.
+        Where `mask` [B, L] is false it is 0, whatever x is there.
         """
         rows = None if mask is None else mask.flatten()
         loss = linear_cross_entropy(x.flatten(0, -2), self.readout(), tokens.flatten(), label_smoothing, rows)

@@ -49,7 +49,7 @@ class DiffusionTranslationConfig(TranslationConfig):
         "", "steps behind which the worse half of a sentence's candidates is dropped, as in 5,10"
     )
     stop_stable: int = gaussian(0, "a candidate is finished once its tokens stayed the same so many steps (0: never)")
-    execution: ChoiceEnum(list(EXECUTIONS)) = gaussian(
+    execution: ChoiceEnum(EXECUTIONS) = gaussian(
         EAGER,
         "how a step is run: as it is, by torch.compile, or as a CUDA graph; the last two are made once for each shape "
         "of a batch",

@@ -114,14 +114,14 @@ def test_the_largest_decoding_is_held_against_its_naive_form(records):
 
 def test_compiling_is_told_and_in_no_other_figure(tmp_path):
     """A step that takes half a second to be prepared, in every shape."""
-    from fairseq_diffusion.decoding.execution import EXECUTIONS
+    from fairseq_diffusion.decoding.execution import PREPARATIONS
 
     def slow(denoise: Any, *arguments: Any) -> Any:
         time.sleep(0.5)
         return denoise
 
     flags = "--families steps --steps 2 --latency 1 --executions compile --hidden 24 --vocabulary 70"
-    with patch.dict(EXECUTIONS._parts, {"compile": slow}):
+    with patch.dict(PREPARATIONS, {"compile": slow}):
         record = run("decode", tmp_path / "decode.json", flags)
     assert (record["options"]["hidden"], record["options"]["vocabulary"]) == (24, 70)
     rows = [row for row in record["rows"] if row["system"].endswith(", compile")]

@@ -13,6 +13,7 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from support import TINY, TINY_BLOCKS, call, different, generate, hypotheses, read, training
 
 import fairseq_diffusion
+from fairseq_diffusion import compat
 from fairseq_diffusion.errors import UserError
 
 FROZEN = "--freeze encoder,embeddings"
@@ -124,6 +125,7 @@ MODELS = {
     "--freeze embeddings --decoder-layers 2": r"but the teacher's missing; pass the --arch and sizes",
     "--freeze embeddings --schedule cosine": "--schedule cosine, but its teacher sigma_t; pass --schedule sigma_t",
     "--freeze embeddings --diffusion-steps 50": "--diffusion-steps 50, but its teacher 0; pass --diffusion-steps 0",
+    "--freeze embeddings --heads 1": "the student has --heads 1, but its teacher",
     "--freeze embeddings --length-training only": "--length-training only trains no denoiser",
 }
 
@@ -135,6 +137,19 @@ def test_a_student_that_cannot_learn_from_its_teacher_is_refused(data: Path, che
         if not flags.endswith(("32", "layers 2", "only")):
             model.load_state_dict({**model.state_dict(), **read(checkpoint)["model"]}, strict=False)
         criterion(model, None)
+
+
+def test_validation_decodes_with_the_student(data: Path, checkpoint: Path):
+    """fairseq makes a generator for --eval-bleu of whatever model is built last, and the teacher is."""
+    flags = "--student-steps 2 --eval-bleu --eval-bleu-remove-bpe"
+    task, model, _ = parts(student(data, data, checkpoint, f"{FROZEN} {flags}"))
+    assert task.sequence_generator.network.__self__ is model.translator
+
+
+def test_averaged_weights_of_a_teacher_are_refused(data: Path, checkpoint: Path):
+    with pytest.raises(UserError, match="takes its last ones; drop --use-ema"):
+        parts(student(data, data, checkpoint, f"{FROZEN} --use-ema"))
+    compat.prefer_ema(False)
 
 
 def test_embeddings_that_are_not_the_teachers_are_refused(data: Path, checkpoint: Path):

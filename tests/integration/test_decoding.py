@@ -140,6 +140,7 @@ def test_steps_are_network_calls_and_history_has_them_all(data: Path, checkpoint
 
     monkeypatch.setattr(GaussianGenerator, "sample", counted)
     flags = "--iter-decode-max-iter 5 --print-step --retain-iter-history --batch-size 100 --nbest 2 --noise-beam 2"
+    flags += " --candidate-positions 100000"
     output = generate(data, checkpoint, flags)
     assert len(calls) == 5
     assert {fields[0] for found in lines(output, "I").values() for fields in found} == {"5"}

@@ -65,14 +65,15 @@ def test_the_comparison_walks_through(walked):
 def test_halving_walks_through(walked):
     """From two steps to one: three models, of which the student decodes in one step only."""
     runs, _ = walked
-    done = example("progressive", "--runs", runs, "--systems", "Difformer", "--steps", "2", "--updates", "2")
+    small = "--systems Difformer --steps 2 --updates 2 --teacher-updates 2"
+    done = example("progressive", "--runs", runs, *small.split())
     assert done.returncode == 0, done.stderr
     text = (runs / "progressive-1/progressive.txt").read_text()
     record = json.loads((runs / "progressive-1/progressive.json").read_text())
     assert text in done.stdout
     assert record["run"] == str(runs / "demo-1")
     decoded = [(row["how"], row["steps"], row["calls"]) for row in record["rows"]]
-    assert decoded == [("demo", 2, 2), ("demo", 1, 1), ("longer", 2, 2), ("longer", 1, 1), ("student", 1, 1)]
+    assert decoded == [("demo", 2, 2), ("demo", 1, 1), ("teacher", 2, 2), ("teacher", 1, 1), ("student", 1, 1)]
     assert "--student-steps 1" in (runs / "progressive-1/logs/train-difformer-student-of-1.log").read_text()
 
 

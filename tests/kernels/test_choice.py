@@ -1,10 +1,13 @@
 """The rule that chooses kernels, by machines that are not here."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import choice
+from fairseq_diffusion.kernels.launch import precisions
 
 GPU = torch.device("cuda")
 
@@ -30,6 +33,7 @@ def machine(monkeypatch):
         monkeypatch.setattr(torch.version, "cuda", "13.0")
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "an old GPU")
+        monkeypatch.setattr(choice, "_driver", lambda: SimpleNamespace(utils=None))
 
     return pretend
 
@@ -69,6 +73,20 @@ def test_auto_does_without_where_triton_cannot_be_and_triton_says_why(machine, w
         choice.use("triton")
 
 
+def test_a_gpu_without_a_compiler_for_tritons_launcher_has_portable_kernels(machine, monkeypatch, caplog):
+    class Driver:
+        @property
+        def utils(self):
+            raise RuntimeError("Failed to find C compiler.")
+
+    machine()
+    monkeypatch.setattr(choice, "_driver", Driver)
+    assert not choice.uses_triton(Matrix()) and not choice.uses_triton(Matrix())
+    assert caplog.text.count("Failed to find C compiler") == 1
+    with pytest.raises(UserError, match="but Triton cannot build its launcher here"):
+        choice.use("triton")
+
+
 def test_triton_is_refused_where_it_is_missing(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match="Triton is not installed"):
@@ -86,3 +104,16 @@ def test_triton_is_refused_for_a_model_on_a_cpu(machine):
 def test_an_unknown_choice_is_explained():
     with pytest.raises(UserError, match="'cuda'.*auto, portable, triton"):
         choice.use("cuda")
+
+
+def test_tf32_is_taken_where_torch_takes_it_however_torch_was_told():
+    matmul, x = torch.backends.cuda.matmul, torch.zeros(1, 1)
+    assert precisions(x)["PRECISION"] == "tf32x3" and precisions(x.half())["PRECISION"] == "tf32"
+    names = ["allow_tf32", *(["fp32_precision"] if hasattr(matmul, "fp32_precision") else [])]
+    for name in names:
+        before = getattr(matmul, name)
+        try:
+            setattr(matmul, name, True if name == "allow_tf32" else "tf32")
+            assert precisions(x)["PRECISION"] == "tf32"
+        finally:
+            setattr(matmul, name, before)

@@ -52,36 +52,6 @@ def test_one_product_begins_as_the_three_it_stands_for():
     assert torch.equal(attention.out.weight, out.weight)
 
 
-def test_checkpoints_with_two_products_can_be_read():
-    torch.manual_seed(0)
-    old, x = SourceAttention(8, 2, 0.0), torch.randn(3, 7, 8)
-    with torch.no_grad():
-        for layer in (old.query, old.key_value):
-            layer.bias.normal_()
-    new, state = nn.ModuleList([SelfAttention(8, 2, 0.0)]), nn.ModuleList([old]).state_dict()
-    before = dict(state)
-    new.load_state_dict(state)
-    bias = attention_bias(torch.ones(3, 7).bool(), x.dtype)
-    assert torch.allclose(new[0](x, bias), old(x, old.remember(x, bias)), atol=1e-6)
-    assert state.keys() == before.keys(), "what was read is the reader's own"
-
-
-def test_a_checkpoint_without_its_products_is_refused():
-    attention = SelfAttention(8, 2, 0.0)
-    state = {name: value for name, value in attention.state_dict().items() if "query" not in name}
-    with pytest.raises(RuntimeError, match="query_key_value"):
-        attention.load_state_dict(state)
-
-
-def test_memory_of_some_sentences():
-    attention, x = SourceAttention(8, 2, 0.0), torch.randn(2, 7, 8)
-    bias = attention_bias(MASK, x.dtype)
-    memory, chosen = attention.remember(x, bias), torch.tensor([1, 0])
-    found, expected = memory.select(chosen), attention.remember(x[chosen], attention_bias(MASK[chosen], x.dtype))
-    assert all(torch.allclose(mine, other) for mine, other in zip(found, expected))
-    assert found.bias.stride() == expected.bias.stride()
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_padding_is_out_of_sight(dtype):
     assert attention_bias(MASK, dtype)[:, 0, 0].tolist() == [[0.0] * 7, [0.0] * 4 + [-torch.inf] * 3]

@@ -94,6 +94,7 @@ def test_goes_on_from_apexs_count_of_a_whole_group():
     second.load_state_dict(state)
     walk(second, 6, 6)
     assert {second.state[p]["step"] for p in second.param_groups[0]["params"]} == {6}
+    assert first.param_groups[0]["step"] == 5 and second.param_groups[0]["step"] == 6  # and apex from ours
 
 
 def test_state_moves_back_to_fp32_where_fairseq_puts_what_it_read():
