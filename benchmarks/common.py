@@ -58,7 +58,8 @@ def flags(about: str | None, repeats: int) -> Parser:
     """The flags of every benchmark."""
     parser = Parser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="cpu or cuda (cpu)")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads (what torch takes)")
+    # one: libraries whose threads wait by spinning slow each other down, CTranslate2 beside torch to a third
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (1)")
     parser.add_argument("--repeats", type=int, default=repeats, help=f"calls timed ({repeats})")
     parser.add_argument("--quick", action="store_true", help="tiny shapes, two calls: does it run? times mean nothing")
     parser.add_argument("--output", type=Path, help="JSON file to write")

@@ -32,7 +32,7 @@ from fairseq_diffusion.decoding.execution import EXECUTIONS
 WORDS, STEPS, PASS = FAMILIES = ("words", "steps", "pass")
 SIZES: dict[str, dict[str, Any]] = {
     "quick": {"hidden": 16, "vocabulary": 60, "latency": 2, "steps": [2, 4], "executions": ["eager"]},
-    "cpu": {"hidden": 512, "vocabulary": 10_000, "latency": 4, "steps": [5, 10, 20], "executions": ["eager"]},
+    "cpu": {"hidden": 512, "vocabulary": 10_000, "latency": 3, "steps": [5, 10, 20], "executions": ["eager"]},
     "cuda": {
         "hidden": 512,
         "vocabulary": 10_000,
