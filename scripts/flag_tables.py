@@ -27,7 +27,8 @@ What fairseq itself has (`--lr`, `--max-tokens`, `--path`, ...) is fairseq's and
 `fairseq-train --help` stops before it comes to flags of a task or model, so look here.
 
 An architecture (`--arch`) is a set of defaults for the model's flags, listed under [Architectures](#architectures). A
-flag on the command line wins over it. The criterion `diffusion_loss` has no flags: the loss is the model's.
+flag on the command line wins over it. The criterion `diffusion_loss` has no flags: the loss is the model's. The
+optimizer `fused_adam` has those of fairseq's `adam`: `--adam-betas`, `--adam-eps`, `--weight-decay`.
 """
 
 Table = list[str]
@@ -145,6 +146,7 @@ def architectures() -> Iterator[str]:
 
 
 def flags_page() -> str:
+    from fairseq_diffusion.criterions.progressive_distillation import ProgressiveDistillationConfig
     from fairseq_diffusion.models.config import DiffusionConfig, NetworkConfig
     from fairseq_diffusion.models.glancing_config import GlancingConfig
     from fairseq_diffusion.tasks.config import DiffusionTranslationConfig
@@ -153,6 +155,7 @@ def flags_page() -> str:
     parts += ["## Models that denoise step by step (`diffusion`)", "", *of_config(DiffusionConfig)]
     parts += ["## Models that write in one pass (`glancing`)", "", *of_config(GlancingConfig)]
     parts += ["## The task `diffusion_translation`", "", TASK, "", *of_config(DiffusionTranslationConfig, readers=True)]
+    parts += ["## The criterion `progressive_distillation`", "", *of_config(ProgressiveDistillationConfig)]
     return "\n".join([*parts, *architectures()])
 
 

@@ -73,10 +73,11 @@ def test_every_architecture_is_listed():
 
 
 def test_every_flag_is_listed_with_its_default():
+    from fairseq_diffusion.criterions.progressive_distillation import ProgressiveDistillationConfig
     from fairseq_diffusion.models.config import DiffusionConfig
     from fairseq_diffusion.models.glancing_config import GlancingConfig
 
-    for config in (DiffusionConfig, GlancingConfig):
+    for config in (DiffusionConfig, GlancingConfig, ProgressiveDistillationConfig):
         for field in fields(config):
             if "${" in str(field.default) or field.name == "_name":
                 continue
