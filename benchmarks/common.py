@@ -154,9 +154,15 @@ def report(
     print_table(rows, columns)
     print(told(options, more))
     if options.output:
-        record = {**stands_on(options), **more, "options": vars(options), "rows": rows, **(also or {})}
+        asked = {key: named(value) for key, value in vars(options).items() if key not in ("output", "force")}
+        record = {**stands_on(options), **more, "options": asked, "rows": rows, **(also or {})}
         with written_whole(options.output) as temporary:
             temporary.write_text(json.dumps(record, indent=1, default=str) + "\n")
+
+
+def named(value: Any) -> Any:
+    """An option's value; of a folder its name, for what lies above it is nobody else's business."""
+    return value.name if isinstance(value, Path) else value
 
 
 def print_table(rows: Sequence[Row], columns: dict[str, tuple[str, str]]) -> None:
