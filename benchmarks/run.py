@@ -1,6 +1,6 @@
 """All benchmarks in turn (`make bench`): their tables as they come, and their JSON in a new folder runs/bench-N.
 
-    .venv/bin/python benchmarks/run.py                          (CPU: up to three minutes each)
+    .venv/bin/python benchmarks/run.py                          (CPU: two to five minutes each)
     .venv/bin/python benchmarks/run.py --device cuda decode     (GPU, one of them)
 
 Files are called BENCHMARK.DEVICE.json after what they were measured on; those that the documents quote are in
