@@ -122,9 +122,13 @@ def packages() -> Iterator[Finding]:
 
 
 def triton() -> Finding:
-    """Worth a note only where a GPU could use it."""
-    found = version("triton")
-    mend = "" if found or not has_gpu() else "pip install triton   (our kernels for GPUs and torch.compile need it)"
+    """Worth a note only on a GPU whose kernels it should run, and cannot."""
+    found, reason = version("triton"), None
+    if has_gpu():
+        from fairseq_diffusion.kernels import choice  # needs a torch that works
+
+        reason = choice.hindrance(importlib.import_module("torch").device("cuda"))
+    mend = f"{reason}: portable kernels run   (pip install --upgrade triton)" if reason else ""
     return Finding("triton", found or "absent (not needed)", mend, required=False)
 
 

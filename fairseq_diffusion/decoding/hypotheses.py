@@ -36,7 +36,8 @@ class Spoken:
 
     @cached_property
     def candidates(self) -> Candidates:
-        return Candidates(*(part.cpu().numpy() for part in parts_of(self)[:5]))
+        """What is chosen among, once all is on the host."""
+        return Candidates(*(part.numpy() for part in parts_of(self)[:5]))
 
 
 def parts_of(spoken: Spoken) -> list[Tensor]:
@@ -104,8 +105,8 @@ def speak(
 def hypotheses(
     spoken: Spoken, chosen: Sequence[Sequence[int]], eos: int, trail: Sequence[Step] = ()
 ) -> list[list[dict[str, Any]]]:
-    """fairseq's form of the `chosen` candidates of each sentence; `trail` has the steps of all of them."""
-    spoken, said = spoken.on_host(), spoken.candidates
+    """fairseq's form of each sentence's `chosen` candidates, of what is `spoken` on the host; `trail` has all steps."""
+    said = spoken.candidates
     tokens = torch.from_numpy(said.tokens)
     ended = torch.cat([tokens, tokens.new_full((*tokens.shape[:2], 1), eos)], -1)
     ended = torch.where(ended == -1, eos, ended)

@@ -67,7 +67,10 @@ def test_triton_is_missed_only_on_a_gpu(monkeypatch):
     monkeypatch.setattr(doctor, "has_gpu", lambda: False)
     assert doctor.triton().mark == "ok"
     monkeypatch.setattr(doctor, "has_gpu", lambda: True)
-    assert doctor.triton().mark == "note"
+    monkeypatch.setattr("fairseq_diffusion.kernels.choice.hindrance", lambda device: "Triton here is too old")
+    assert doctor.triton().mark == "note" and "Triton here is too old" in doctor.triton().mend
+    monkeypatch.setattr("fairseq_diffusion.kernels.choice.hindrance", lambda device: None)
+    assert doctor.triton().mark == "ok"
 
 
 def test_whose_adam(monkeypatch):
