@@ -27,8 +27,8 @@ from torch import Tensor
 from fairseq_diffusion.kernels import choice
 from fairseq_diffusion.kernels.cross_entropy import linear_cross_entropy
 from fairseq_diffusion.kernels.rounding import best_rows, round_to_rows
-from fairseq_diffusion.process.embedding import EmbeddingState
 from fairseq_diffusion.process.nearest import spread
+from fairseq_diffusion.states.embedding import EmbeddingState
 
 SIZES: dict[str, dict[str, Any]] = {
     "quick": {"vocabularies": [70], "dims": [16], "tokens": [8]},

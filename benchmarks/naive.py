@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from sacrebleu.metrics import BLEU
 from torch import Tensor
 
-from fairseq_diffusion.process import noise
-from fairseq_diffusion.sampler.loop import sample
+from fairseq_diffusion.kernels import noise
+from fairseq_diffusion.samplers.loop import sample
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from fairseq_diffusion.models.config import DiffusionConfig  # noqa: E402
 from fairseq_diffusion.models.diffusion import DiffusionModel  # noqa: E402
 from fairseq_diffusion.models.glancing import GlancingModel  # noqa: E402
 from fairseq_diffusion.models.glancing_config import GlancingConfig  # noqa: E402
-from fairseq_diffusion.presets import PRESETS  # noqa: E402
+from fairseq_diffusion.systems.presets import PRESETS  # noqa: E402
 from fairseq_diffusion.tasks.dictionary import TableDictionary  # noqa: E402
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

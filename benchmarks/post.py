@@ -23,7 +23,7 @@ from fairseq.iterative_refinement_generator import DecoderOut, IterativeRefineme
 from forms import checked
 from sacrebleu.metrics import BLEU, CHRF
 
-from fairseq_diffusion.back_ends.base import Written
+from fairseq_diffusion.alignment.base import Written
 from fairseq_diffusion.decoding.hypotheses import gather_words, hypotheses
 from fairseq_diffusion.decoding.selection import SELECTIONS, Candidates, Pool, Selector
 from fairseq_diffusion.tasks.dictionary import TableDictionary

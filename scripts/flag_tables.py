@@ -123,7 +123,7 @@ def defaults(model: str) -> dict[str, Any]:
 
 def changes(name: str) -> str:
     """The flags that would make of a preset's system, or of the defaults, what it is."""
-    from fairseq_diffusion.presets import PRESETS
+    from fairseq_diffusion.systems.presets import PRESETS
 
     model, own = PRESETS[name]
     base = {**defaults(model), **(PRESETS[system_of(name)].fields if size_of(name) else {})}
@@ -132,7 +132,7 @@ def changes(name: str) -> str:
 
 def architectures() -> Iterator[str]:
     """What each preset says; those that say the same stand together."""
-    from fairseq_diffusion.presets import PRESETS
+    from fairseq_diffusion.systems.presets import PRESETS
 
     systems = [name for name in PRESETS if not size_of(name)]
     yield from ("## Architectures", "", "`--arch SYSTEM` stands for these flags:", "")
@@ -167,7 +167,7 @@ TASK = (
 
 def of_system(system: str, base: str | None = None) -> Table:
     """A system's fields with their values in each size, where that differs; `base`: those alone that differ from it."""
-    from fairseq_diffusion.presets import PRESETS
+    from fairseq_diffusion.systems.presets import PRESETS
 
     sized = {size_of(name): PRESETS[name].fields for name in PRESETS if system_of(name) == system}
     plain, usual = sized.pop(""), defaults(PRESETS[system].model)

@@ -15,10 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fairseq_diffusion.kernels import choice
+from fairseq_diffusion.kernels import choice, noise
 from fairseq_diffusion.kernels.cross_entropy import linear_cross_entropy
 from fairseq_diffusion.kernels.rounding import best_rows, round_to_rows
-from fairseq_diffusion.process import noise
 
 SMOOTHING = 0.1
 TIMES = 7

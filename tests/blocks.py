@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fairseq_diffusion.back_ends.base import Symbols
-from fairseq_diffusion.glancing import GlancingTranslator, Losses
+from fairseq_diffusion.alignment.base import Symbols
 from fairseq_diffusion.models.build_glancing import build_glancing
 from fairseq_diffusion.models.glancing_config import GlancingConfig
+from fairseq_diffusion.translators.one_pass import GlancingTranslator, Losses
 
 BOS, PAD, EOS, UNK = range(4)
 MASK = 20

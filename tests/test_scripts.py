@@ -85,7 +85,7 @@ def test_every_decoding_of_the_comparison_is_one_that_we_can_do(toy):
 
     from fairseq_diffusion.decoding.options import DecodeOptions
     from fairseq_diffusion.decoding.selection import parse
-    from fairseq_diffusion.presets import PRESETS
+    from fairseq_diffusion.systems.presets import PRESETS
 
     fairseq_diffusion.load()
     model = SimpleNamespace(**PRESETS["difformer_toy"].fields)
@@ -102,7 +102,7 @@ def test_every_training_and_decoding_in_one_pass_is_one_that_we_can_do(toy):
     """The same of fairseq's parsers and our checks, with each system built as its training would."""
     from fairseq.options import get_generation_parser, get_training_parser
 
-    from fairseq_diffusion.back_ends.base import Symbols
+    from fairseq_diffusion.alignment.base import Symbols
     from fairseq_diffusion.decoding.glancing import GlancingGenerator, GlancingOptions
     from fairseq_diffusion.models.build_glancing import build_glancing
     from fairseq_diffusion.tasks.dictionary import TableDictionary
@@ -135,7 +135,7 @@ def test_every_halving_is_one_that_we_can_do(toy):
 
     from fairseq_diffusion.decoding.options import DecodeOptions
     from fairseq_diffusion.models.build import build_translator
-    from fairseq_diffusion.sampler.halving import Halving
+    from fairseq_diffusion.samplers.halving import Halving
 
     progressive, base = toy.progressive, Path("../a run")
     plan = progressive.Plan(progressive.HALVED, progressive.halvings("4"), 7, teacher_updates=9, lr=0.5, seed=3)

@@ -9,7 +9,7 @@ import yaml
 
 import fairseq_diffusion.systems  # noqa: F401  enters the presets
 from fairseq_diffusion.output import check_writable, written_whole
-from fairseq_diffusion.presets import PRESETS
+from fairseq_diffusion.systems.presets import PRESETS
 
 HEADER = "# @package _group_\n# The architecture {name} of fairseq_diffusion; put this file into CONFIG-DIR/model/.\n"
 

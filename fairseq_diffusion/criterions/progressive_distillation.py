@@ -1,6 +1,6 @@
 """The registered criterion of progressive distillation: a student of N steps learns from a teacher of 2N.
 
-The mathematics is in sampler/halving.py.  fairseq-generate builds no criterion: a student decodes without its teacher.
+The mathematics is in samplers/halving.py.  fairseq-generate builds no criterion: a student decodes without its teacher.
 """
 
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ from fairseq_diffusion.decoding.options import check_prediction
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.models.config import flag
 from fairseq_diffusion.objective.objective import Objective
-from fairseq_diffusion.process.embedding import EmbeddingState
-from fairseq_diffusion.sampler.halving import Halving
-from fairseq_diffusion.translator import Lessons
+from fairseq_diffusion.samplers.halving import Halving
+from fairseq_diffusion.states.embedding import EmbeddingState
+from fairseq_diffusion.translators.diffusion import Lessons
 
 # What a state and a time mean, or a student would misread its teacher; and what the shapes of weights do not tell.
 ALIKE = (

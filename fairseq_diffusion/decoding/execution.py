@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.network.attention import Memory
-from fairseq_diffusion.source import Source
+from fairseq_diffusion.translators.source import Source
 
 logger = logging.getLogger(__name__)
 

@@ -14,11 +14,11 @@ from fairseq_diffusion.decoding.hypotheses import Spoken, Step, speak
 from fairseq_diffusion.decoding.options import DecodeOptions
 from fairseq_diffusion.decoding.rescore import Teacher
 from fairseq_diffusion.decoding.rows import Rows
-from fairseq_diffusion.sampler.grid import make_grid
-from fairseq_diffusion.sampler.loop import Refinement, Sample, sample
-from fairseq_diffusion.sampler.roster import Leaving, Roster
-from fairseq_diffusion.sampler.rules import SAMPLERS, steps_of
-from fairseq_diffusion.translator import Translator
+from fairseq_diffusion.samplers.early_exit import Leaving, Roster
+from fairseq_diffusion.samplers.gaussian import SAMPLERS, steps_of
+from fairseq_diffusion.samplers.grid import make_grid
+from fairseq_diffusion.samplers.loop import Refinement, Sample, sample
+from fairseq_diffusion.translators.diffusion import Translator
 
 
 class GaussianGenerator(Generator):

@@ -16,7 +16,7 @@ from fairseq_diffusion.decoding.options import CandidateOptions
 from fairseq_diffusion.decoding.rescore import Teacher
 from fairseq_diffusion.decoding.selection import Selector
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.process import noise
+from fairseq_diffusion.kernels import noise
 
 logger = logging.getLogger(__name__)
 

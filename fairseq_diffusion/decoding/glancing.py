@@ -8,16 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fairseq_diffusion.back_ends.base import Finish, Shown, Written
-from fairseq_diffusion.back_ends.dag import BEAM, LISTS
+from fairseq_diffusion.alignment.base import Finish, Shown, Written
+from fairseq_diffusion.alignment.dag import BEAM, LISTS
 from fairseq_diffusion.decoding.buckets import ON_A_CPU, Drafts
 from fairseq_diffusion.decoding.generator import Generator
 from fairseq_diffusion.decoding.hypotheses import Spoken, Step, gather_words
 from fairseq_diffusion.decoding.options import CandidateOptions, asked_or_systems, candidate_flags
 from fairseq_diffusion.decoding.rescore import Teacher
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.glancing import GlancingTranslator
-from fairseq_diffusion.process import noise
+from fairseq_diffusion.kernels import noise
+from fairseq_diffusion.translators.one_pass import GlancingTranslator
 
 # Which searches of a graph read a dial.
 DIALS = {

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fairseq_diffusion.back_ends.base import Written
+from fairseq_diffusion.alignment.base import Written
 from fairseq_diffusion.decoding.selection import Candidates
-from fairseq_diffusion.process.embedding import EmbeddingState
-from fairseq_diffusion.sampler.loop import Sample
+from fairseq_diffusion.samplers.loop import Sample
+from fairseq_diffusion.states.embedding import EmbeddingState
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 from fairseq_diffusion.decoding.execution import EAGER
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.network.length import BEAMS
-from fairseq_diffusion.sampler.rules import SAMPLERS, Sampler
+from fairseq_diffusion.samplers.gaussian import SAMPLERS, Sampler
 
 STEPS = 20  # where fairseq's own default for --iter-decode-max-iter is not in force (validation)
 

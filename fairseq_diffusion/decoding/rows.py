@@ -10,9 +10,9 @@ from torch import Tensor
 
 from fairseq_diffusion.decoding.buckets import Drafts
 from fairseq_diffusion.decoding.execution import Denoise
-from fairseq_diffusion.process import noise
-from fairseq_diffusion.source import Source
-from fairseq_diffusion.translator import Translator
+from fairseq_diffusion.kernels import noise
+from fairseq_diffusion.translators.diffusion import Translator
+from fairseq_diffusion.translators.source import Source
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fairseq_diffusion.process import noise
+from fairseq_diffusion.kernels import noise
 
 LARGEST = 1 - 2.0**-24  # the largest fp32 below 1
 

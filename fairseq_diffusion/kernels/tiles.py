@@ -45,7 +45,7 @@ def products(held, x, rows, real, table, columns, inside, D: tl.constexpr, DEPTH
 
 @jit
 def mixed(x):
-    """SplitMix64's finaliser, as in process/noise.py."""
+    """SplitMix64's finaliser, as in kernels/noise.py."""
     x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9
     x = (x ^ (x >> 27)) * 0x94D049BB133111EB
     return x ^ (x >> 31)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 import fairseq_diffusion.systems  # noqa: F401  enters the presets
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.presets import PRESETS
-from fairseq_diffusion.process import noise
+from fairseq_diffusion.kernels import noise
+from fairseq_diffusion.systems.presets import PRESETS
 
 VALIDATION = -1  # stands for the update number in validation's noise keys
 

@@ -11,11 +11,11 @@ from fairseq_diffusion.network.encoder import Encoder, SharedWords, own_words
 from fairseq_diffusion.network.length import LengthHead
 from fairseq_diffusion.network.transformer import Size
 from fairseq_diffusion.objective.objective import Objective, parse_terms
-from fairseq_diffusion.process.embedding import EmbeddingState
 from fairseq_diffusion.process.prediction import PREDICTIONS
 from fairseq_diffusion.process.schedule import Schedule
 from fairseq_diffusion.process.time_sampling import TIME_SAMPLERS
-from fairseq_diffusion.translator import Translator
+from fairseq_diffusion.states.embedding import EmbeddingState
+from fairseq_diffusion.translators.diffusion import Translator
 
 BOS = 1  # the model puts a <s> before every sentence
 UNIT_VARIANCE = ("l2", "layer")  # embedding norms

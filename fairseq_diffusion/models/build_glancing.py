@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from fairseq_diffusion.back_ends.base import BACK_ENDS, BackEnd, Symbols
+from fairseq_diffusion.alignment.base import BACK_ENDS, BackEnd, Symbols
+from fairseq_diffusion.alignment.glancing import Glance
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.glancing import GlancingTranslator
 from fairseq_diffusion.models.build import BOS, check_network, length_head, size_of
 from fairseq_diffusion.models.glancing_config import GlancingConfig
 from fairseq_diffusion.network.block_decoder import BlockDecoder
@@ -14,7 +14,7 @@ from fairseq_diffusion.network.encoder import Borrowed, Encoder, own_words
 from fairseq_diffusion.network.links import Links
 from fairseq_diffusion.network.source_copy import COPIES
 from fairseq_diffusion.objective.reduction import Reduction
-from fairseq_diffusion.process.reveal import Glance
+from fairseq_diffusion.translators.one_pass import GlancingTranslator
 
 
 def check(cfg: GlancingConfig) -> None:

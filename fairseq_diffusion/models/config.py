@@ -12,13 +12,13 @@ from fairseq_diffusion.network.time_features import TIME_FEATURES
 from fairseq_diffusion.network.transformer import ACTIVATIONS
 from fairseq_diffusion.objective.reduction import NORMALISERS
 from fairseq_diffusion.process.curves import CURVES
-from fairseq_diffusion.process.embedding import NORMS
 from fairseq_diffusion.process.modifiers import MODIFIERS
 from fairseq_diffusion.process.prediction import PREDICTIONS
 from fairseq_diffusion.process.time_sampling import TIME_SAMPLERS
-from fairseq_diffusion.sampler.grid import GRIDS
-from fairseq_diffusion.sampler.rules import SAMPLERS
-from fairseq_diffusion.translator import SELF_CONDITIONING
+from fairseq_diffusion.samplers.gaussian import SAMPLERS
+from fairseq_diffusion.samplers.grid import GRIDS
+from fairseq_diffusion.states.embedding import NORMS
+from fairseq_diffusion.translators.diffusion import SELF_CONDITIONING
 
 LENGTH_TRAINING = ("joint", "off", "only")
 

@@ -9,13 +9,13 @@ from fairseq.models import register_model
 from torch import Tensor
 
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.models.base import ParallelModel, enter_architectures, fill_up
 from fairseq_diffusion.models.build import PARTS, build_translator, check_joined, parse_freeze
 from fairseq_diffusion.models.config import DiffusionConfig
 from fairseq_diffusion.models.means import means_of
-from fairseq_diffusion.process import noise
 from fairseq_diffusion.process.time_sampling import coin
-from fairseq_diffusion.translator import Lessons, Translator
+from fairseq_diffusion.translators.diffusion import Lessons, Translator
 
 
 @register_model("diffusion", dataclass=DiffusionConfig)

@@ -7,12 +7,12 @@ from typing import Any
 from fairseq.models import register_model
 from torch import Tensor
 
-from fairseq_diffusion.back_ends.base import Symbols
-from fairseq_diffusion.glancing import GlancingTranslator
+from fairseq_diffusion.alignment.base import Symbols
 from fairseq_diffusion.models.base import ParallelModel, enter_architectures, fill_up
 from fairseq_diffusion.models.build import check_joined
 from fairseq_diffusion.models.build_glancing import build_glancing
 from fairseq_diffusion.models.glancing_config import GlancingConfig
+from fairseq_diffusion.translators.one_pass import GlancingTranslator
 
 
 @register_model("glancing", dataclass=GlancingConfig)

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 from fairseq.dataclass import ChoiceEnum
 
-from fairseq_diffusion.back_ends.base import BACK_ENDS
-from fairseq_diffusion.back_ends.dag import SEARCHES
-from fairseq_diffusion.glancing import BLOCK_WEIGHTS, FEEDS
+from fairseq_diffusion.alignment.base import BACK_ENDS
+from fairseq_diffusion.alignment.dag import SEARCHES
+from fairseq_diffusion.alignment.glancing import COUNTS, KEEPS, SOURCES
 from fairseq_diffusion.models.config import NetworkConfig, flag
 from fairseq_diffusion.network.block_decoder import FUSES
 from fairseq_diffusion.network.source_copy import COPIES
-from fairseq_diffusion.process.reveal import COUNTS, KEEPS, SOURCES
+from fairseq_diffusion.translators.one_pass import BLOCK_WEIGHTS, FEEDS
 
 
 @dataclass

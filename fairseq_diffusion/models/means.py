@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fairseq_diffusion.translator import Losses
+from fairseq_diffusion.translators.diffusion import Losses
 
 BUCKETS = 10
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from fairseq_diffusion.network.attention import attention_bias
 from fairseq_diffusion.network.transformer import Layer, Positions, Size
-from fairseq_diffusion.process.embedding import EmbeddingState
+from fairseq_diffusion.states.embedding import EmbeddingState
 
 
 def own_words(vocabulary: int, hidden: int) -> nn.Embedding:

@@ -8,8 +8,8 @@ from typing import Callable
 import torch
 from torch import Tensor, nn
 
+from fairseq_diffusion.kernels.precision import KeepsPrecision
 from fairseq_diffusion.network.transformer import parameter_dtype
-from fairseq_diffusion.process.precision import KeepsPrecision
 from fairseq_diffusion.registry import Registry
 
 

@@ -11,9 +11,9 @@ from typing import Callable
 import torch
 from torch import Tensor
 
-from fairseq_diffusion.process.embedding import EmbeddingState
 from fairseq_diffusion.process.level import Level
 from fairseq_diffusion.registry import Registry
+from fairseq_diffusion.states.embedding import EmbeddingState
 
 
 @dataclass(frozen=True)

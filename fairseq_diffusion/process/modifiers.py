@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.kernels.precision import KeepsPrecision
 from fairseq_diffusion.process.curves import Curve
-from fairseq_diffusion.process.discrete import DiscreteCurve
 from fairseq_diffusion.process.level import Level
 from fairseq_diffusion.process.nearest import spread
-from fairseq_diffusion.process.precision import KeepsPrecision
+from fairseq_diffusion.process.time_table import DiscreteCurve
 from fairseq_diffusion.registry import Registry
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.kernels.precision import KeepsPrecision
 from fairseq_diffusion.process.curves import CURVES, Curve
-from fairseq_diffusion.process.discrete import DiscreteCurve
 from fairseq_diffusion.process.level import Level
 from fairseq_diffusion.process.modifiers import MODIFIERS
-from fairseq_diffusion.process.precision import KeepsPrecision
+from fairseq_diffusion.process.time_table import DiscreteCurve
 
 
 class Schedule(KeepsPrecision):

@@ -6,7 +6,7 @@ from typing import Callable
 
 from torch import Tensor
 
-from fairseq_diffusion.process import noise
+from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.registry import Registry
 
 TIME_SAMPLERS: Registry[Callable[[Tensor], Tensor]] = Registry("time sampler")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fairseq_diffusion.presets import preset
+from fairseq_diffusion.systems.presets import preset
 
 # The toy's languages have no word in common, so there is nothing to share.
 TOY: dict[str, Any] = {

@@ -11,9 +11,9 @@ Ours against the released code: the length is a class from the mean encoder stat
 start from this package's initialisation.
 """
 
-from fairseq_diffusion.presets import preset
 from fairseq_diffusion.systems import vanilla_nat  # noqa: F401  whose presets are the base of these
 from fairseq_diffusion.systems._sizes import sized
+from fairseq_diffusion.systems.presets import preset
 
 preset("cmlm", base="nat", source_copy="none", glance_count="uniform", passes=10)
 sized("cmlm")

@@ -18,9 +18,9 @@ Viterbi searches grade a link together with the word it leads to, the end's too 
 paths exactly (over the words listed), and knows no language model.
 """
 
-from fairseq_diffusion.presets import preset
 from fairseq_diffusion.systems import vanilla_nat  # noqa: F401  whose presets are the base of these
 from fairseq_diffusion.systems._sizes import sized
+from fairseq_diffusion.systems.presets import preset
 
 preset(
     "da_transformer",

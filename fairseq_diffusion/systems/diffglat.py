@@ -32,9 +32,9 @@ is shown forces all later alignments; or a DAG, likewise.  Positions i are then 
 decoding: vertices on its likeliest path), and a block's loss is -log P(y | shown, x) over the number of words.
 """
 
-from fairseq_diffusion.presets import preset
 from fairseq_diffusion.systems import vanilla_nat  # noqa: F401  whose presets are the base of these
 from fairseq_diffusion.systems._sizes import sized
+from fairseq_diffusion.systems.presets import preset
 
 preset(
     "diffglat",

@@ -40,7 +40,7 @@ is part of what rounding compares with, too; a sentence's length loss weighs as 
 over sentences), and all means are over the whole batch, not over each rank's part of it.
 """
 
-from fairseq_diffusion.presets import preset
+from fairseq_diffusion.systems.presets import preset
 
 preset(
     "difformer",

@@ -23,7 +23,7 @@ says; the code lags a step) and every `schedule_update` updates only; the roundi
 computed once; both passes are averaged (the code sums them, which Adam does not see); the length head is trained along.
 """
 
-from fairseq_diffusion.presets import preset
+from fairseq_diffusion.systems.presets import preset
 
 preset(
     "dinoiser",

@@ -12,9 +12,9 @@ Ours against the released code: the projection has no layer's own parameters, U_
 (a share of true words fed) is --glance-start and --glance-end above 0, adaptive instead of 30 % everywhere.
 """
 
-from fairseq_diffusion.presets import preset
 from fairseq_diffusion.systems import vanilla_nat  # noqa: F401  whose presets are the base of these
 from fairseq_diffusion.systems._sizes import sized
+from fairseq_diffusion.systems.presets import preset
 
 preset(
     "dslp",

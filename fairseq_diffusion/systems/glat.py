@@ -16,9 +16,9 @@ before each layer; the length loss does not shrink with what is shown; with CTC,
 (blanks too), <s> is the blank, and all alignments must agree with what is shown.
 """
 
-from fairseq_diffusion.presets import preset
 from fairseq_diffusion.systems import vanilla_nat  # noqa: F401  whose presets are the base of these
 from fairseq_diffusion.systems._sizes import sized
+from fairseq_diffusion.systems.presets import preset
 
 preset(
     "glat",

@@ -10,8 +10,8 @@ Every word is said at once and on its own: where several translations are right,
 those of another.
 """
 
-from fairseq_diffusion.presets import preset
 from fairseq_diffusion.systems._sizes import sized
+from fairseq_diffusion.systems.presets import preset
 
 preset(
     "nat",

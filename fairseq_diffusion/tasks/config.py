@@ -8,14 +8,14 @@ from fairseq.dataclass import ChoiceEnum
 from fairseq.tasks.translation import TranslationConfig
 from omegaconf import II
 
-from fairseq_diffusion.back_ends.dag import SEARCHES
+from fairseq_diffusion.alignment.dag import SEARCHES
 from fairseq_diffusion.decoding.execution import EAGER, EXECUTIONS
 from fairseq_diffusion.decoding.selection import UNITS, UTILITIES
 from fairseq_diffusion.kernels.choice import MODES
 from fairseq_diffusion.models.config import flag
 from fairseq_diffusion.network.length import BEAMS
-from fairseq_diffusion.sampler.grid import GRIDS
-from fairseq_diffusion.sampler.rules import SAMPLERS
+from fairseq_diffusion.samplers.gaussian import SAMPLERS
+from fairseq_diffusion.samplers.grid import GRIDS
 
 gaussian, glancing = partial(flag, only="diffusion"), partial(flag, only="glancing")  # refused with another kind
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from fairseq_diffusion.cli.main import main
-from fairseq_diffusion.presets import PRESETS
+from fairseq_diffusion.systems.presets import PRESETS
 
 
 def test_printed_and_written_alike(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

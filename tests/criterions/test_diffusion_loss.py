@@ -16,7 +16,7 @@ fairseq_diffusion.load()
 
 from fairseq_diffusion.criterions.diffusion_loss import DiffusionLoss  # noqa: E402
 from fairseq_diffusion.models.means import BUCKETS, error_by_noise, means_of  # noqa: E402
-from fairseq_diffusion.translator import Losses  # noqa: E402
+from fairseq_diffusion.translators.diffusion import Losses  # noqa: E402
 
 LOSS, RIGHT, SURE = [1.0, 2.0, 6.0, 3.0], [1, 0, 1, 1], [0.5, 0.25, 0.0, 0.125]
 WORDS = [3, 1, 5, 7]

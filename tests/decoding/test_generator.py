@@ -14,9 +14,9 @@ from fairseq_diffusion.decoding.gaussian import GaussianGenerator
 from fairseq_diffusion.decoding.options import DecodeOptions
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.network.length import LengthHead
-from fairseq_diffusion.process.embedding import EmbeddingState
 from fairseq_diffusion.process.schedule import Schedule
-from fairseq_diffusion.source import Source
+from fairseq_diffusion.states.embedding import EmbeddingState
+from fairseq_diffusion.translators.source import Source
 
 BOS, PAD, EOS, WORDS, DIM = 0, 1, 2, 12, 6
 SYMBOLS = ["<s>", "<pad>", "</s>", "<unk>", *(f"w{i}" for i in range(WORDS - 4))]

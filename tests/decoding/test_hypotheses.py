@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nan, nn
 
-from fairseq_diffusion.back_ends.base import Written
+from fairseq_diffusion.alignment.base import Written
 from fairseq_diffusion.decoding.buckets import Drafts
 from fairseq_diffusion.decoding.gaussian import nothing_said, updated
 from fairseq_diffusion.decoding.generator import Generator
@@ -18,8 +18,8 @@ from fairseq_diffusion.decoding.hypotheses import Spoken, Step, gather_words, hy
 from fairseq_diffusion.decoding.kinds import KINDS, kind_of
 from fairseq_diffusion.decoding.options import CandidateOptions, candidate_flags
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.sampler.roster import Roster
-from fairseq_diffusion.source import Source
+from fairseq_diffusion.samplers.early_exit import Roster
+from fairseq_diffusion.translators.source import Source
 
 PAD, EOS = 1, 2
 TOKENS = torch.tensor([[[7, 8, 9, 5], [5, 5, 6, 1]], [[4, 4, 4, 4], [1, 6, 1, 7]]])  # [2, 2, 4]

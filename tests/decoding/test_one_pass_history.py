@@ -11,7 +11,7 @@ from blocks import BACK_ENDS, BOS, EOS, MASK, PAD, SOURCE, build
 from torch import Tensor, nn
 
 from fairseq_diffusion.decoding.glancing import GlancingGenerator, GlancingOptions
-from fairseq_diffusion.glancing import GlancingTranslator
+from fairseq_diffusion.translators.one_pass import GlancingTranslator
 
 SYMBOLS = ["<s>", "<pad>", "</s>", "<unk>", *(f"w{i}" for i in range(4, MASK)), "<mask>"]
 DICTIONARY = SimpleNamespace(bos=lambda: BOS, pad=lambda: PAD, eos=lambda: EOS, symbols=SYMBOLS)

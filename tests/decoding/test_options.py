@@ -9,7 +9,7 @@ import pytest
 
 from fairseq_diffusion.decoding.options import STEPS, DecodeOptions, parse_steps
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.sampler.rules import SAMPLERS
+from fairseq_diffusion.samplers.gaussian import SAMPLERS
 
 TASK = SimpleNamespace(
     sampler=None,

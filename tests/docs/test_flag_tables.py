@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import flag_tables  # noqa: E402
 
 fairseq_diffusion.load()
-from fairseq_diffusion.presets import PRESETS  # noqa: E402  filled by load()
+from fairseq_diffusion.systems.presets import PRESETS  # noqa: E402  filled by load()
 
 PAGE = flag_tables.FLAGS.read_text(encoding="utf-8")
 ROWS = [[cell.strip() for cell in row.strip("|").split(" | ")] for row in re.findall(r"^\| `.*$", PAGE, re.MULTILINE)]

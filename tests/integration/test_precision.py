@@ -15,7 +15,7 @@ from support import TINY, TINY_BLOCKS, USER_DIR, call, different, generate, hypo
 
 import fairseq_diffusion
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.process.precision import KeepsPrecision
+from fairseq_diffusion.kernels.precision import KeepsPrecision
 
 # Gaussian models with a clipped noise scale and with a noise factor; glancing ones of each back end
 KINDS: dict[str, tuple[str, list[str], str]] = {

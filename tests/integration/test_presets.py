@@ -26,7 +26,7 @@ except ImportError:  # hydra 1.0, below fairseq 0.12.2
 
 fairseq_diffusion.load()
 
-from fairseq_diffusion.presets import PRESETS  # noqa: E402  filled by load()
+from fairseq_diffusion.systems.presets import PRESETS  # noqa: E402  filled by load()
 
 NAME = "translate"
 

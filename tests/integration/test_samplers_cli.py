@@ -10,8 +10,8 @@ from conftest import SIZES
 from runs import reported
 from support import call, generate, hypotheses, lines, same_hypotheses, training
 
-from fairseq_diffusion.sampler.grid import GRIDS
-from fairseq_diffusion.sampler.rules import SAMPLERS
+from fairseq_diffusion.samplers.gaussian import SAMPLERS
+from fairseq_diffusion.samplers.grid import GRIDS
 
 DISCRETE = (  # everything that decoding takes from the model
     "--diffusion-steps 50 --grid respaced --schedule sqrt_offset --schedule-modifier factor --noise-factor 4 "

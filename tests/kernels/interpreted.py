@@ -7,14 +7,14 @@ import torch.nn.functional as F
 import triton
 from triton.runtime import interpreter
 
-from fairseq_diffusion.kernels import choice, launch, log_probs
+from fairseq_diffusion.kernels import choice, launch, log_probs, noise
 from fairseq_diffusion.kernels.cross_entropy import linear_cross_entropy
 from fairseq_diffusion.kernels.distinct import without_waiting
 from fairseq_diffusion.kernels.gumbel import gumbel
 from fairseq_diffusion.kernels.log_probs import linear_log_probs
 from fairseq_diffusion.kernels.rounding import best_rows, round_to_rows
-from fairseq_diffusion.process import embedding, noise
-from fairseq_diffusion.process.embedding import EmbeddingState
+from fairseq_diffusion.states import embedding
+from fairseq_diffusion.states.embedding import EmbeddingState
 
 SHAPES = [(1, 1003, 16), (130, 90, 5), (37, 90, 100), (3, 203, 128), (2, 70, 200)]
 CASES = [(shape, dtype) for shape in SHAPES for dtype in (torch.float32, torch.float16)] + [(SHAPES[1], torch.bfloat16)]

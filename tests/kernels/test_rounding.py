@@ -3,11 +3,10 @@
 import pytest
 import torch
 
-from fairseq_diffusion.kernels import chunks
+from fairseq_diffusion.kernels import chunks, noise
 from fairseq_diffusion.kernels.distinct import distinct, without_waiting
 from fairseq_diffusion.kernels.gumbel import from_bits, gumbel
 from fairseq_diffusion.kernels.rounding import best_rows, round_to_rows
-from fairseq_diffusion.process import noise
 
 
 @pytest.fixture(params=[1, 1000, 2**24])

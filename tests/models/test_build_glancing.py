@@ -14,7 +14,7 @@ fairseq_diffusion.load()
 
 from fairseq_diffusion.errors import UserError  # noqa: E402
 from fairseq_diffusion.models.glancing_config import GlancingConfig  # noqa: E402
-from fairseq_diffusion.presets import PRESETS  # noqa: E402
+from fairseq_diffusion.systems.presets import PRESETS  # noqa: E402
 
 PLAIN = {"back_end": "length", "label_smoothing": 0.0}
 ARCHITECTURES = [name for name in PRESETS if PRESETS[name].model == "glancing"]

@@ -13,7 +13,7 @@ from support import training
 
 import fairseq_diffusion
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.process import noise
+from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.process.curves import CURVES
 from fairseq_diffusion.process.modifiers import MODIFIERS
 

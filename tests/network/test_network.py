@@ -14,7 +14,7 @@ from fairseq_diffusion.network.latent_maps import LATENT_MAPS
 from fairseq_diffusion.network.length import LengthHead
 from fairseq_diffusion.network.time_features import TIME_FEATURES
 from fairseq_diffusion.network.transformer import Layer, Size
-from fairseq_diffusion.process.embedding import EmbeddingState
+from fairseq_diffusion.states.embedding import EmbeddingState
 
 PAD = 1
 

@@ -7,8 +7,8 @@ import torch
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.objective.objective import Objective, parse_terms
 from fairseq_diffusion.objective.terms import TERMS, Outcome
-from fairseq_diffusion.process.embedding import EmbeddingState
 from fairseq_diffusion.process.level import Level, times
+from fairseq_diffusion.states.embedding import EmbeddingState
 
 
 def outcome(passes=2, sigma_last=1.0, smoothing=0.0):

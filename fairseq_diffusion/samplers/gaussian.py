@@ -1,0 +1,103 @@
+"""Update rules: from x_t and the clean estimate to x_s, s < t.
+
+Every Gaussian sampler is one equation,
+
+    x_s = keep x_t + (alpha_s - keep alpha_t) D + fresh z,     D = x_0 + lead (x_0 - x_0 of the step before),
+
+so a sampler is three numbers a step, made in fp64 before the loop.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.process.level import Level
+from fairseq_diffusion.registry import Registry
+from fairseq_diffusion.samplers.grid import Grid
+
+
+class Sampler(NamedTuple):
+    """What sets one sampler apart from another."""
+
+    eta: float = 0.0  # share of the posterior's standard deviation drawn anew: 0 is DDIM, 1 is DDPM
+    order: int = 1  # 2 leads the estimate on from the step before
+    told: tuple[float, float] | None = None  # noise levels told to the network, if not the true ones
+    trusts_told: bool = False  # read the noise in x_t off the told level, not the true one
+
+
+SAMPLERS: Registry[Sampler] = Registry("sampler")
+SAMPLERS.register("ddim")(Sampler())  # Song et al. 2021, eq. 12
+SAMPLERS.register("ddpm")(Sampler(eta=1.0))  # Ho et al. 2020, eq. 6-7
+SAMPLERS.register("cedi")(Sampler(told=(1.0, 0.99), trusts_told=True))  # DINOISER, alg. 2
+SAMPLERS.register("fixed_t")(Sampler(eta=1.0, told=(0.99, 0.99)))  # DDPM, but the network is told one level throughout
+SAMPLERS.register("dpmpp_2m")(Sampler(order=2))  # Lu et al. 2022, alg. 2
+
+
+class Step(NamedTuple):
+    """The numbers of one step."""
+
+    x_t: float
+    x_0: float
+    previous: float
+    noise: float
+
+    def __call__(self, x_t: Tensor, x_0: Tensor, previous: Tensor, z: Tensor | None) -> Tensor:
+        """x_s from x_t, this step's and the previous estimate and fresh noise, all [..., L, D]."""
+        x_s = self.x_t * x_t + self.x_0 * x_0
+        if self.previous:
+            x_s = x_s + self.previous * previous
+        return x_s if z is None else x_s + self.noise * z
+
+
+def steps_of(sampler: Sampler, grid: Grid, eta: float | None = None, temperature: float = 1.0) -> list[Step]:
+    """The M steps of `sampler` over `grid`; `eta` replaces the sampler's own."""
+    eta = sampler.eta if eta is None else eta
+    check(sampler, eta, temperature)
+    now, next_ = grid.level[:-1], grid.level[1:]
+    seen = grid.told_level[:-1] if sampler.trusts_told else now
+    v = eta**2 * posterior_variance(now, next_)
+    keep = (next_.sigma.square() - v).clamp(min=0).sqrt() / seen.sigma * tempering(now, next_, temperature)
+    lead = extrapolation(grid.level) if sampler.order == 2 else torch.zeros_like(keep)
+    x_0 = next_.alpha - keep * seen.alpha
+    table = torch.stack([keep, x_0 * (1 + lead), -x_0 * lead, v.sqrt()], -1)
+    return [Step(*row) for row in table.tolist()]
+
+
+def posterior_variance(now: Level, next_: Level) -> Tensor:
+    """Of q(x_s | x_t, x_0): (sigma_s / sigma_t)^2 (sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2), [M]."""
+    forward = now.sigma.square() - (now.alpha / next_.alpha * next_.sigma).square()
+    return (next_.sigma / now.sigma).square() * forward.clamp(min=0)
+
+
+def extrapolation(level: Level) -> Tensor:
+    """DPM-Solver++(2M): lead = h / (2 h of the step before), h = the step in log(alpha / sigma); levels [M + 1] -> [M].
+
+    A step out of pure noise or into clean data is infinitely long: there, and in the first step, the lead is 0.
+    """
+    h = level.half_log_snr.diff()
+    lead = torch.cat([h.new_zeros(1), h[1:] / (2 * h[:-1])])
+    return torch.where(h.isfinite(), lead, 0.0).nan_to_num(0.0)
+
+
+def tempering(now: Level, next_: Level, temperature: float) -> Tensor:
+    """What dividing the score by `temperature` does to the noise kept, [M] (CDCD, Dieleman et al. 2022).
+
+    dy/dtau = (y - x_0) / (tau temperature) in y = x / alpha, tau = sigma / alpha, over one step with x_0 held fixed:
+    y_s - x_0 = (tau_s / tau_t)^(1 / temperature) (y_t - x_0).  Pure noise, and clean data, have nothing to temper.
+    """
+    ratio = (next_.sigma / next_.alpha) / (now.sigma / now.alpha)
+    return torch.where((ratio > 0) & ratio.isfinite(), ratio, 1.0) ** (1 / temperature - 1)
+
+
+def check(sampler: Sampler, eta: float, temperature: float) -> None:
+    """Refuse dials that have no meaning."""
+    if not 0 <= eta <= 1:
+        raise UserError(f"--eta is {eta}, but a share of the posterior's noise is between 0 (DDIM) and 1 (DDPM)")
+    if sampler.order > 1 and eta > 0:
+        raise UserError(f"--eta {eta} does not go with a solver of second order; drop it, or pass --sampler ddpm")
+    if not temperature > 0:
+        raise UserError(f"--temperature is {temperature}; pass a number above 0 (below 1 trusts the estimate more)")

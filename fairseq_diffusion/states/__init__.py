@@ -1,0 +1,1 @@
+"""The state that is corrupted: words as vectors.  torch only."""

@@ -1,0 +1,177 @@
+"""CTC's canvas against all V^L things that can stand on it."""
+
+from functools import lru_cache
+from itertools import groupby, product
+
+import pytest
+import torch
+from canvases import BOS, EOS, PAD, SYMBOLS, V, empty, log_probs, outputs, revealing, sayable, saying, targets, total
+
+from fairseq_diffusion.alignment.base import Finish
+from fairseq_diffusion.alignment.ctc import CTCBackEnd
+
+PART = CTCBackEnd(SYMBOLS, 2.0)
+SENTENCES = [(), (4,), (4, 4), (4, 5), (5, 4, 5), (4, 4, 4), (5, 5, 4), (4, 5, 5, 4)]
+CASES = [(words, size) for words in SENTENCES for size in (2, 3, 4, 5)]
+TARGET, MASK = targets(*(words for words, _ in CASES))
+CANVAS = PART.canvas(torch.tensor([[size] for _, size in CASES]), 5)
+NOTHING = PART.given(CANVAS, MASK)
+
+
+@lru_cache(None)
+def canvases(size):
+    """Everything that can stand on a canvas, [V^size, size], by what it says."""
+    found = {}
+    for tokens in product(range(V), repeat=size):
+        found.setdefault(tuple(word for word, _ in groupby(tokens) if word != BOS), []).append(tokens)
+    return {words: torch.tensor(rows) for words, rows in found.items()}
+
+
+def agreeing(i, log_p, place):
+    """Canvases of case i that say its target and agree with what is shown, and what each costs beside that."""
+    words, size = CASES[i]
+    rows = canvases(size).get(words, torch.zeros(0, size, dtype=torch.long))
+    shown = place[i, :size] >= 0
+    rows = rows[(rows[:, shown] == TARGET[i][place[i, :size][shown]]).all(-1)]
+    return rows, log_p[i, torch.arange(size), rows][:, ~shown].sum(-1)
+
+
+def glanced(share, seed=0):
+    """Part of the best alignments, as training shows them."""
+    h, words = outputs(CANVAS)
+    align = PART.read(h, words, TARGET, MASK, CANVAS, NOTHING).align()
+    kept = torch.rand(align.shape, generator=torch.Generator().manual_seed(seed)) < share
+    return torch.where(kept, align, -1)
+
+
+def anything(seed=0):
+    """Columns shown anywhere, right or not."""
+    g = torch.Generator().manual_seed(seed)
+    column = (torch.rand(NOTHING.shape, generator=g) * (MASK.sum(-1, keepdim=True) - 1)).long()
+    return torch.where(CANVAS.mask & (torch.rand(NOTHING.shape, generator=g) < 0.3), column, -1)
+
+
+PLACES = {"nothing": NOTHING, "some": glanced(0.4), "most": glanced(0.8), "all": glanced(1.0), "anything": anything()}
+
+
+@pytest.mark.parametrize("shown", PLACES)
+def test_a_reading_sums_all_canvases_that_agree_with_what_is_shown(shown):
+    place = PLACES[shown]
+    h, words = outputs(CANVAS)
+    reading = PART.read(h, words, TARGET, MASK, CANVAS, place)
+    log_p = log_probs(h, words)
+    costs = [agreeing(i, log_p, place)[1] for i in range(len(CASES))]
+    assert reading.impossible.tolist() == [not len(cost) for cost in costs]
+    expected = [-float(cost.logsumexp(0)) if len(cost) else 0 for cost in costs]
+    assert reading.nll.tolist() == pytest.approx(expected, abs=1e-4)
+    assert 5 < reading.impossible.sum() < 25
+    assert torch.equal(reading.best, log_p.argmax(-1))
+
+
+@pytest.mark.parametrize("shown", PLACES)
+def test_the_alignment_is_the_best_of_those_and_keeps_what_is_shown(shown):
+    place = PLACES[shown]
+    h, words = outputs(CANVAS, seed=1)
+    log_p = log_probs(h, words)
+    align = PART.read(h, words, TARGET, MASK, CANVAS, place).align()
+    for i, (said, size) in enumerate(CASES):
+        rows, costs = agreeing(i, log_p, place)
+        if not len(rows):
+            assert (align[i] == -1).all()
+            continue
+        assert TARGET[i][align[i, :size]].tolist() == rows[costs.argmax()].tolist()
+        assert (align[i, size:] == -1).all()
+        columns = [column for column, _ in groupby(align[i, :size].tolist()) if column]
+        assert columns == [*range(1, len(said) + 1)]
+
+
+def test_a_reading_is_of_the_words_alone():
+    h, words = outputs(CANVAS)
+    reading = PART.read(h, words, TARGET, MASK, CANVAS, PLACES["some"])
+    assert reading.due.tolist() == [max(1, len(said)) for said, _ in CASES]
+
+
+def test_what_is_shown_can_only_help():
+    """The right words in their places, all of them: nothing is left to be said."""
+    h, words = outputs(CANVAS)
+    nothing, every = (PART.read(h, words, TARGET, MASK, CANVAS, PLACES[name]) for name in ("nothing", "all"))
+    assert torch.equal(nothing.impossible, every.impossible)
+    assert every.nll.abs().max() < 1e-6 < nothing.nll[~nothing.impossible].min()
+
+
+def test_neither_padding_nor_the_batch_leaves_a_trace():
+    h, words = outputs(CANVAS)
+    place = PLACES["some"]
+    together = PART.read(h, words, TARGET, MASK, CANVAS, place)
+    for i, (said, size) in enumerate(CASES):
+        target, mask = targets(said)
+        canvas = PART.canvas(torch.tensor([[size]]), size)
+        alone = PART.read(h[i : i + 1, :size], words, target, mask, canvas, place[i : i + 1, :size])
+        assert torch.allclose(alone.nll[0], together.nll[i], atol=1e-5)
+        assert torch.equal(alone.align()[0], together.align()[i, :size])
+
+
+# -- writing ----------------------------------------------------------------------------------------------------------
+
+LINES = {
+    (0, 4, 4, 0, 4, 5): [4, 4, 5],  # a true repeat, and a word at the last position
+    (4, 4, 4, 4, 4, 4): [4],
+    (4, 0, 4, 0, 4, 0): [4, 4, 4],
+    (5, 4, 5, 5, 0, 0): [5, 4, 5],
+    (0, 0, 0, 0, 0, 0): [],
+    (0, 0, 0, 0, 0, 4): [4],
+}
+
+
+def pieces(tokens, log_p):
+    """Each word's log-probability with that of what follows it, up to the next; and first that of what none follows."""
+    sums, before = [0.0], BOS
+    for token, value in zip(tokens, log_p):
+        if token not in (BOS, before):
+            sums.append(0.0)
+        sums[-1] += value
+        before = token
+    return sums
+
+
+@pytest.mark.parametrize("size", [4, 6])
+def test_what_is_written_is_collapsed(size):
+    """Whatever stands behind the canvas; two candidates a sentence."""
+    tokens = torch.tensor([*LINES])
+    h, words = saying(tokens)
+    canvas = PART.canvas(torch.full((3, 2), size), 6)
+    written = PART.write(h, words, canvas, empty(canvas), Finish(), 2)
+    assert [part.shape for part in written] == [(3, 2, 6)] * 3 + [(3, 2)]
+    best = log_probs(h, words).amax(-1)[:, :size]
+    tokens_, log_p, said, end = (part.flatten(0, 1) for part in written)
+    for i, line in enumerate(LINES):
+        expected = [word for word, _ in groupby(line[:size]) if word != BOS]
+        assert tokens_[i][said[i]].tolist() == expected
+        assert size < 6 or expected == LINES[line]
+        first, *others = pieces(line[:size], best[i].tolist())
+        assert float(end[i]) == pytest.approx(first, abs=1e-5)
+        assert log_p[i][said[i]].tolist() == pytest.approx(others, abs=1e-5)
+        assert float((log_p[i] * said[i]).sum() + end[i]) == pytest.approx(float(best[i].sum()), abs=1e-5)
+
+
+def test_what_is_shown_is_written_with_the_probability_it_had():
+    """A blank that is shown parts two words that would be one."""
+    tokens = torch.tensor([[4, 4, 4, 0]])
+    h, words = saying(tokens)
+    canvas = PART.canvas(torch.tensor([[4]]), 4)
+    shown = revealing(canvas, {(0, 1): BOS, (0, 3): 5})
+    written = PART.write(h, words, canvas, shown, Finish(), 1)
+    assert written.tokens[written.said].tolist() == [4, 4, 5]
+    best = log_probs(h, words).amax(-1)[0].tolist()
+    assert written.log_p[written.said].tolist() == pytest.approx([best[0] - 0.25, best[2], -0.25], abs=1e-5)
+    assert written.end_log_p.tolist() == [[0]]
+
+
+def test_the_blank_is_the_begin_of_sentence():
+    """Neither the end nor padding is one: where they are likeliest, the likeliest of the others is said."""
+    h, words = saying(torch.tensor([[BOS, EOS, PAD, BOS]]))
+    canvas = PART.canvas(torch.tensor([[4]]), 4)
+    written = PART.write(h, words, canvas, empty(canvas), Finish(), 1)
+    best = sayable(PART, log_probs(h, words))[0].max(-1)
+    assert written.tokens[written.said].tolist() == [word for word in best.indices[1:3].tolist() if word != BOS] != []
+    assert float(total(written)) == pytest.approx(float(best.values.sum()), abs=1e-5)

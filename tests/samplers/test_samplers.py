@@ -1,0 +1,369 @@
+"""Every sampler against closed forms and an oracle denoiser."""
+
+import math
+from dataclasses import dataclass
+from typing import Callable
+
+import pytest
+import torch
+
+from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.kernels import noise
+from fairseq_diffusion.process.curves import CURVES
+from fairseq_diffusion.process.level import times
+from fairseq_diffusion.process.schedule import Schedule
+from fairseq_diffusion.samplers.gaussian import SAMPLERS, Sampler, steps_of
+from fairseq_diffusion.samplers.grid import Grid, make_grid
+from fairseq_diffusion.samplers.loop import Refinement, sample
+
+PLAIN = Refinement()
+KEYS = noise.fold(torch.arange(2)[:, None], 5, torch.arange(3))
+
+
+@dataclass
+class Toy:
+    """Two sentences with three candidates each; the network is a function (x_t, t, c) -> x_0-hat."""
+
+    network: Callable
+    without_source: Callable | None = None
+
+    def noise(self, i):
+        return noise.normal(noise.fold(KEYS, i), 3, 4)
+
+    def denoise(self, x_t, t, c):
+        return self.network(x_t, t, c)
+
+    def denoise_without_source(self, x_t, t):
+        return self.without_source(x_t, t)
+
+
+def run(name, network, steps=20, told="usual", schedule="sigma_t", refine=PLAIN, eta=None, **kwargs):
+    sampler = SAMPLERS[name]
+    grid = make_grid(Schedule(schedule), steps, told=sampler.told if told == "usual" else told)
+    batch = network if isinstance(network, Toy) else Toy(network)
+    return sample(batch, grid, steps_of(sampler, grid, eta), refine, **kwargs)
+
+
+def muddled(x_t, t, c):
+    """Some smooth function of all its arguments."""
+    return torch.tanh(x_t + 0.3 * c) * (1 - t / 2)
+
+
+@pytest.mark.parametrize("schedule", CURVES)
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 20])
+def test_an_oracle_is_believed(name, schedule, steps):
+    """The estimate that counts is the last one, whatever the steps before it."""
+    truth = torch.randn(2, 3, 3, 4)
+    result = run(name, lambda x_t, t, c: truth, steps, schedule=schedule)
+    assert torch.equal(result.x_0, truth)
+    assert result.calls.tolist() == [[steps] * 3] * 2 and result.alive.all()
+
+
+@pytest.mark.parametrize("schedule", CURVES)
+@pytest.mark.parametrize("name", ["ddim", "dpmpp_2m", "ddpm", "fixed_t"])
+@pytest.mark.parametrize("factor", [1.0, 3.0])
+def test_under_an_oracle_the_state_keeps_to_the_forward_process(name, schedule, factor):
+    """x_t = alpha truth + sigma eps at every step, with one eps from first to last where nothing is drawn anew."""
+    sampler, truth, states = SAMPLERS[name], noise.normal(torch.tensor([[8, 9]]), 2000, 2), []
+    grid = make_grid(Schedule(schedule, "factor", factor), 6, told=sampler.told)
+    big = Toy(lambda x_t, t, c: states.append(x_t) or truth)
+    big.noise = lambda i: noise.normal(noise.fold(torch.tensor([[8, 9]]), i), 2000, 2)
+    sample(big, grid, steps_of(sampler, grid))
+    for i, x_t in enumerate(states[1:], start=1):
+        eps = (x_t - grid.level.alpha[i] * truth) / grid.level.sigma[i]
+        if sampler.eta:
+            assert eps.mean().abs() < 0.05 and eps.std().item() == pytest.approx(1, abs=0.05)
+        else:
+            start = (states[0] - grid.level.alpha[0] * truth) / grid.level.sigma[0]
+            torch.testing.assert_close(eps, start, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_an_oracle_leads_the_state_to_the_truth(name):
+    """Not just the last estimate: after the last step x is the truth, up to the noise of the final time."""
+    truth, states = torch.randn(2, 3, 3, 4), []
+
+    def oracle(x_t, t, c):
+        states.append(x_t)
+        return truth
+
+    run(name, oracle, steps=400, told=None)
+    assert (states[-1] - truth).abs().max() < 0.02
+
+
+def test_cedi_with_equal_grids_is_ddim_bit_for_bit():
+    equal = make_grid(Schedule("sigma_t"), 20, told=(1.0, 1e-3))
+    assert torch.equal(equal.where, equal.told)
+    assert steps_of(SAMPLERS["cedi"], equal) == steps_of(SAMPLERS["ddim"], equal)
+    ddim, cedi = run("ddim", muddled), run("cedi", muddled, told=(1.0, 1e-3))
+    assert torch.equal(cedi.x_0, ddim.x_0)
+    assert not torch.equal(run("cedi", muddled).x_0, ddim.x_0)
+
+
+def test_cedi_follows_the_paper_step_by_step():
+    x, c = Toy(muddled).noise(0).double(), torch.zeros(2, 3, 3, 4).double()
+    t, tau = [torch.linspace(1, end, 21).double() for end in (1e-3, 0.99)]
+    alpha = lambda s: math.sqrt((1 - s) * (1 + s))  # noqa: E731
+    for i in range(20):
+        x_0 = muddled(x, tau[i], c)
+        eps = (x - alpha(tau[i]) * x_0) / tau[i]
+        x, c = alpha(t[i + 1]) * x_0 + t[i + 1] * eps, x_0
+    assert torch.allclose(run("cedi", muddled).x_0.double(), x_0, atol=1e-5)
+
+
+def one_step(sampler, schedule, t, s, told=None, **dials):
+    """The numbers of one step from t to s."""
+    where, telling = times([t, s]), times([t if told is None else told, s])
+    return steps_of(sampler, Grid(where, telling, schedule.level(where), schedule.level(telling)), **dials)[0]
+
+
+@pytest.mark.parametrize("factor", [1.0, 2.5])
+def test_ddpm_draws_from_the_posterior(factor):
+    """Bayes' rule by hand: q(x_s | x_t, x_0) is the product of q(x_s | x_0) and q(x_t | x_s), both Gaussian."""
+    s, t, x_t, x_0 = 0.55, 0.7, 0.8, -0.4
+    schedule = Schedule("sigma_t", "factor", factor)
+    now, next_ = schedule.level(times(t)), schedule.level(times(s))
+    ratio, sigma_s = (now.alpha / next_.alpha).item(), next_.sigma.item()
+    forward = now.sigma.item() ** 2 - ratio**2 * sigma_s**2
+    variance = 1 / (1 / sigma_s**2 + ratio**2 / forward)
+    mean = variance * (next_.alpha.item() * x_0 / sigma_s**2 + ratio * x_t / forward)
+    step = one_step(SAMPLERS["ddpm"], schedule, t, s)
+    assert step.x_t * x_t + step.x_0 * x_0 == pytest.approx(mean, rel=1e-12)
+    assert step.noise**2 == pytest.approx(variance, rel=1e-12)
+
+
+def test_ddpm_is_the_released_form_of_a_respaced_table():
+    """c_1, c_2 and the variance from betas recomputed between twenty of 2000 steps; the noise times the factor."""
+    schedule = Schedule("sqrt_offset", "factor", 4.0, steps=2000)
+    factor = 1.5
+    grid = make_grid(schedule, 20, spacing="respaced", factor=factor)
+    abar = schedule.level(grid.where, 1.0).alpha.square()
+    for k, step in enumerate(steps_of(SAMPLERS["ddpm"], grid)[:-1]):  # the last goes to clean data
+        beta = 1 - abar[k] / abar[k + 1]
+        c_1 = beta * abar[k + 1].sqrt() / (1 - abar[k])
+        c_2 = (1 - abar[k + 1]) * (1 - beta).sqrt() / (1 - abar[k])
+        variance = beta * (1 - abar[k + 1]) / (1 - abar[k])
+        assert step.x_0 == pytest.approx(c_1.item(), rel=1e-9)
+        assert step.x_t == pytest.approx(c_2.item(), rel=1e-9)
+        assert step.noise == pytest.approx(factor * variance.sqrt().item(), rel=1e-9)
+
+
+def test_ddpm_keeps_the_marginal():
+    """x_t ~ q(x_t | x_0) goes to x_s ~ q(x_s | x_0), whatever eta."""
+    schedule = Schedule("cosine")
+    now, next_ = schedule.level(times([[0.8]])), schedule.level(times([[0.5]]))
+    x_0 = torch.full((1, 100_000, 1), 0.7)
+    x_t = now.mix(x_0, noise.normal(torch.tensor([1]), 100_000, 1))
+    for eta in (0.0, 0.5, 1.0):
+        step = one_step(SAMPLERS["ddpm"], schedule, 0.8, 0.5, eta=eta)
+        x_s = step(x_t, x_0, x_0, noise.normal(torch.tensor([2]), 100_000, 1))
+        assert x_s.mean().item() == pytest.approx(next_.alpha.item() * 0.7, abs=0.02)
+        assert x_s.std().item() == pytest.approx(next_.sigma.item(), abs=0.02)
+
+
+def test_eta_goes_from_ddim_to_ddpm():
+    ddim, ddpm = run("ddim", muddled).x_0, run("ddpm", muddled).x_0
+    assert torch.equal(run("ddpm", muddled, eta=0.0).x_0, ddim)
+    assert torch.equal(run("ddim", muddled, eta=1.0).x_0, ddpm)
+    half = one_step(SAMPLERS["ddpm"], Schedule(), 0.7, 0.5, eta=0.5)
+    assert half.noise == pytest.approx(0.5 * one_step(SAMPLERS["ddpm"], Schedule(), 0.7, 0.5).noise)
+
+
+def test_deterministic_rule_keeps_the_noise_it_finds():
+    schedule = Schedule("sigma_t")
+    now, next_ = schedule.level(times([[0.9]])), schedule.level(times([[0.2]]))
+    x_0, eps = torch.randn(1, 3, 4), torch.randn(1, 3, 4)
+    x_s = one_step(SAMPLERS["ddim"], schedule, 0.9, 0.2)(now.mix(x_0, eps), x_0, x_0, None)
+    assert torch.allclose(x_s, next_.mix(x_0, eps), atol=1e-6)
+
+
+def test_fixed_t_tells_one_time_and_walks_as_ddpm():
+    told = []
+
+    def listening(x_t, t, c):
+        told.append(t.item())
+        return muddled(x_t, t, c)
+
+    fixed = run("fixed_t", listening, told=(0.8, 0.8))
+    assert told == pytest.approx([0.8] * 20)
+    assert torch.equal(fixed.x_0, run("ddpm", lambda x_t, t, c: muddled(x_t, torch.tensor(told[0]), c)).x_0)
+
+
+def test_a_noise_factor_scales_the_state_and_not_the_estimate():
+    """The estimate's share does not change; the first noise and the fresh noise are F times as large."""
+    schedule = Schedule("sqrt_offset", "factor", 4.0, steps=2000)
+    one, four = (make_grid(schedule, 20, spacing="respaced", factor=factor) for factor in (1.0, 4.0))
+    for a, b in zip(steps_of(SAMPLERS["ddpm"], one), steps_of(SAMPLERS["ddpm"], four)):
+        assert (a.x_t, a.x_0, 4 * a.noise) == pytest.approx((b.x_t, b.x_0, b.noise))
+    assert four.level.sigma[0] == 4 * one.level.sigma[0]
+    assert torch.equal(one.told, four.told)
+
+
+# -- second order, against the exact flow of a mixture of Gaussians
+
+
+MEANS, STDS, WEIGHTS = times([-1.5, 0.4, 1.2]), times([0.3, 0.2, 0.5]), times([0.3, 0.5, 0.2])
+
+
+def mixture_estimate(x_t, level):
+    """E[x_0 | x_t] when x_0 is a mixture of Gaussians, in closed form, fp64."""
+    variance = (level.alpha * STDS).square() + level.sigma.square()
+    z = x_t - level.alpha * MEANS
+    p = (WEIGHTS.log() - z.square() / (2 * variance) - variance.log() / 2).softmax(-1)
+    return (p * (MEANS + level.alpha * STDS.square() / variance * z)).sum(-1, keepdim=True)
+
+
+def flow(name, steps, spacing="log_snr"):
+    """Where the steps take 64 points from pure noise to t = 0.05, [64, 1]."""
+    grid = make_grid(Schedule("linear"), steps, spacing=spacing, final_time=0.05)
+    x = torch.linspace(-2, 2, 64, dtype=torch.float64)[:, None]
+    previous = torch.zeros_like(x)
+    for i, step in enumerate(steps_of(SAMPLERS[name], grid)):
+        x_0 = mixture_estimate(x, grid.level[i])
+        x, previous = step(x, x_0, previous, None), x_0
+    return x
+
+
+@pytest.fixture(scope="module")
+def exact():
+    return flow("ddim", 40_000)
+
+
+def error(name, steps, exact, **kwargs):
+    return (flow(name, steps, **kwargs) - exact).square().mean().sqrt().item()
+
+
+def test_dpmpp_is_of_second_order_and_ddim_of_first(exact):
+    orders = {}
+    for name in ("ddim", "dpmpp_2m"):
+        errors = [error(name, steps, exact) for steps in (40, 80, 160)]
+        orders[name] = [math.log2(a / b) for a, b in zip(errors, errors[1:])]
+    assert orders["ddim"] == pytest.approx([1, 1], abs=0.15)
+    assert orders["dpmpp_2m"] == pytest.approx([2, 2], abs=0.25)
+
+
+def test_dpmpp_needs_few_steps_for_what_ddim_reaches_in_a_hundred(exact):
+    assert error("dpmpp_2m", 20, exact) < error("ddim", 100, exact)
+
+
+@pytest.mark.parametrize("spacing", ["log_snr", "time", "sigma"])
+def test_dpmpp_is_closer_than_ddim_at_the_same_steps(exact, spacing):
+    assert error("dpmpp_2m", 40, exact, spacing=spacing) < error("ddim", 40, exact, spacing=spacing)
+
+
+def test_dpmpp_starts_in_pure_noise_and_ends_in_clean_data():
+    """Infinitely long steps are of first order."""
+    grid = make_grid(Schedule("sqrt_offset", steps=2000), 6, spacing="respaced")
+    ddim, dpmpp = (steps_of(SAMPLERS[name], grid) for name in ("ddim", "dpmpp_2m"))
+    assert dpmpp[0] == ddim[0] and dpmpp[-1] == ddim[-1]
+    assert all(math.isfinite(value) for step in dpmpp for value in step)
+    assert [bool(step.previous) for step in dpmpp] == [False, True, True, True, True, False]
+    pure = steps_of(SAMPLERS["dpmpp_2m"], make_grid(Schedule("sigma_t"), 4))
+    assert [bool(step.previous) for step in pure] == [False, False, True, True]
+
+
+def test_dpmpp_is_the_formula(exact):
+    """z_s = (sigma_s / sigma_t) z_t - alpha_s (exp(-h) - 1) D, D = (1 + 1 / (2 r)) z_0 - 1 / (2 r) z_0 before."""
+    grid = make_grid(Schedule("linear"), 9)
+    alpha, sigma = grid.level.alpha, grid.level.sigma
+    h = (alpha / sigma).log().diff()
+    for i, step in enumerate(steps_of(SAMPLERS["dpmpp_2m"], grid)):
+        half = h[i] / h[i - 1] / 2 if i else times(0.0)
+        share = -alpha[i + 1] * torch.expm1(-h[i])
+        expected = ((sigma[i + 1] / sigma[i]), share * (1 + half), -share * half, times(0.0))
+        assert step == pytest.approx([value.item() for value in expected], rel=1e-9, abs=1e-12)
+
+
+# -- dials on score and estimate
+
+
+def test_temperature_divides_the_score():
+    """A tempered step is many small Euler steps of dy/dtau = (y - x_0) / (tau temperature), y = x / alpha."""
+    schedule, x_t, x_0, temperature = Schedule("linear"), 0.9, -0.3, 0.8
+    t, s = schedule.level(times(0.7)), schedule.level(times(0.4))
+    tau = torch.linspace((t.sigma / t.alpha).item(), (s.sigma / s.alpha).item(), 200_001, dtype=torch.float64)
+    y = x_t / t.alpha.item() - x_0
+    y = y * (1 + tau.diff() / (tau[:-1] * temperature)).prod().item() + x_0
+    step = one_step(SAMPLERS["ddim"], schedule, 0.7, 0.4, temperature=temperature)
+    assert step.x_t * x_t + step.x_0 * x_0 == pytest.approx(s.alpha.item() * y, rel=1e-4)
+    plain = one_step(SAMPLERS["ddim"], schedule, 0.7, 0.4)
+    assert one_step(SAMPLERS["ddim"], schedule, 0.7, 0.4, temperature=1.0) == plain
+    assert step.x_t < plain.x_t
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_tempered_samplers_believe_an_oracle(name, temperature):
+    truth, sampler = torch.randn(2, 3, 3, 4), SAMPLERS[name]
+    for schedule in CURVES:
+        grid = make_grid(Schedule(schedule), 7, told=sampler.told)
+        steps = steps_of(sampler, grid, temperature=temperature)
+        assert all(math.isfinite(value) for step in steps for value in step)
+        assert torch.equal(sample(Toy(lambda x_t, t, c: truth), grid, steps).x_0, truth)
+
+
+def test_guidance_leads_away_from_the_estimate_without_a_source():
+    batch = Toy(lambda x_t, t, c: torch.full_like(x_t, 2.0), lambda x_t, t: torch.full_like(x_t, 0.5))
+    result = run("ddim", batch, 3, refine=Refinement(guidance=4.0))
+    assert torch.allclose(result.x_0, torch.tensor(0.5 + 4 * 1.5))
+    assert (result.calls == 6).all()
+    assert torch.equal(run("ddim", batch, 3).x_0, torch.full((2, 3, 3, 4), 2.0))
+
+
+def test_each_estimate_is_clamped():
+    conditions = []
+
+    def network(x_t, t, c):
+        conditions.append(c)
+        return muddled(x_t, t, c)
+
+    result = run("ddim", network, 4, refine=Refinement(clamp=torch.round))
+    assert torch.equal(result.x_0, result.x_0.round())
+    assert all(torch.equal(c, c.round()) for c in conditions)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_seeds(name):
+    assert torch.equal(run(name, muddled).x_0, run(name, muddled).x_0)
+
+
+def test_the_loop_shows_each_estimate_and_conditions_on_the_last():
+    seen, conditions = [], []
+
+    def denoise(x_t, t, c):
+        conditions.append(c)
+        return muddled(x_t, t, c)
+
+    result = run("ddim", denoise, steps=4, on_step=lambda roster, x_0: seen.append(x_0))
+    assert len(seen) == 4
+    assert torch.equal(seen[-1], result.x_0)
+    assert conditions[0].abs().sum() == 0
+    assert all(torch.equal(c, x_0) for c, x_0 in zip(conditions[1:], seen))
+
+
+def test_told_times_stay_distinct_under_bf16_autocast():
+    told = []
+    with torch.autocast("cpu", torch.bfloat16):
+        run("cedi", lambda x_t, t, c: told.append(t.item()) or c)
+    assert len(set(told)) == 20
+    assert told[0] == 1 and told[-1] == pytest.approx(0.99 + 0.01 / 20, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "sampler, dials, words",
+    [
+        ("ddpm", {"eta": 1.5}, "--eta is 1.5"),
+        ("dpmpp_2m", {"eta": 0.5}, "second order"),
+        ("ddim", {"temperature": 0.0}, "--temperature is 0"),
+    ],
+)
+def test_senseless_dials(sampler, dials, words):
+    with pytest.raises(UserError, match=words):
+        steps_of(SAMPLERS[sampler], make_grid(Schedule(), 3), **dials)
+
+
+def test_unknown_sampler_lists_the_choices():
+    with pytest.raises(UserError, match="cedi, ddim, ddpm, dpmpp_2m, fixed_t"):
+        SAMPLERS["heun"]
+    assert isinstance(SAMPLERS["ddim"], Sampler)

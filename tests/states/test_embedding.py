@@ -1,0 +1,112 @@
+"""Words as vectors under every norm, rounded back, against closed forms."""
+
+import pytest
+import torch
+
+from fairseq_diffusion.kernels import chunks
+from fairseq_diffusion.process.level import Level, times
+from fairseq_diffusion.process.prediction import PREDICTIONS
+from fairseq_diffusion.process.schedule import Schedule
+from fairseq_diffusion.states.embedding import NORMS, EmbeddingState
+
+
+@pytest.fixture
+def state():
+    torch.manual_seed(0)
+    return EmbeddingState(50, 8)
+
+
+def test_rows_have_norm_sqrt_d(state):
+    assert state.weight.std().item() == pytest.approx(1e-3, rel=0.2)
+    assert torch.allclose(state.table().norm(dim=-1), torch.full((50,), 8**0.5))
+    tokens = torch.tensor([[3, 4], [5, 49]])
+    assert torch.equal(state.encode(tokens), state.table()[tokens])
+
+
+def test_rows_as_they_are():
+    state = EmbeddingState(20, 4, norm="none", init_std=0.5)
+    assert torch.equal(state.table(), state.weight)
+    assert torch.equal(state.readout(), state.weight)
+
+
+def test_scaled_rows_are_rounded_against_unscaled_ones():
+    state = EmbeddingState(20, 9, norm="scaled", init_std=0.02)
+    assert torch.allclose(state.table(), 3 * state.weight)
+    assert torch.equal(state.readout(), state.weight)
+    x, y = torch.randn(2, 7, 9), torch.randint(20, (2, 7))
+    expected = -(x @ state.weight.T).log_softmax(-1).gather(-1, y[..., None])[..., 0]
+    assert torch.allclose(state.nll(x, y), expected, atol=1e-5)
+
+
+def test_layer_norm_is_part_of_the_encoded_word_and_of_rounding():
+    state = EmbeddingState(20, 9, norm="layer", init_std=0.02)
+    rows = 3 * state.weight
+    centred = rows - rows.mean(-1, keepdim=True)
+    expected = centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+    assert torch.allclose(state.table(), expected, atol=1e-5)
+    with torch.no_grad():
+        state.norm.layer_norm.weight.fill_(2)
+        state.norm.layer_norm.bias.fill_(0.5)
+    assert torch.allclose(state.table(), 2 * expected + 0.5, atol=1e-5)
+    assert torch.equal(state.readout(), state.table())
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_every_norm_encodes_to_its_table_in_fp32_and_is_learned(norm):
+    state = EmbeddingState(20, 6, norm).half()
+    tokens = torch.tensor([[3, 4], [5, 19]])
+    assert state.encode(tokens).dtype == torch.float32
+    assert torch.equal(state.encode(tokens), state.table()[tokens])
+    x_0 = state.encode(tokens)
+    (x_0.square().sum(-1).cos().sum() + x_0[..., 0].sum() + state.nll(x_0, tokens).sum()).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in state.parameters())
+    assert next(iter(dict(state.named_parameters()))) == "weight"
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_clamped_vectors_are_those_of_the_most_probable_words(norm, monkeypatch):
+    monkeypatch.setitem(chunks.ENTRIES, "cpu", 50)  # a row of logits at a time
+    state = EmbeddingState(20, 6, norm, init_std=1.0)
+    x = torch.randn(2, 3, 5, 6)
+    expected = state.table()[(x @ state.readout().T).argmax(-1)]
+    assert torch.equal(state.clamp(x), expected)
+    own = torch.arange(20)[None]
+    if norm == "l2":
+        assert torch.equal(state.clamp(state.encode(own)), state.encode(own))
+
+
+def test_rounding_is_the_nearest_row(state):
+    x = torch.randn(2, 7, 8)
+    tokens, log_p = state.round(x)
+    nearest = torch.cdist(x, state.table()[None].expand(2, -1, -1)).argmin(-1)
+    assert torch.equal(tokens, nearest)
+    expected = (x @ state.table().T).log_softmax(-1).max(-1).values
+    assert torch.allclose(log_p, expected, atol=1e-5)
+
+
+def test_nll_is_the_log_probability_of_rounding(state):
+    x, y = torch.randn(2, 7, 8), torch.randint(50, (2, 7))
+    expected = -(x @ state.table().T).log_softmax(-1).gather(-1, y[..., None])[..., 0]
+    assert torch.allclose(state.nll(x, y), expected, atol=1e-5)
+
+
+def test_half_precision_weights_still_give_fp32_vectors(state):
+    assert state.half().encode(torch.tensor([[1]])).dtype == torch.float32
+    assert state.table().norm(dim=-1).sub(8**0.5).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.3, 1.0])
+def test_corruption_is_the_forward_process(state, sigma):
+    x_0, eps = torch.randn(2, 3, 8), torch.randn(2, 3, 8)
+    level = Level.variance_preserving(times([[sigma], [sigma]]))
+    x_t = state.corrupt(x_0, level, eps)
+    assert torch.allclose(x_t, (1 - sigma**2) ** 0.5 * x_0 + sigma * eps, atol=1e-6)
+
+
+def test_predictions_recover_x_0():
+    level = Schedule("cosine").level(times([[0.4], [1.0]]))
+    x_0, eps = torch.randn(2, 3, 8), torch.randn(2, 3, 8)
+    x_t = level.mix(x_0, eps)
+    alpha, sigma = level.alpha[..., None].float(), level.sigma[..., None].float()
+    assert torch.equal(PREDICTIONS["x_0"](x_0, x_t, level), x_0)
+    assert torch.allclose(PREDICTIONS["v"](alpha * eps - sigma * x_0, x_t, level), x_0, atol=1e-6)

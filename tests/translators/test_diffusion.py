@@ -1,0 +1,176 @@
+"""The parts together: sources left out in training, sources chosen, and the losses' books.  torch only."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.kernels import noise
+from fairseq_diffusion.network.denoiser import Denoiser
+from fairseq_diffusion.network.encoder import Encoder, SharedWords, own_words
+from fairseq_diffusion.network.length import LengthHead
+from fairseq_diffusion.network.transformer import Size
+from fairseq_diffusion.objective.objective import Objective
+from fairseq_diffusion.process.prediction import PREDICTIONS
+from fairseq_diffusion.process.schedule import Schedule
+from fairseq_diffusion.process.time_sampling import TIME_SAMPLERS
+from fairseq_diffusion.samplers.halving import Halving
+from fairseq_diffusion.states.embedding import EmbeddingState
+from fairseq_diffusion.translators.diffusion import Lessons, Source, Translator
+
+PAD, WORDS, DIM, HIDDEN = 1, 20, 4, 16
+SOURCES = torch.tensor([[4, 5, 6, 7, 8], [9, 10, 11, PAD, PAD], [12, 13, PAD, PAD, PAD]])
+
+
+def make(source_drop: float = 0.0, modifier: str = "none", factor: float = 1.0, share: bool = False) -> Translator:
+    torch.manual_seed(0)
+    size, state = Size(HIDDEN, 32, 2), EmbeddingState(WORDS, DIM)
+    translator = Translator(
+        encoder=Encoder(SharedWords(state, HIDDEN) if share else own_words(WORDS, HIDDEN), size, 1, 40),
+        denoiser=Denoiser(DIM, size, 2, 40),
+        state=state,
+        schedule=Schedule("sigma_t", modifier, factor),
+        length=LengthHead(HIDDEN, 16, "difference", True, 30),
+        prediction=PREDICTIONS["x_0"],
+        objective=Objective("mse,anchor"),
+        time_sampler=TIME_SAMPLERS["uniform"],
+        self_conditioning="both",
+        label_smoothing=0.0,
+        source_drop=source_drop,
+    )
+    if translator.null is not None:
+        torch.nn.init.normal_(translator.null)
+    return translator
+
+
+def encode(translator: Translator, tokens: torch.Tensor = SOURCES, dropped: list[bool] | None = None) -> Source:
+    return translator.encode(tokens, tokens.ne(PAD), None if dropped is None else torch.tensor(dropped))
+
+
+def estimate(translator: Translator, source: Source) -> torch.Tensor:
+    """x_0-hat of the same noisy state for every sentence."""
+    count = len(source.mask)
+    x = torch.linspace(-1, 1, 6 * DIM).view(1, 6, DIM).expand(count, -1, -1)
+    return translator.denoise(x, torch.full((count,), 0.6), 0 * x, torch.ones(count, 6).bool(), source)
+
+
+def test_dropped_sources_leave_no_trace():
+    translator = make(0.3)
+    full, partial = encode(translator), encode(translator, dropped=[False, True, False])
+    other = SOURCES.clone()
+    other[1] = torch.tensor([14, 15, 16, 17, 18])  # longer, too
+    changed = encode(translator, other, dropped=[False, True, False])
+    one, two, three = (estimate(translator, source) for source in (full, partial, changed))
+    assert torch.equal(two, three)
+    assert torch.allclose(one[[0, 2]], two[[0, 2]], atol=1e-6)
+    assert not torch.allclose(one[1], two[1], atol=1e-3)
+
+
+def test_nothing_is_every_source_dropped_whatever_its_width():
+    translator = make(0.3)
+    everyone = estimate(translator, encode(translator, dropped=[True] * 3))
+    nothing = estimate(translator, translator.nothing(encode(translator)))
+    alone = estimate(translator, translator.nothing(encode(translator, SOURCES[2:, :2])))
+    assert torch.equal(nothing, everyone)
+    assert torch.allclose(nothing, alone.expand(3, -1, -1), atol=1e-6)
+    assert [memory.keys.shape for memory in encode(translator).memory] == [
+        memory.keys.shape for memory in translator.nothing(encode(translator)).memory
+    ]
+
+
+def test_the_length_head_sees_dropped_sources():
+    translator, mask = make(0.3), torch.ones(3, 6).bool()
+    full, dropped = encode(translator), encode(translator, dropped=[True] * 3)
+    assert torch.equal(full.states, dropped.states) and torch.equal(full.mask, dropped.mask)
+    whole, left = (translator.length_losses(source, mask).terms["length"] for source in (full, dropped))
+    assert torch.equal(whole, left)
+
+
+def test_sources_are_dropped_with_their_probability_whatever_the_batch():
+    translator, keys = make(0.3), torch.arange(4000) * 7919
+    dropped = translator.dropped(keys)
+    assert dropped.float().mean().item() == pytest.approx(0.3, abs=0.03)
+    order = torch.randperm(4000)
+    assert torch.equal(translator.dropped(keys[order]), dropped[order])
+    assert torch.equal(translator.dropped(keys[:3]), dropped[:3])
+
+
+def test_nothing_is_dropped_in_validation_or_by_default():
+    keys = torch.arange(50)
+    assert make(0.9).eval().dropped(keys) is None
+    assert make().dropped(keys) is None
+    assert "null" not in make().state_dict() and make(0.1).state_dict()["null"].shape == (HIDDEN,)
+
+
+def test_the_null_vector_learns_even_where_no_one_was_dropped():
+    """A gradient of zeros, not none: ranks must agree on which parameters have one."""
+    translator = make(0.3)
+    for dropped, learns in (([True, False, False], True), ([False] * 3, False)):
+        translator.zero_grad()
+        estimate(translator, encode(translator, dropped=dropped)).square().sum().backward()
+        assert (translator.null.grad.abs().sum() > 0) == learns
+
+
+def test_guidance_without_source_drop_is_explained():
+    translator = make()
+    with pytest.raises(UserError, match="--guidance needs a model trained with --source-drop, for example 0.1"):
+        translator.nothing(encode(translator))
+
+
+def test_selected_sources_are_those_of_the_sentences():
+    translator, chosen = make(), torch.tensor([2, 0])
+    source = encode(translator)
+    selected = source.select(chosen)
+    assert torch.equal(selected.length, torch.tensor([2, 5]))
+    assert torch.equal(selected.states, source.states[chosen])
+    assert torch.allclose(estimate(translator, selected), estimate(translator, source)[chosen], atol=1e-6)
+
+
+@pytest.mark.parametrize("modifier, factor", [("none", 1.0), ("factor", 4.0), ("factor_vp", 4.0)])
+def test_noise_is_reported_as_its_share(modifier: str, factor: float):
+    """sigma / sqrt(alpha^2 + sigma^2): the same for a noise factor at unit variance or not."""
+    translator, keys, mask = make(modifier=modifier, factor=factor), torch.arange(200), torch.ones(200, 2).bool()
+    tokens = torch.full((200, 2), 5)
+    losses = translator.losses(encode(translator, tokens), tokens, mask, keys, False)
+    t = translator.schedule.training_time(translator.time_sampler(noise.fold(keys, 0)))
+    tau = factor * t / (1 - t.square()).sqrt()
+    assert torch.allclose(losses.sigma, tau / (1 + tau.square()).sqrt())
+
+
+@pytest.mark.parametrize("steps, calls", [(1, 2), (3, 3)])
+def test_a_student_who_says_what_its_teacher_says_has_nothing_to_learn(steps: int, calls: int):
+    """Its words are graded all the same; in one step, decoding conditions on nothing, and nothing is asked for it."""
+    translator, tokens = make(), SOURCES[:, :3]
+    mask, keys, heard = tokens.ne(PAD), torch.arange(3), []
+    source = encode(translator)
+
+    def teacher(x_t: torch.Tensor, t: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        """Whatever it is asked later, what the student says of the first question."""
+        heard.append((x_t, t, c))
+        return translator.denoise(*heard[0], mask, source)
+
+    translator.self_conditioning = "coin"
+    lessons = Lessons(Halving(translator.schedule, steps), teacher, Objective("mse=1,anchor=1"))
+    losses = translator.student_losses(source, tokens, mask, keys, False, lessons)
+    said = translator.denoise(*heard[0], mask, source)
+    words = (translator.state.nll(said, tokens) * mask).sum(-1) / mask.sum(-1)
+    assert torch.equal(losses.error, torch.zeros(3)) and torch.equal(losses.terms["mse"], torch.zeros(3))
+    torch.testing.assert_close(losses.terms["anchor"], words)
+    assert len(heard) == calls and (heard[0][2] == 0).all()
+
+
+def test_a_shared_table_learns_from_both_sides():
+    translator, weight = make(share=True), lambda: translator.state.weight.grad.clone()
+    target = torch.tensor([[4, 15]])
+
+    def gradient(source_counts: bool, target_counts: bool) -> torch.Tensor:
+        translator.zero_grad()
+        source, x_0 = encode(translator), translator.state.encode(target)
+        (source_counts * source.states[..., 0].sum() + target_counts * x_0[..., 0].sum()).backward()
+        return weight()
+
+    from_source, from_target = gradient(True, False), gradient(False, True)
+    torch.testing.assert_close(gradient(True, True), from_source + from_target)
+    moved = [set(g.abs().sum(-1).nonzero()[:, 0].tolist()) for g in (from_source, from_target)]
+    assert moved == [{PAD, *range(4, 14)}, {4, 15}]
