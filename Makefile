@@ -21,16 +21,17 @@ READY_COMPAT := .venv-3.10/ready-$(call key,$(TORCH_COMPAT) $(PYTHON_COMPAT))
 INPUTS := setup.py scripts/make_venv.sh $(wildcard constraints/*.txt)
 RUN := OMP_NUM_THREADS=1 .venv/bin/python
 
-.PHONY: help setup demo compare progressive one-pass test check format bench compat clean
+.PHONY: help setup demo compare progressive one-pass test test-fast check lint types structure documents format bench compat clean
 
 help:
 	@echo "make setup    make .venv with torch, fairseq and this package (PYTHON=..., TORCH=... to choose)"
 	@echo "make demo     toy language: train four systems, translate and score, in minutes on a CPU"
-	@echo "make compare  solvers, steps and candidates that leave, on what the demo trained"
-	@echo "make progressive  halve the decoding steps of what the demo trained, again and again, by distillation"
-	@echo "make one-pass toy language again: train twelve systems, most of which write in one pass, and compare"
+	@echo "make compare  solvers, steps, early exit and selection, on what the demo trained"
+	@echo "make progressive  halve the decoding steps of what the demo trained, repeatedly, by distillation"
+	@echo "make one-pass toy language again: train twelve systems, most of them one-pass, and compare"
 	@echo "make test     every test"
-	@echo "make check    lint, formatting, types, rooms, documentation"
+	@echo "make test-fast  all but those that train: two minutes on two cores"
+	@echo "make check    lint, types, structure and documents, each of which is a target, too"
 	@echo "make format   rewrite the code as make check wants it"
 	@echo "make bench    how fast, against fairseq and CTranslate2, a few minutes each (BENCH=... for benchmarks/run.py)"
 	@echo "make compat   smoke test on Python 3.10 with stock fairseq 0.12.2 (own environment, .venv-3.10)"
@@ -58,14 +59,27 @@ progressive: $(READY)
 one-pass: $(READY)
 	$(RUN) examples/toy/one_pass.py
 
-test: $(READY)
-	$(RUN) -m pytest -n auto --dist loadfile --no-loadscope-reorder tests
+PYTEST := $(RUN) -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-check: $(READY)
+test: $(READY)
+	$(PYTEST) tests
+
+test-fast: $(READY)
+	$(PYTEST) -m "not slow" tests
+
+check: lint types structure documents
+
+lint: $(READY)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+
+types: $(READY)
 	.venv/bin/mypy
-	$(RUN) -m pytest -q tests/test_rooms.py
+
+structure: $(READY)
+	$(RUN) -m pytest -q tests/test_rooms.py tests/test_import_cycles.py
+
+documents: $(READY)
 	$(RUN) scripts/check_docs.py
 	$(RUN) scripts/flag_tables.py --check
 

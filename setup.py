@@ -28,6 +28,7 @@ setup(
     license="MIT",
     python_requires=">=3.10,<3.13",
     packages=find_packages(include=["fairseq_diffusion", "fairseq_diffusion.*"]),
+    package_data={"fairseq_diffusion": ["py.typed"]},
     # fairseq is required, but not by name: two distributions provide the same module (fairseq, fairseq-fixed), a
     # requirement of either would install a second copy over the one a user has, and neither builds without care
     # (pip < 24.1, or torch and no isolation).  fairseq_diffusion.compat checks at import and gives the install lines.

@@ -8,7 +8,6 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,11 @@ import numpy as np
 import torch
 
 from fairseq_diffusion import __version__, compat
+from fairseq_diffusion.compat.installed import version
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.output import check_writable, written_whole
+from fairseq_diffusion.files.writing import atomic_write, check_writable
 from fairseq_diffusion.reporting.facts import processor
+from fairseq_diffusion.reporting.table import cell, table
 
 Row = dict[str, Any]
 Call = Callable[[], Any]
@@ -68,7 +69,7 @@ def flags(about: str | None, repeats: int) -> Parser:
 
 
 def filled(options: argparse.Namespace, sizes: Mapping[str, Mapping[str, Any]]) -> argparse.Namespace:
-    """What was not asked for, by the device; tiny with --quick."""
+    """Set options that were not given to the defaults of the device, tiny ones with --quick."""
     for name, value in sizes["quick" if options.quick else options.device].items():
         if getattr(options, name) is None:
             setattr(options, name, value)
@@ -130,16 +131,16 @@ def versus(what: str, call: Call, baseline: Call, options: argparse.Namespace) -
         "ratio": median(theirs) / median(ours),
         "repeats": options.repeats,
     }
-    say(f"{what}: {row['ms']:.3f} ms, {row['ratio']:.2f}")
+    progress(f"{what}: {row['ms']:.3f} ms, {row['ratio']:.2f}")
     return row
 
 
-def say(line: str) -> None:
-    """What is known so far, so that a run that is killed has told it; the table comes last."""
+def progress(line: str) -> None:
+    """Print a result to stderr at once, so that a killed run has shown it; the table comes last."""
     print(line, file=sys.stderr, flush=True)
 
 
-# -- telling --------------------------------------------------------------------------------------------------------
+# -- the report -----------------------------------------------------------------------------------------------------
 
 
 def report(
@@ -152,39 +153,33 @@ def report(
     """The table, whose `columns` are a heading's key in the rows and its format; what it ran on; and both as JSON,
     with what is `also` to be kept but not printed here."""
     print_table(rows, columns)
-    print(told(options, more))
+    print(environment_text(options, more))
     if options.output:
-        asked = {key: named(value) for key, value in vars(options).items() if key not in ("output", "force")}
-        record = {**stands_on(options), **more, "options": asked, "rows": rows, **(also or {})}
-        with written_whole(options.output) as temporary:
+        given = {key: named(value) for key, value in vars(options).items() if key not in ("output", "force")}
+        record = {**environment(options), **more, "options": given, "rows": rows, **(also or {})}
+        with atomic_write(options.output) as temporary:
             temporary.write_text(json.dumps(record, indent=1, default=str) + "\n")
 
 
 def named(value: Any) -> Any:
-    """An option's value; of a folder its name, for what lies above it is nobody else's business."""
+    """An option's value; of a path the name alone, so that results do not name folders of a machine."""
     return value.name if isinstance(value, Path) else value
 
 
 def print_table(rows: Sequence[Row], columns: dict[str, tuple[str, str]]) -> None:
-    """Names to the left, numbers to the right; a dash where a row has none."""
-    lines = [list(columns), *[[cell(row.get(key), form) for key, form in columns.values()] for row in rows]]
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    for first, *numbers in lines:
-        print("  ".join([first.ljust(widths[0]), *[text.rjust(width) for text, width in zip(numbers, widths[1:])]]))
+    """A column without a format holds words; a dash where a row has nothing."""
+    cells = [[cell(row.get(key), form) for key, form in columns.values()] for row in rows]
+    print(table(list(columns), cells, left=[label for label, (_, form) in columns.items() if not form]))
 
 
-def cell(value: Any, form: str) -> str:
-    return "-" if value is None else format(value, form)
-
-
-def told(options: argparse.Namespace, more: dict[str, Any]) -> str:
+def environment_text(options: argparse.Namespace, more: dict[str, Any]) -> str:
     """What it ran on, in a line."""
-    facts = stands_on(options)
+    facts = environment(options)
     versions = [f"{name} {number}" for name, number in facts.pop("versions").items()]
     return ", ".join([*versions, *[f"{key} {value}" for key, value in {**facts, **more}.items()]])
 
 
-def stands_on(options: argparse.Namespace) -> dict[str, Any]:
+def environment(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "versions": versions(),
         "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
@@ -199,12 +194,5 @@ def versions() -> dict[str, str]:
         "torch": torch.__version__,
         **compat.distributions(),
         "fairseq_diffusion": __version__,
-        **{name: number for name in OPTIONAL if (number := version_of(name))},
+        **{name: number for name in OPTIONAL if (number := version(name))},
     }
-
-
-def version_of(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None

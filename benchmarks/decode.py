@@ -10,8 +10,8 @@ candidates chosen.  `end to end` also counts reading lines of text, batching, an
 that of the generator for one sentence at a time, of one system after the other.  Rates are those of the best of
 --batches (on a CPU one size a family, unless more are asked for); in them all take turns, so that a busy machine slows
 all alike.  Ratios are against fairseq's beam of 5 in fp32, the last one against the naive form of the same system
-(naive.py).  Gaussian systems take all of their steps, K noises of one length, and choose by MBR; what compiling or
-recording their steps takes is told apart, and in no other figure.
+(naive.py).  Diffusion systems take all of their steps, K noises of one length, and choose by MBR; what compiling or
+recording their steps takes is reported separately, and in no other figure.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from typing import Any
 import networks
 import numpy as np
 import torch
-from common import Row, filled, flags, iqr, median, report, say, synchronize
-from decoders import AR, GAUSSIAN, System, step_by_step, word_by_word
+from common import Row, filled, flags, iqr, median, progress, report, synchronize
+from decoders import AR, DIFFUSION, System, step_by_step, word_by_word
 from single_pass import all_in_one_pass
 
-from fairseq_diffusion.decoding.execution import EXECUTIONS
+from fairseq_diffusion.translators.execution import EXECUTIONS
 
 WORDS, STEPS, PASS = FAMILIES = ("words", "steps", "pass")
 SIZES: dict[str, dict[str, Any]] = {
@@ -92,7 +92,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--hidden", type=int, help="width of all networks, twice as wide inside (512)")
     parser.add_argument("--vocabulary", type=int, help="entries of the joined dictionary (10000)")
     parser.add_argument("--batches", type=int, nargs="+", help="batch sizes of all systems (by family and device)")
-    parser.add_argument("--steps", type=int, nargs="+", help="of Gaussian systems (5 10 20)")
+    parser.add_argument("--steps", type=int, nargs="+", help="of diffusion systems (5 10 20)")
     parser.add_argument(
         "--executions", nargs="+", choices=EXECUTIONS, help="of steps in bf16 (eager, on a GPU also cuda_graph)"
     )
@@ -102,12 +102,12 @@ def arguments() -> argparse.Namespace:
 
 
 def systems(options: argparse.Namespace) -> list[tuple[System, list[int]]]:
-    """Everybody, with the sizes of batches to try."""
+    """All systems, with the sizes of batches to try."""
     hidden = {"hidden": options.hidden, "inner": 2 * options.hidden}
     size = networks.size_of("difformer_iwslt_de_en", **hidden)
     found = {WORDS: word_by_word(size, options)}
     if STEPS in options.families:
-        found[STEPS] = [system for name in GAUSSIAN for system in step_by_step(name, size, options)]
+        found[STEPS] = [system for name in DIFFUSION for system in step_by_step(name, size, options)]
     if PASS in options.families:
         found[PASS] = all_in_one_pass(size, "fp32" if options.device == "cpu" else "fp16", options)
     sizes = BATCHES["quick" if options.quick else options.device]
@@ -143,7 +143,7 @@ def latency(system: System, options: argparse.Namespace) -> Row:
     sizes = networks.lengths(options.latency)
     times = [timing(system, [size], i, options)["generator_ms"] for i, size in enumerate([sizes[0], *sizes])][1:]
     p50, p95 = (float(np.percentile(times, share)) for share in (50, 95))
-    say(f"{system.name}, {system.precision}, {system.candidates} x {system.steps}: {p50:.1f} ms a sentence")
+    progress(f"{system.name}, {system.precision}, {system.candidates} x {system.steps}: {p50:.1f} ms a sentence")
     return {"p50_ms": p50, "p95_ms": p95, "latencies": len(times)}
 
 
@@ -151,7 +151,7 @@ def timings(system: System, sizes: list[int], options: argparse.Namespace) -> di
     """A batch of each size."""
     found = {size: timing(system, networks.lengths(size), size, options) for size in sizes}
     rates = ", ".join(f"{1000 * size / row['ms']:.1f} in batches of {size}" for size, row in found.items())
-    say(f"{system.name}, {system.precision}, {system.candidates} x {system.steps}: sentences/s {rates}")
+    progress(f"{system.name}, {system.precision}, {system.candidates} x {system.steps}: sentences/s {rates}")
     return found
 
 

@@ -17,14 +17,15 @@ from fairseq.data.data_utils import post_process
 from fairseq.sequence_generator import SequenceGenerator
 from naive import NaiveGenerator
 
-from fairseq_diffusion.decoding.execution import EAGER
-from fairseq_diffusion.decoding.gaussian import GaussianGenerator
-from fairseq_diffusion.decoding.options import DecodeOptions
+from fairseq_diffusion.decoding.generator import Generator
+from fairseq_diffusion.decoding.options import SelectionOptions
 from fairseq_diffusion.network.length import LengthHead
+from fairseq_diffusion.translators.diffusion_decoding import DiffusionOptions
+from fairseq_diffusion.translators.execution import EAGER
 
 BPE = "subword_nmt"
 AR = "AR, beam 5"
-GAUSSIAN = {"DINOISER": "dinoiser_iwslt_de_en", "Difformer": "difformer_iwslt_de_en"}
+DIFFUSION = {"DINOISER": "dinoiser_iwslt_de_en", "Difformer": "difformer_iwslt_de_en"}
 CANDIDATES = (1, 5)
 # what fairseq and CTranslate2 run in
 PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "fp16")}
@@ -33,7 +34,7 @@ ENGINE = {"cpu": ("float32", "int8"), "cuda": ("float32", "float16", "int8_float
 
 @dataclass
 class System:
-    """From lines of text to what a generator takes, to what it returns (told how many words to write), to text."""
+    """From lines of text to what a generator takes, to what it returns (given how many words to predict), to text."""
 
     name: str
     precision: str
@@ -123,20 +124,20 @@ def engines(model: Any, size: dict[str, Any], dictionary: Any, options: argparse
 
 
 def step_by_step(name: str, size: dict[str, Any], options: argparse.Namespace) -> list[System]:
-    """A Gaussian preset of the same size: candidates x steps in fp32 and bf16, and the naive form of the largest."""
-    model = networks.ours(GAUSSIAN[name], options.vocabulary, **size)
+    """A diffusion preset of the same size: candidates x steps in fp32 and bf16, and the naive form of the largest."""
+    model = networks.ours(DIFFUSION[name], options.vocabulary, **size)
     guess_the_sources(model.translator.length)
     dictionary = networks.dictionary(options.vocabulary)
-    systems = [gaussian(name, model, dictionary, "fp32", CANDIDATES[-1], options.steps[-1], options, naive=True)]
+    systems = [diffusion(name, model, dictionary, "fp32", CANDIDATES[-1], options.steps[-1], options, naive=True)]
     for precision, execution in (("fp32", EAGER), *(("bf16", execution) for execution in options.executions)):
         cast = placed(deepcopy(model), precision, options.device)
         for K in CANDIDATES:
             for steps in options.steps:
-                systems.append(gaussian(name, cast, dictionary, precision, K, steps, options, execution))
+                systems.append(diffusion(name, cast, dictionary, precision, K, steps, options, execution))
     return systems
 
 
-def gaussian(
+def diffusion(
     name: str,
     model: Any,
     dictionary: Any,
@@ -149,17 +150,18 @@ def gaussian(
 ) -> System:
     """K noises of one length, chosen by MBR, with all of the steps taken."""
     cfg, preset = model.cfg, name
-    asked = DecodeOptions(
+    asked = DiffusionOptions(
         steps=steps,
         sampler=str(cfg.sampler),
         grid=str(cfg.grid),
         decode_noise_factor=cfg.decode_noise_factor,
         noise_beam=K,
-        selection="mbr" if K > 1 else "score",
         execution=execution,
     )
-    generator: Any = GaussianGenerator(asked, model.eval().to(options.device).translator, dictionary)
-    facts = {"candidates": K, "steps": steps, "preset": preset, "compile_seconds": lambda: generator.compile_seconds}
+    choice = SelectionOptions("mbr" if K > 1 else "score")
+    generator: Any = Generator(model.eval().to(options.device).translator, asked, choice, dictionary)
+    decoder = generator.decoder
+    facts = {"candidates": K, "steps": steps, "preset": preset, "compile_seconds": lambda: decoder.compile_seconds}
     if execution != EAGER:
         name = f"{name}, {execution}"
     if naive:

@@ -63,7 +63,7 @@ def adams(copy: float, options: argparse.Namespace) -> list[Row]:
     if apex(options):
         kinds["apex"] = partial(get_fused_adam_class(), use_fp16_stats=False)
     forms = {name: update_of(kind, options) for name, kind in kinds.items()}
-    same(forms, "parameters behind an update")
+    same(forms, "parameters after an update")
     numbers = sum(parameter.numel() for parameter in next(iter(forms.values()))())
     what = f"Adam, {numbers / 1e6:.1f} M parameters"
     return in_turns(Work(what, {}, None, 4.0 * 7 * numbers), forms, copy, options)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
-from common import Call, Row, elapsed, interleaved, iqr, median, milliseconds, say
+from common import Call, Row, elapsed, interleaved, iqr, median, milliseconds, progress
 from torch import Tensor
 
 COLUMNS = {
@@ -64,8 +64,8 @@ def in_turns(work: Work, forms: Mapping[str, Call], copy: float, options: argpar
         }
         for form, found in times.items()
     ]
-    told = ", ".join(f"{row['form']} {row['ms']:.3f} ms ({row['ratio']:.2f})" for row in rows)
-    say(f"{work.what} {work.shape or ''}: {told}")
+    found = ", ".join(f"{row['form']} {row['ms']:.3f} ms ({row['ratio']:.2f})" for row in rows)
+    progress(f"{work.what} {work.shape or ''}: {found}")
     return rows
 
 
@@ -91,7 +91,7 @@ def peak(call: Call, device: str) -> float | None:
 
 
 def checked(what: str, difference: float, most: float) -> float:
-    """No time is worth telling of what does something else."""
+    """Refuse to time a form whose result differs."""
     if not difference <= most:
         raise SystemExit(f"not timed: {what} differ by {difference:.1e}, and may by {most:.0e}")
     return difference

@@ -20,7 +20,7 @@ import alignments
 import elementwise
 import torch
 import torch.nn.functional as F
-from common import Call, Row, flags, report
+from common import Call, Row, filled, flags, report
 from forms import COLUMNS, Work, apart, checked, copy_bandwidth, in_turns
 from torch import Tensor
 
@@ -65,10 +65,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, nargs="+", help="vectors in a call (CPU 1024; GPU 1024 8192 65536)")
     options = parser.parse_args()
     options.size = "quick" if options.quick else options.device
-    for name, value in SIZES[options.size].items():
-        if getattr(options, name) is None:
-            setattr(options, name, value)
-    return options
+    return filled(options, SIZES)
 
 
 def notices(options: argparse.Namespace) -> list[str]:
@@ -80,7 +77,7 @@ def notices(options: argparse.Namespace) -> list[str]:
 
 
 def without_triton(options: argparse.Namespace) -> str | None:
-    return choice.hindrance(torch.device(options.device))
+    return choice.why_no_triton(torch.device(options.device))
 
 
 def ours(call: Call, options: argparse.Namespace) -> dict[str, Call]:
@@ -104,7 +101,7 @@ def drawn(N: int, V: int, D: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def argmax(N: int, V: int, D: int, copy: float, options: argparse.Namespace) -> list[Row]:
-    """The likeliest word alone, as clamping asks for it at every step."""
+    """The likeliest word alone, as clamping needs it at every step."""
     x, table, _ = drawn(N, V, D, options.device)
     forms = {"torch": lambda: (x @ table.T).argmax(-1), **ours(partial(best_rows, x, table), options)}
     for call in list(forms.values())[1:]:
@@ -129,7 +126,7 @@ def rounding(N: int, V: int, D: int, copy: float, options: argparse.Namespace) -
 
 
 def agree_on_words(x: Tensor, table: Tensor, tokens: Tensor, log_p: Tensor | None = None) -> None:
-    """Each word is as likely as the likeliest, which may be one of several, and as likely as was said."""
+    """Each word is as likely as the likeliest, which may be one of several, and has the log-probability returned."""
     truth = (x @ table.T).log_softmax(-1)
     given = truth.gather(-1, tokens[: len(x), None])[:, 0]
     checked("words", apart(given, truth.amax(-1)), FP32)

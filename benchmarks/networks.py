@@ -23,8 +23,8 @@ from fairseq.models.transformer import TransformerModel  # noqa: E402
 
 from fairseq_diffusion.models.config import DiffusionConfig  # noqa: E402
 from fairseq_diffusion.models.diffusion import DiffusionModel  # noqa: E402
-from fairseq_diffusion.models.glancing import GlancingModel  # noqa: E402
-from fairseq_diffusion.models.glancing_config import GlancingConfig  # noqa: E402
+from fairseq_diffusion.models.one_pass import OnePassModel  # noqa: E402
+from fairseq_diffusion.models.one_pass_config import OnePassConfig  # noqa: E402
 from fairseq_diffusion.systems.presets import PRESETS  # noqa: E402
 from fairseq_diffusion.tasks.dictionary import TableDictionary  # noqa: E402
 
@@ -70,7 +70,7 @@ def dictionary(vocabulary: int, kind: type[Dictionary] = TableDictionary) -> Any
 
 
 def task_of(vocabulary: int, mask: bool = False) -> Any:
-    """What a model asks of a task: one dictionary for both sides, with a mask symbol where it needs one."""
+    """What a model needs of a task: one dictionary for both sides, with a mask symbol where it needs one."""
     source, target = dictionary(vocabulary), dictionary(vocabulary)
     if mask:
         target.add_mask()
@@ -101,7 +101,7 @@ def autoregressive(size: dict[str, Any], vocabulary: int) -> Any:
 def ours(arch: str, vocabulary: int, **changes: Any) -> Any:
     """The model of one of our presets, but for `changes`."""
     preset = PRESETS[arch]
-    glancing = preset.model == "glancing"
-    config, model = (GlancingConfig, GlancingModel) if glancing else (DiffusionConfig, DiffusionModel)
+    one_pass = preset.model == "glancing"
+    config, model = (OnePassConfig, OnePassModel) if one_pass else (DiffusionConfig, DiffusionModel)
     cfg = config(**{**preset.fields, **LONGEST, "seed": 1, **changes})
-    return model.build_model(cfg, task_of(vocabulary, mask=glancing))
+    return model.build_model(cfg, task_of(vocabulary, mask=model.needs_mask(cfg)))

@@ -1,9 +1,9 @@
-"""What comes behind the network, in ms a sentence: choosing among candidates, fairseq's hypotheses, and their text.
+"""What follows the network, in ms a sentence: choosing among candidates, fairseq's hypotheses, and their text.
 
     .venv/bin/python benchmarks/post.py                  (--device cuda: candidates start on the GPU)
 
 Candidates of a sentence have 20 to 25 random words, each four of five from a common sentence.  Before a row is timed,
-ours is held against what it replaces: merits and scores may differ by what the last column says, tokens and text not at
+ours is held against what it replaces: utilities and scores may differ by the last column, tokens and text not at
 all.
 """
 
@@ -17,23 +17,22 @@ from typing import Any
 import networks
 import numpy as np
 import torch
-from common import Row, flags, report, versus
+from common import Row, filled, flags, report, versus
 from fairseq.data import Dictionary
 from fairseq.iterative_refinement_generator import DecoderOut, IterativeRefinementGenerator
 from forms import checked
 from sacrebleu.metrics import BLEU, CHRF
 
-from fairseq_diffusion.alignment.base import Written
-from fairseq_diffusion.decoding.hypotheses import gather_words, hypotheses
-from fairseq_diffusion.decoding.selection import SELECTIONS, Candidates, Pool, Selector
+from fairseq_diffusion.alignment.base import Words
+from fairseq_diffusion.decoding.hypotheses import hypotheses
+from fairseq_diffusion.decoding.selection import SELECTIONS, Pool, Selector
 from fairseq_diffusion.tasks.dictionary import TableDictionary
+from fairseq_diffusion.translators.base import Candidates, Lengths
 
-SIZES: dict[str, dict[str, Any]] = {
-    "quick": {"candidates": [3], "sentences": 2, "batch": 2},
-    "usual": {"candidates": [5, 21, 50], "sentences": 4, "batch": 64},
-}
+USUAL = {"candidates": [5, 21, 50], "sentences": 4, "batch": 64}
+SIZES = {"quick": {"candidates": [3], "sentences": 2, "batch": 2}, "cpu": USUAL, "cuda": USUAL}
 ENTRIES, SHORTEST, LONGEST = 200, 20, 25
-MERITS, SCORES = 1e-9, 1e-5  # how far ours may be from fp64 and from fp32
+UTILITIES, SCORES = 1e-9, 1e-5  # how far ours may be from fp64 and from fp32
 COLUMNS = {
     "what": ("what", ""),
     "ms a sentence": ("ms", ".4f"),
@@ -57,14 +56,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sentences", type=int, help="sentences to choose for in a call (4)")
     parser.add_argument("--batch", type=int, help="sentences to make hypotheses of in a call (64)")
     options = parser.parse_args()
-    for name, value in SIZES["quick" if options.quick else "usual"].items():
-        if getattr(options, name) is None:
-            setattr(options, name, value)
-    return options
+    return filled(options, SIZES)
 
 
 def similar(sentences: int, count: int) -> np.ndarray:
-    """Tokens [S, K, L] of candidates, four of five of whose words are those of one sentence; -1 behind their ends."""
+    """Tokens [S, K, L] of candidates, four of five of whose words are those of one sentence; -1 after their ends."""
     draw = np.random.default_rng(0)
     base, other = (draw.integers(networks.FIRST, ENTRIES, (sentences, k, LONGEST)) for k in (1, count))
     tokens = np.where(draw.random(other.shape) < 0.8, base, other)
@@ -106,21 +102,22 @@ def bench_chrf(options: argparse.Namespace) -> list[Row]:
 def against_a_loop(
     what: str, selector: Selector, tokens: np.ndarray, metric: Any, texts: list[list[str]], options: argparse.Namespace
 ) -> Row:
-    """A selector against the loop that its matrices replace, whose merits its own must be."""
+    """A selector against the loop that its matrices replace, whose utilities must be the same."""
     candidates = candidates_of(tokens)
     pool = Pool.of(candidates)
-    merits = SELECTIONS["mbr"](pool, selector.judges, None)
-    apart = np.abs(merits - np.take_along_axis(all_pairs(metric, texts), pool.index.clip(0), 1))[pool.exists]
-    difference = checked("merits", float(apart.max()), MERITS)
+    utilities = SELECTIONS["mbr"](pool, selector.judges, None)
+    apart = np.abs(utilities - np.take_along_axis(all_pairs(metric, texts), pool.index.clip(0), 1))[pool.exists]
+    difference = checked("utilities", float(apart.max()), UTILITIES)
     row = versus(what, partial(selector, candidates), partial(all_pairs, metric, texts), options)
     return a_sentence(row, options.sentences, difference)
 
 
 def candidates_of(tokens: np.ndarray) -> Candidates:
     """All of one length of the beam, with scores that fall."""
-    sizes = (tokens >= 0).sum(-1)
-    scores = np.broadcast_to(-np.arange(tokens.shape[1], dtype=float), sizes.shape)
-    return Candidates(tokens, sizes, scores, np.zeros_like(sizes), scores)
+    words = torch.from_numpy(tokens)
+    sizes, log_p = (words >= 0).sum(-1), torch.zeros(*tokens.shape[:2], tokens.shape[2] + 1)
+    scores = -torch.arange(tokens.shape[1], dtype=torch.double).expand(sizes.shape)
+    return Candidates(words, sizes, log_p, scores, scores, sizes * 0, sizes * 0, sizes > 0)
 
 
 def all_pairs(metric: Any, sentences: Sequence[Sequence[str]]) -> np.ndarray:
@@ -141,29 +138,31 @@ def bench_hypotheses(options: argparse.Namespace) -> list[Row]:
     rows = []
     for count in options.candidates:
         dictionary, tokens = networks.dictionary(ENTRIES), similar(options.batch, count)
-        written = written_of(tokens, options.device)
-        ours = partial(chosen, written, Selector("score", "bleu", "tokens", dictionary), dictionary.eos())
-        theirs = partial(chosen_by_fairseq, fairseqs(dictionary), FinishedModel(written, dictionary), count)
+        words = words_of(tokens, options.device)
+        ours = partial(chosen, words, Selector("score", "bleu", "tokens", dictionary), dictionary.eos())
+        theirs = partial(chosen_by_fairseq, fairseqs(dictionary), FinishedModel(words, dictionary), count)
         difference = checked("scores", compared(ours(), theirs()), SCORES)
         what = f"hypothesis of {count} candidates, against fairseq's loop over all"
         rows.append(a_sentence(versus(what, ours, theirs, options), options.batch, difference))
     return rows
 
 
-def written_of(tokens: np.ndarray, device: str) -> Written:
+def words_of(tokens: np.ndarray, device: str) -> Words:
     """What a model hands over: words and a place for the end, each with its log-probability."""
     words = torch.nn.functional.pad(torch.from_numpy(tokens), (0, 1), value=-1).to(device)
-    said = words >= 0
+    mask = words >= 0
     log_p = -torch.rand(words.shape, generator=torch.Generator().manual_seed(0)).to(device)
-    end = log_p.gather(-1, said.sum(-1, keepdim=True))[..., 0]
-    return Written(words, log_p, said, end)
+    end = log_p.gather(-1, mask.sum(-1, keepdim=True))[..., 0]
+    return Words(words, log_p, mask, end)
 
 
-def chosen(written: Written, selector: Selector, eos: int) -> list[dict[str, Any]]:
-    nothing = torch.zeros(written.said.shape[:2], device=written.said.device)
-    spoken = gather_words(written, nothing, nothing.long(), nothing.long() + 20).on_host()
-    best = [order[:1] for order in selector(spoken.candidates)]
-    return [sentence[0] for sentence in hypotheses(spoken, best, eos)]
+def chosen(words: Words, selector: Selector, eos: int) -> list[dict[str, Any]]:
+    positions = torch.full_like(words.mask[:, :1, 0], words.mask.shape[-1], dtype=torch.long)
+    lengths = Lengths(positions, torch.zeros_like(positions, dtype=torch.float), words.mask.shape[-1])
+    calls = torch.full_like(words.mask[..., 0], 20, dtype=torch.long)
+    candidates = Candidates.of(words, lengths, calls).each(torch.Tensor.cpu)
+    best = [order[:1] for order in selector(candidates)]
+    return [sentence[0] for sentence in hypotheses(candidates, best, eos)]
 
 
 def fairseqs(dictionary: Dictionary) -> IterativeRefinementGenerator:
@@ -171,12 +170,12 @@ def fairseqs(dictionary: Dictionary) -> IterativeRefinementGenerator:
 
 
 class FinishedModel:
-    """What fairseq's generator asks of a model, by one that has written already."""
+    """What fairseq's generator asks of a model, by one that has all words already."""
 
-    def __init__(self, written: Written, dictionary: Dictionary):
-        end = written.said.sum(-1, keepdim=True)
-        tokens = written.tokens.masked_fill(~written.said, dictionary.pad()).scatter(-1, end, dictionary.eos())
-        self.out = DecoderOut(tokens.flatten(0, 1), written.log_p.flatten(0, 1), None, 0, 1, None)
+    def __init__(self, words: Words, dictionary: Dictionary):
+        end = words.mask.sum(-1, keepdim=True)
+        tokens = words.tokens.masked_fill(~words.mask, dictionary.pad()).scatter(-1, end, dictionary.eos())
+        self.out = DecoderOut(tokens.flatten(0, 1), words.log_p.flatten(0, 1), None, 0, 1, None)
 
     def eval(self) -> None:
         pass

@@ -4,8 +4,8 @@
     .venv/bin/python benchmarks/run.py --device cuda decode     (GPU, one of them)
 
 Files are called BENCHMARK.DEVICE.json after what they were measured on; those that the documents quote are in
-benchmarks/results.  With --results, what is there already is replaced only with --force.  A benchmark that fails leaves
-the others alone.
+benchmarks/results.  With --results, what is there already is replaced only with --force.  If one fails, the others
+still run.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def arguments() -> argparse.Namespace:
 
 
 def new_folder(parent: Path) -> Path:
-    """The first free bench-N: earlier results stay."""
+    """The first free bench-N: earlier results are kept."""
     return next(folder for number in itertools.count(1) if not (folder := parent / f"bench-{number}").exists())
 
 

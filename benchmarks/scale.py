@@ -7,9 +7,9 @@ A step-by-step system with random weights writes as many words as the source has
 Each axis moves alone, from one point; all points of an axis take turns, so that a busy machine slows all alike.
 
 `fit` is how far the straight line through an axis lies above (+) or below (-) the time measured.  `loop` is the time in
-the steps, so without the encoder (and the keys and values made of what it says), rounding, and what comes behind that.
+the steps, so without the encoder (and the keys and values made of its output), rounding, and what follows it.
 `us` is `loop` by steps x candidates x sentences x words, and `flat` how far it is from the axis' middle.  The second
-table says what should not change at all, as the largest of an axis over its smallest.
+table shows what should not change at all, as the largest of an axis over its smallest.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from typing import Any
 import networks
 import numpy as np
 import torch
-from common import Row, elapsed, flags, iqr, median, print_table, report, say
+from common import Row, elapsed, flags, iqr, median, print_table, progress, report
 from decoders import guess_the_sources
 
-from fairseq_diffusion.decoding.gaussian import GaussianGenerator
-from fairseq_diffusion.decoding.options import DecodeOptions
+from fairseq_diffusion.decoding.generator import Generator
+from fairseq_diffusion.decoding.options import SelectionOptions
+from fairseq_diffusion.translators.diffusion_decoding import DiffusionOptions
 
 WORDS, SENTENCES, CANDIDATES, STEPS, ENTRIES = "words", "sentences", "candidates", "steps", "dictionary"
 WHOLE = "whole"
@@ -82,7 +83,7 @@ def main() -> int:
 
 def arguments() -> argparse.Namespace:
     parser = flags(__doc__, repeats=3)
-    parser.add_argument("--arch", help="preset of a Gaussian system (difformer_toy; on a GPU difformer_iwslt_de_en)")
+    parser.add_argument("--arch", help="preset of a diffusion system (difformer_toy; on a GPU difformer_iwslt_de_en)")
     options = parser.parse_args()
     if options.arch is None:
         options.arch = "difformer_iwslt_de_en" if options.device == "cuda" and not options.quick else "difformer_toy"
@@ -114,7 +115,7 @@ def along(axis: str, values: list[int], models: dict[int, Any], options: argpars
     for row in rows:
         fit = (slope * row["value"] + constant) / row["ms"] - 1
         row |= {"fit": fit, "slope_ms": slope, "constant_ms": constant, "flat": row["us"] / middle - 1}
-        say(f"{axis} {row['value']}: {row['ms']:.1f} ms, {row['us']:.2f} us a word, candidate and step")
+        progress(f"{axis} {row['value']}: {row['ms']:.1f} ms, {row['us']:.2f} us a word, candidate and step")
     return rows
 
 
@@ -151,15 +152,16 @@ class Decoder:
     """One point: a generator and its batch, whose parts are timed."""
 
     def __init__(self, model: Any, point: Point, device: str):
-        asked = DecodeOptions(steps=point[STEPS], noise_beam=point[CANDIDATES], selection="mbr")
+        asked = DiffusionOptions(steps=point[STEPS], noise_beam=point[CANDIDATES])
+        dictionary = networks.dictionary(point[ENTRIES])
         self.model, self.device = model, device
-        self.generator = GaussianGenerator(asked, model.translator, networks.dictionary(point[ENTRIES]))
+        self.generator = Generator(model.translator, asked, SelectionOptions("mbr"), dictionary)
         sentences = networks.random_words([point[WORDS]] * point[SENTENCES], point[ENTRIES], seed=1)
         tokens = networks.padded(sentences, left=True).to(device)
         self.batch = {"net_input": {"src_tokens": tokens, "src_lengths": tokens.ne(networks.PAD).sum(-1)}}
         self.parts = {
-            "encoder": (model, "encode"),
-            "loop": (self.generator, "sample"),
+            "encoder": (model.translator, "encode"),
+            "loop": (self.generator.decoder, "_sample"),
             "rounding": (model.translator.state, "round"),
         }
 

@@ -1,7 +1,7 @@
-"""What writes a translation in one pass, made to write as many words where length or path say how many.
+"""One-pass models, made to write as many words as the reference where length or path decide how many.
 
 The likeliest length is the source's (five lengths are two longer and two shorter ones beside it), and a graph's links
-lead over so many vertices.  CTC says what it likes on a canvas of its size; that takes as long.
+lead over so many vertices.  CTC may predict any number on a canvas of its size; that takes as long.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import torch
 from decoders import System, guess_the_sources, of_fairseq, placed
 from torch import Tensor
 
-from fairseq_diffusion.decoding.glancing import GlancingGenerator, GlancingOptions
+from fairseq_diffusion.decoding.generator import Generator
+from fairseq_diffusion.decoding.options import SelectionOptions
+from fairseq_diffusion.translators.one_pass_decoding import OnePassOptions
 
 # arch, and flags of its model and its decoding
 SYSTEMS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
@@ -37,13 +39,12 @@ def in_one_pass(name: str, size: dict[str, Any], precision: str, options: argpar
     dictionary = networks.dictionary(options.vocabulary)
     dictionary.add_mask()
     model = placed(networks.ours(arch, options.vocabulary, **size, **network), precision, options.device)
-    back_end, path = str(model.cfg.back_end), Path()
-    if back_end == "length":
+    alignment, path = str(model.cfg.alignment), Path()
+    if alignment == "length":
         guess_the_sources(model.translator.length)
-    if back_end == "dag":
-        model.translator.back_end.links.register_forward_hook(path.lead)
-    asked = GlancingOptions(back_end=back_end, **decoding)
-    generator = GlancingGenerator(asked, model.translator, dictionary)
+    if alignment == "dag":
+        model.translator.alignment.links.register_forward_hook(path.lead)
+    generator = Generator(model.translator, OnePassOptions(**decoding), SelectionOptions(), dictionary)
 
     def generate(batch: Any, words: int) -> Any:
         path.words = words

@@ -1,16 +1,15 @@
-"""Quality against network calls on the toy: solvers and steps, candidates that leave, and students of fewer steps.
+"""Quality against network calls on the toy: solvers and steps, early exit, and students of fewer steps.
 
-    .venv/bin/python benchmarks/steps.py --run runs/demo-1
-    .venv/bin/python benchmarks/steps.py --run runs/demo-1 --students runs/progressive-1
+    .venv/bin/python benchmarks/steps.py --run runs/demo
+    .venv/bin/python benchmarks/steps.py --run runs/demo --students runs/progressive
 
-Decoded is what `make compare` decodes for its tables of solvers and of candidates that leave, here in one process, one
-decoding at a time.  The baseline of a system is its own sampler with the most steps, and where candidates leave, the
-same with all of them staying to the end.  `calls` are the loop's own count, a candidate; `seconds` are from the first
-batch to the last text; ratio > 1: faster.  --students adds those that `make progressive` has taught, decoded as they
-were taught.
+It decodes what `make compare` decodes for its tables of solvers and of early exit, here in one process, one decoding at
+a time.  The baseline of a system is its own sampler with the most steps, and for early exit the same with all
+candidates running all steps.  `calls` are the loop's own count, a candidate; `seconds` are from the first batch to the
+last text; ratio > 1: faster.  --students adds those that `make progressive` has trained, decoded as they were trained.
 
-Without --run it is the newest finished run of the demo in --runs.  Where there is none, both systems are trained for so
-few updates that their BLEU says nothing of the method; a notice says so, and the JSON keeps it.
+Without --run it is runs/demo.  Where that is not complete, both systems are trained for so few updates that their BLEU
+says nothing of the method; a notice says so, and is kept in the JSON.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import networks  # noqa: F401  makes fairseq know our parts
-from common import Row, elapsed, flags, iqr, median, report, say
+import networks  # noqa: F401  registers our parts with fairseq
+from common import Row, elapsed, flags, iqr, median, progress, report
 from fairseq import checkpoint_utils, tasks, utils
 from fairseq import options as fairseq_options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
@@ -46,7 +45,7 @@ FEW = {"size": 5000, "updates": 100, "difformer_updates": 100}
 FEWEST = {"size": 50, "test_size": 4, "updates": 1, "difformer_updates": 1}
 HALVINGS = [2**i for i in range(8)]  # how few steps students may take
 NOTICE = (
-    "no finished run of the demo was named or found, so both systems are trained for {updates} updates only (the demo: "
+    "no run of the demo was named or found, so both systems are trained for {updates} updates only (the demo: "
     "2,400): BLEU here says nothing of the method; `make demo` trains the real ones, and --run names them"
 )
 COLUMNS = {
@@ -69,9 +68,9 @@ def main() -> int:
     try:
         with ExitStack() as stack:
             run, notices = run_of(options, stack)
-            recipe = chain.recipe_of(run, "demo", [DINOISER, DIFFORMER])
+            recipe = chain.recipe_of(run)
             rows = measured(run, recipe, options)
-    except (UserError, chain.StageFailed) as failure:
+    except (UserError, chain.StepFailed) as failure:
         print(f"steps: {failure}", file=sys.stderr)
         return 1
     also = {"notices": notices, "recipe": asdict(recipe)}
@@ -82,8 +81,7 @@ def main() -> int:
 
 def arguments() -> argparse.Namespace:
     parser = flags(__doc__, repeats=1)
-    parser.add_argument("--run", type=Path, help="folder of a finished run of the demo (the newest in --runs)")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where such runs are (runs)")
+    parser.add_argument("--run", type=Path, help="folder of a complete run of the demo (runs/demo)")
     parser.add_argument("--steps", type=compare.rising, help="decoding steps, rising (5,10,20)")
     parser.add_argument("--students", type=Path, help="folder that make progressive has filled (none)")
     options = parser.parse_args()
@@ -92,26 +90,29 @@ def arguments() -> argparse.Namespace:
 
 
 def run_of(options: argparse.Namespace, stack: ExitStack) -> tuple[Path, list[str]]:
-    """The run that was named, or the newest, or one made for the occasion, with a notice."""
-    if found := options.run or chain.newest(options.runs):
-        return found, []
-    said = FEWEST if options.quick else FEW
-    notice = NOTICE.format(**said)
-    say(notice)
+    """The run that was named, or the demo's, or one that is made now, with a notice."""
+    usual = Path("runs/demo")
+    if options.run or (usual / "recipe.json").exists():
+        return options.run or usual, []
+    few = FEWEST if options.quick else FEW
+    notice = NOTICE.format(**few)
+    progress(notice)
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    return chain.build(folder, "demo", Recipe.of([DINOISER, DIFFORMER], **said)), [notice]
+    with chain.working_in(folder):
+        chain.build(Recipe.of([DINOISER, DIFFORMER], **few))
+    return folder, [notice]
 
 
 # -- decoding -------------------------------------------------------------------------------------------------------
 
 
 def measured(run: Path, recipe: Recipe, options: argparse.Namespace) -> list[Row]:
-    """Rows of one candidate a sentence, then of candidates that leave; ratios within each."""
+    """Rows of one candidate a sentence, then of early exit; ratios within each."""
     jobs = compare.solver_jobs(options.steps) + students(options.students)
     decoder = Decoder(run, recipe.seed, options)
     return [
         row
-        for table in (jobs, compare.leaving_jobs(options.steps))
+        for table in (jobs, compare.early_exit_jobs(options.steps))
         for row in compared([decoder(job) for job in table], options.steps[-1])
     ]
 
@@ -121,7 +122,7 @@ def students(folder: Path | None) -> list[chain.Job]:
     if folder is None:
         return []
     found = [
-        chain.Job(system, "student", progressive.TAUGHT, steps, path.resolve())
+        chain.Job(system, "student", progressive.DECODING, steps, path.resolve())
         for system in progressive.HALVED
         for steps in HALVINGS
         if (path := folder / progressive.path_of(Path("."), system, progressive.STUDENT, steps)).is_file()
@@ -133,7 +134,7 @@ def students(folder: Path | None) -> list[chain.Job]:
 
 def compared(rows: Sequence[Row], most: int) -> list[Row]:
     """Each against its system's baseline."""
-    usual = {system: (samplers[0], "all stay") for system, samplers in compare.SAMPLERS.items()}
+    usual = {system: (samplers[0], "all steps") for system, samplers in compare.SAMPLERS.items()}
     baselines = {row["system"]: row for row in rows if row["steps"] == most and row["how"] in usual[row["system"]]}
     return [{**row, **against(row, baselines[row["system"]])} for row in rows]
 
@@ -166,10 +167,10 @@ class Decoder:
             decoding = partial(decode, task, generator, models, batches, texts)
             times.append(elapsed(decoding, self.options.device) / 1000)
         found = score(self.language, self.split.sources, [texts[i] for i in range(len(texts))], self.split.references)
-        said = {"system": job.system, "how": job.how, "steps": job.steps, "calls": generator.describe()["calls"]}
-        say(f"{job.title}: BLEU {found.bleu:.2f}, {said['calls']:.2f} calls, {median(times):.2f} s")
+        described = {"system": job.system, "how": job.how, "steps": job.steps, "calls": generator.describe()["calls"]}
+        progress(f"{job.title}: BLEU {found.bleu:.2f}, {described['calls']:.2f} calls, {median(times):.2f} s")
         spent = {"seconds": median(times), "iqr_seconds": iqr(times), "repeats": len(times)}
-        return {**said, **asdict(found), **spent}
+        return {**described, **asdict(found), **spent}
 
     def load(self, cfg: Any) -> tuple[Any, list[Any], list[Any]]:
         """Task, models, and batches on their device."""
@@ -202,8 +203,8 @@ def decode(task: Any, generator: Any, models: list[Any], batches: Sequence[Any],
     """Enters texts by the numbers of their sentences."""
     for batch in batches:
         hypotheses = task.inference_step(generator, models, batch)
-        said = (task.target_dictionary.string(own[0]["tokens"], "subword_nmt") for own in hypotheses)
-        texts.update(zip(batch["id"].tolist(), said))
+        printed = (task.target_dictionary.string(own[0]["tokens"], "subword_nmt") for own in hypotheses)
+        texts.update(zip(batch["id"].tolist(), printed))
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@
 
 An update is fairseq's: criterion, backward pass, gradients divided and clipped, optimizer, gradients cleared.  All
 systems have the same batches, optimizer, precision and dropout, random weights, and sentences of 22 to 26 words; data
-loading and logging are left out.  Times are of two updates, halved, in one of which Difformer's coin falls heads: half
-of its updates are self-conditioned.  Systems take turns, so that a busy machine slows all alike.  `ratio` is the
+loading and logging are left out.  Times are of two updates, halved, in one of which Difformer has a first pass: half of
+its updates are self-conditioned.  Systems take turns, so that a busy machine slows all alike.  `ratio` is the
 throughput over that of the autoregressive Transformer, whose loss is label-smoothed cross-entropy.  `launches` counts
 the operations of forward pass, backward pass and optimizer that are no views.  GB is the peak of an update on a GPU,
 weights and optimizer counted in.
@@ -25,7 +25,7 @@ from typing import Any
 
 import networks
 import torch
-from common import Call, Row, elapsed, filled, flags, interleaved, iqr, median, print_table, report, say
+from common import Call, Row, elapsed, filled, flags, interleaved, iqr, median, print_table, progress, report
 from fairseq import optim
 from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion
 from launches import launches_of
@@ -102,21 +102,21 @@ class Training:
         wrapped = dtype != torch.float32
         build = optim.FP16Optimizer.build_optimizer if wrapped else optim.build_optimizer
         self.optimizer = build(cfg if wrapped else cfg.optimizer, parameters)
-        self.coin = getattr(getattr(model, "cfg", None), "self_conditioning", None) == "coin"
+        self.random = getattr(getattr(model, "translator", None), "self_conditioning", None) == "random"
         self.done = 0
         self.model.set_num_updates(0)
 
     def two_updates(self, batch: dict[str, Any], measure: Measure) -> dict[str, float]:
-        """Mean of what each part measures over an update with the coin's heads and one with its tails."""
-        heads, tails = self.update(batch, measure), self.update(batch, measure)
-        return {part: (heads[part] + tails[part]) / 2 for part in PARTS}
+        """Mean of what each part measures over an update with a first pass for self-conditioning and one without."""
+        with_it, without = self.update(batch, measure), self.update(batch, measure)
+        return {part: (with_it[part] + without[part]) / 2 for part in PARTS}
 
     def update(self, batch: dict[str, Any], measure: Measure) -> dict[str, float]:
         """One, measured in its parts."""
         self.done += 1
         self.model.set_num_updates(self.done)
-        if self.coin:
-            self.model.cfg.self_conditioning_p = float(self.done % 2)
+        if self.random:
+            self.model.translator.self_conditioning_p = float(self.done % 2)
         outputs: list[Any] = []
         return {
             "forward": measure(lambda: outputs.extend(self.criterion(self.model, batch))),
@@ -178,7 +178,7 @@ def batch_of(tokens: int, vocabulary: int, device: str) -> dict[str, Any]:
 
 
 def shifted(target: torch.Tensor) -> torch.Tensor:
-    """[B, L] with the end of sentence in front, as teacher forcing wants it."""
+    """[B, L] with the end of sentence in front, as teacher forcing needs it."""
     before = target.roll(1, 1).masked_fill(target.eq(networks.EOS).roll(1, 1), networks.PAD)
     before[:, 0] = networks.EOS
     return before
@@ -203,7 +203,7 @@ def builders(flags: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def measured(precision: str, optimizer: str, tokens: int, options: argparse.Namespace) -> list[Row]:
     """All systems on one batch, in turns."""
-    say(f"training in {precision} with {optimizer}, batches of {tokens} tokens")
+    progress(f"training in {precision} with {optimizer}, batches of {tokens} tokens")
     batch, clock = batch_of(tokens, options.vocabulary, options.device), partial(elapsed, device=options.device)
     flags = f"--optimizer {optimizer} --lr 1e-4 --fp16-init-scale 4"
     flags += "" if precision == "fp32" else f" --{precision}"
@@ -220,7 +220,7 @@ def measured(precision: str, optimizer: str, tokens: int, options: argparse.Name
 
 
 def warmed_up(build: Any, batch: dict[str, Any], device: str) -> tuple[Training, Row]:
-    """A system behind four updates, with its launches in one and its peak of memory, of the last two."""
+    """A system after four updates, with its launches in one and its peak of memory, of the last two."""
     before = torch.cuda.memory_allocated() if device == "cuda" else 0
     training = build()
     training.two_updates(batch, launches_of)  # in which the optimizer makes its state
@@ -245,7 +245,7 @@ def row_of(times: list[dict[str, float]], batch: dict[str, Any]) -> Row:
 
 def spread_cost(options: argparse.Namespace) -> Row:
     """A refresh of sigma_min in turns with updates of the model that has these embeddings."""
-    say(f"sigma_min of {options.spread_vocabulary} embeddings")
+    progress(f"sigma_min of {options.spread_vocabulary} embeddings")
     changes = {"encoder_layers": 1, "decoder_layers": 1, "hidden": 16, "heads": 2, "inner": 16} if options.quick else {}
     model = networks.ours(SPREAD_ARCH, options.spread_vocabulary, **changes)
     task = networks.task_of(options.spread_vocabulary)

@@ -1,11 +1,11 @@
 # shellcheck shell=bash disable=SC2034
 # What the recipes of Multi30k, IWSLT14, WMT14 and WMT16 have in common: the flags of every training, and the ways in
-# which each diffusion system's translations are made (what the table says of it | flags of fairseq-generate).
+# which each diffusion system's translations are made (its name in the table | flags of fairseq-generate).
 
 common=(
     # optimiser
     --optimizer adam --adam-betas '(0.9, 0.98)' --lr 5e-4 --lr-scheduler inverse_sqrt
-    # what is kept: the five best by BLEU on the validation set, and the last to go on from
+    # what is kept: the five best by BLEU on the validation set, and the last, to resume from
     --eval-bleu --eval-bleu-detok moses --eval-bleu-remove-bpe
     --best-checkpoint-metric bleu --maximize-best-checkpoint-metric --keep-best-checkpoints 5 --no-epoch-checkpoints
     # log

@@ -1,4 +1,4 @@
-"""Translate from Python: ``fairseq_diffusion.load(path).translate([...])``, by the code behind fairseq-generate."""
+"""Translation from Python, ``fairseq_diffusion.load(path).translate([...])``, by the code of fairseq-generate."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ import torch
 from fairseq import checkpoint_utils, options, tasks, utils
 from fairseq.dataclass.configs import GenerationConfig
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-from fairseq.tasks.translation import TranslationConfig
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fairseq_diffusion import compat
 from fairseq_diffusion.decoding.hypotheses import readable
+from fairseq_diffusion.decoding.options import flag_of
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.preparation import Preparation, checkpoint_at, dictionaries_for, preparation_of
-from fairseq_diffusion.tasks.config import DiffusionTranslationConfig
+from fairseq_diffusion.files.preparation import Preparation, checkpoint_at, dictionaries_for, preparation_of
+from fairseq_diffusion.models.base import TranslatorModel
+from fairseq_diffusion.tasks.config import OPTIONS, DiffusionTranslationConfig
 
 PRECISIONS = {"fp32": [], "fp16": ["--fp16"], "bf16": ["--bf16"]}
 RERANKER = "--iter-decode-with-external-reranker"
 AUTOREGRESSIVE = "autoregressive"
-SEARCH = ("beam", "lenpen")  # fairseq's flags of beam search, also of that in a graph of words
-NOT_HERE = {"use_ema", "raw_reference", "oracle_length"}  # said when loading, or about references
-RENAMED = {"length_beam": "length_beam_kind", "selection": "select", "decode_seed": "seed"}
 CONFIGS = {"task": DiffusionTranslationConfig, "generation": GenerationConfig}
-FAIRSEQS = {"steps": "iter_decode_max_iter", "length_beam": "iter_decode_with_beam", "history": "retain_iter_history"}
-OURS = {each.name for each in fields(DiffusionTranslationConfig)} - {each.name for each in fields(TranslationConfig)}
+BY_BEAM_SEARCH = ("beam", "lenpen", "nbest", "seed")  # what an autoregressive model reads
+OTHER_NAMES = {"selection": "select", "length_penalty": "lenpen"}  # of translate's parameters
+NOT_HERE = ("oracle_length", "rescore")  # takes references; given when loading
 
-# What `translate` takes: where fairseq-generate's configuration has it, and under which name.
+# What `translate` takes: where fairseq-generate's configuration has it, its section and name.
 WHERE = {
-    **{name: ("generation", flag) for name, flag in FAIRSEQS.items()},
-    **{name: ("generation", name) for name in ("nbest", *SEARCH)},
-    **{RENAMED.get(name, name): ("task", name) for name in sorted(OURS - NOT_HERE)},
+    OTHER_NAMES.get(each.name, each.name): flag_of(each)
+    for options in OPTIONS
+    for each in fields(options)
+    if each.name not in NOT_HERE
 }
 
 
@@ -55,7 +55,7 @@ class Candidate:
 
 @dataclass
 class Translation:
-    """What a sentence was translated to: its `candidates`, the best first; it is itself spoken of as the best one."""
+    """The candidates of a sentence, the best first, whose text, tokens, score and calls are also the translation's."""
 
     source: str
     candidates: list[Candidate]
@@ -77,7 +77,7 @@ class Translation:
         return self.candidates[0].calls
 
     def record(self, number: int) -> dict[str, Any]:
-        """As a line of generate-SUBSET.history.jsonl has it, and as `plotting` draws it."""
+        """A line of generate-SUBSET.history.jsonl as a dictionary, which `plotting` draws."""
         candidates = [
             {"text": each.text, "score": each.score, "calls": each.calls, "steps": each.history}
             for each in self.candidates
@@ -111,7 +111,7 @@ def load_model(
             check_rescorable(models[0], checkpoint)
             models += checkpoint_utils.load_model_ensemble([str(checkpoint_at(Path(teacher)))], task=task)[0]
     finally:
-        compat.prefer_ema(False)  # of this load, and of no later one
+        compat.prefer_ema(False)  # for this load only
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     check_device(device)
     for model in models:  # as fairseq-generate does
@@ -120,11 +120,11 @@ def load_model(
 
 
 def generation_config(folder: Path, preparation: Preparation, flags: list[str]) -> Any:
-    """What fairseq-generate would work with, had it been given the same on its command line."""
+    """The configuration of fairseq-generate with the same on its command line."""
     languages = ["--source-lang", preparation.source, "--target-lang", preparation.target]
     given = [str(folder), "--task", compat.OUR_TASK, *languages, *flags]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # hydra has much to say of its own past
+        warnings.simplefilter("ignore")  # hydra's deprecations
         return convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_generation_parser(), given))
 
 
@@ -136,7 +136,7 @@ def check_device(device: str) -> None:
 
 
 def check_rescorable(model: Any, checkpoint: Path) -> None:
-    if not hasattr(model, "translator"):
+    if not isinstance(model, TranslatorModel):
         raise UserError(
             f"a teacher chooses among a diffusion model's candidates, but {checkpoint} is autoregressive itself; drop "
             "teacher, or name the diffusion model first"
@@ -149,7 +149,7 @@ class TranslationModel:
     def __init__(self, cfg: Any, task: Any, models: list[Any], preparation: Preparation, checkpoint: Path):
         self.cfg, self.task, self.models = cfg, task, models
         self.preparation, self.checkpoint = preparation, checkpoint
-        self.kind = getattr(models[0], "kind", AUTOREGRESSIVE)
+        self.kind = models[0].translator.name if isinstance(models[0], TranslatorModel) else AUTOREGRESSIVE
         self.max_positions = utils.resolve_max_positions(*(model.max_positions() for model in models))
 
     @property
@@ -157,7 +157,7 @@ class TranslationModel:
         return next(self.models[0].parameters()).device
 
     def describe(self) -> dict[str, Any]:
-        """What was loaded, and how text is prepared for it."""
+        """What was loaded, and the preparation of its text."""
         return {
             "checkpoint": str(self.checkpoint),
             "kind": self.kind,
@@ -186,12 +186,12 @@ class TranslationModel:
         `steps` is fairseq-generate's --iter-decode-max-iter (10 unless given), `length_beam` its
         --iter-decode-with-beam, `select` our --selection.  `flags` are the other flags of our task by their names, as
         in ``sampler="cedi"``, and `beam` and `lenpen` of a beam search.  The best `nbest` candidates are kept, with
-        what they said at every step if `history` is asked for.
+        their tokens at every step if `history` is set.
         """
         check_at_least_one(batch_size=batch_size, nbest=nbest, beam=flags.get("beam") or 1)
         if isinstance(sentences, str):
             raise UserError("translate() takes a list of sentences; for one, write translate([sentence])")
-        sentences = list(sentences)  # of a file or a generator, which can be read once
+        sentences = list(sentences)  # a file or a generator can be read only once
         asked = {"steps": steps, "length_beam": length_beam, "noise_beam": noise_beam, "select": select, "nbest": nbest}
         cfg = self._configured({**asked, "seed": seed, "history": history, **flags})
         tokens = self._prepared(sentences)
@@ -201,47 +201,46 @@ class TranslationModel:
         for batch in self._batches(list(tokens.values()), batch_size):
             hypotheses = self.task.inference_step(generator, self.models, batch)
             found.update(zip(batch["id"].tolist(), ([self._candidate(h) for h in own[:nbest]] for own in hypotheses)))
-        candidates = {place: found[number] for number, place in enumerate(tokens)}
+        candidates = {index: found[number] for number, index in enumerate(tokens)}
         return [Translation(text, candidates.get(i, [Candidate("", [], 0.0, 0)])) for i, text in enumerate(sentences)]
 
     def _configured(self, asked: dict[str, Any]) -> Any:
-        """fairseq-generate's configuration with what was `asked`, all of which this model reads."""
+        """fairseq-generate's configuration with the options `asked`; one that this model does not read is refused."""
         if unknown := sorted(asked.keys() - WHERE.keys()):
             raise UserError(
-                f"translate() knows no {unknown[0]!r}; besides sentences and batch_size it takes {', '.join(WHERE)}"
+                f"translate() has no option {unknown[0]!r}; besides sentences and batch_size it takes "
+                f"{', '.join(WHERE)}"
             )
         cfg = copy.deepcopy(self.cfg)
         for name, value in asked.items():
-            part, flag = WHERE[name]
-            if value is not None and value != cfg[part][flag]:
+            section, flag = WHERE[name]
+            if value is not None and value != cfg[section][flag]:
                 self._check_read(name)
-                cfg[part][flag] = converted(CONFIGS[part], flag, name, value)
+                cfg[section][flag] = converted(CONFIGS[section], flag, name, value)
         return cfg
 
     def _check_read(self, name: str) -> None:
-        """fairseq-generate passes over what beam search does not read; nobody is to believe that it did something."""
-        of_search = (*SEARCH, "nbest", "seed")
-        if self.kind == AUTOREGRESSIVE and name not in of_search:
+        """Refuse an option that this kind of model does not read; fairseq-generate ignores some of them."""
+        if not isinstance(self.models[0], TranslatorModel) and name not in BY_BEAM_SEARCH:
             raise UserError(
-                f"this model is autoregressive and does not read {name!r}; drop it ({', '.join(of_search)})"
+                f"this model is autoregressive and does not read {name!r}; drop it (it reads "
+                f"{', '.join(BY_BEAM_SEARCH)})"
             )
-        if self.kind == "diffusion" and name in SEARCH:
-            raise UserError(f"a Gaussian model has no beam search and does not read {name!r}; drop it")
 
     def _prepared(self, sentences: Sequence[str]) -> dict[int, torch.Tensor]:
-        """Tokens by the places of the sentences that are not empty, none of them longer than the model takes."""
+        """Tokens by the index of each sentence that is not empty; a sentence that is too long is refused."""
         encoded, _ = self.task.get_interactive_tokens_and_lengths(sentences, self.preparation.encode)
         longest = self.max_positions[0]
-        for place, tokens in enumerate(encoded):
+        for index, tokens in enumerate(encoded):
             if len(tokens) > longest:
                 raise UserError(
-                    f"sentence {place} (counted from 0) has {len(tokens)} tokens with its end, but this model takes up "
+                    f"sentence {index} (counted from 0) has {len(tokens)} tokens with its end, but this model takes up "
                     f"to {longest}; split it"
                 )
-        return {place: tokens for place, tokens in enumerate(encoded) if len(tokens) > 1}
+        return {index: tokens for index, tokens in enumerate(encoded) if len(tokens) > 1}
 
     def _batches(self, tokens: list[torch.Tensor], batch_size: int) -> Iterator[dict[str, Any]]:
-        """fairseq's batches, of sentences alike in length."""
+        """fairseq's batches, of sentences of similar length."""
         if not tokens:
             return
         dataset = self.task.build_dataset_for_inference(tokens, [len(row) for row in tokens])
@@ -264,7 +263,7 @@ class TranslationModel:
 
 
 def converted(config: type, flag: str, name: str, value: Any) -> Any:
-    """`value` as the type, or one of the choices, that a configuration has for a flag."""
+    """`value` converted to the type, or checked against the choices, of a flag in a configuration."""
     typed = OmegaConf.structured(config)
     try:
         typed[flag] = value

@@ -1,8 +1,10 @@
-"""Names to parts: every schedule, sampler, objective term or system is found by the name users type."""
+"""What users choose by name: parts in registries, and options with their flags."""
 
 from __future__ import annotations
 
-from typing import Callable, Generic, Iterator, TypeVar
+from collections.abc import Iterable
+from dataclasses import field
+from typing import Any, Callable, Generic, Iterator, TypeVar
 
 from fairseq_diffusion.errors import UserError
 
@@ -40,3 +42,25 @@ class Registry(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._parts)
+
+
+def option(
+    default: Any,
+    help: str = "",
+    choices: Iterable[str] | None = None,
+    flag: str | None = None,
+    generation: str | None = None,
+    system: bool = False,
+) -> Any:
+    """A field of an Options dataclass, and the flag that sets it.
+
+    Args:
+        default: its value where no flag sets it.
+        help: the flag's help; it is its documentation.
+        choices: names that users may type.
+        flag: the flag's name, where it is not the field's.
+        generation: fairseq's own flag of this name sets it, and the task has none.
+        system: without the flag, the model's configuration has it, from the system's preset.
+    """
+    own = {"help": help, "choices": choices and list(choices), "flag": flag, "generation": generation, "system": system}
+    return field(default=default, metadata=own)

@@ -1,7 +1,7 @@
 #!/bin/sh
 # usage: bundle_wheels.sh [--dry-run] OUT [TORCH]
 # Makes a folder OUT to carry to a machine without network: wheels of torch, fairseq, this package and all they need, and
-# an install.sh that makes a virtual environment from them. TORCH is what to tell pip (as in "torch==2.13.0"). The bundle
+# an install.sh that makes a virtual environment from them. TORCH is the requirement for pip (as in "torch==2.13.0"). The bundle
 # is for the Python and the platform that it is made with; another Python: PYTHON=python3.12 bundle_wheels.sh OUT.
 set -eu
 cd "$(dirname "$0")/.."

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # usage: compat_smoke.sh BIN
-# Walks once through the house with the fairseq of BIN (.venv-3.10/bin: stock 0.12.2): preprocess, train and generate,
-# with fairseq's own autoregressive transformer (the usual teacher) and with a diffusion model. Nothing is learnt.
+# Runs every command once with the fairseq of BIN (.venv-3.10/bin: stock 0.12.2): preprocess, train and generate, with
+# fairseq's own autoregressive transformer (the usual teacher) and with our models, in a few updates each.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=$(cd "${1:?usage: compat_smoke.sh BIN}" && pwd)
@@ -62,7 +62,7 @@ for weights in "" --use-ema; do
     hypotheses "$work/diffusion.out"
 done
 
-say "the fused Adam goes on from fairseq's, and trains in bf16"
+say "the fused Adam continues from fairseq's, and trains in bf16"
 quietly "${diffusion[@]}" --optimizer fused_adam --max-update 8
 quietly "${diffusion[@]}" --optimizer fused_adam --bf16 --ema-fp32 --save-dir "$work/bf16"
 
@@ -97,5 +97,8 @@ from fairseq_diffusion import load
 model = load(f"{sys.argv[1]}/diffusion/checkpoint_last.pt")
 assert len(model.translate(["a b c", "d e"], steps=3, noise_beam=2, select="mbr")) == 2
 PYTHON
+
+say "stored checkpoints: the same words, scores and losses as ever"
+quietly "$bin/python" -m pytest -q -p no:cacheprovider tests/test_stored.py
 
 say "compat: all steps passed"

@@ -16,7 +16,7 @@ import fairseq_diffusion
 ROOT = Path(__file__).resolve().parents[1]
 FLAGS, SYSTEMS = ROOT / "docs/flags.md", ROOT / "docs/systems"
 SIZES = ("toy", "iwslt_de_en", "wmt_en_de", "wmt16_en_ro")
-READERS = {None: "both kinds", "diffusion": "step by step", "glancing": "one pass"}  # of the task's flags
+HEAD = ["flag", "default", "values", "what it does"]
 MARKED = re.compile(r"(<!-- presets of (\w+)(?: over (\w+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 INTRODUCTION = """\
@@ -53,7 +53,7 @@ def spelt(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def said(name: str, setting: Any) -> str:
+def as_flags(name: str, setting: Any) -> str:
     """A field's value as flags; a switch has none."""
     if isinstance(setting, bool):
         return spelt(name) if setting else f"without {spelt(name)}"
@@ -67,7 +67,7 @@ def own_fields(config: type) -> list[Field]:
 
 
 def headings(config: type) -> dict[str, str]:
-    """Of each field the comment above it, or above those it stands with, in the source of `config`."""
+    """Of each field the comment above it, or above its group, in the source of `config`."""
     found, heading = {}, ""
     for text in inspect.getsource(config).splitlines():
         if match := re.match(r"    # (.+)", text):
@@ -89,20 +89,37 @@ def default(field: Field) -> str:
     return "" if field.default is None or field.default == "" else value(field.default)
 
 
-def of_config(config: type, readers: bool = False) -> Iterator[str]:
-    """The tables of a configuration, one under each heading; with a column of who reads it in decoding."""
+def of_config(config: type) -> Iterator[str]:
+    """The tables of a configuration, one under each heading."""
     where = headings(config)
     for heading in dict.fromkeys(where[field.name] for field in own_fields(config)):
         here = [field for field in own_fields(config) if where[field.name] == heading]
         if heading:
             yield from (f"### {heading[0].upper()}{heading[1:]}", "")
-        more = ["read by"] if readers else []
-        rows = ([*row(field), *([READERS[field.metadata["only"]]] if readers else [])] for field in here)
-        yield from table(["flag", "default", "values", "what it does", *more], rows)
+        yield from table(HEAD, map(row, here))
 
 
 def row(field: Field) -> list[str]:
-    return [code(spelt(field.name)), default(field), choices(field), field.metadata["help"].replace("|", "\\|")]
+    alias = field.metadata.get("argparse_alias")
+    text = field.metadata["help"].replace("|", "\\|") + (f" (formerly {code(alias)})" if alias else "")
+    return [code(spelt(field.name)), default(field), choices(field), text]
+
+
+def of_decoding() -> Table:
+    """The task's flags that set options of decoding, with the kinds of models that read them."""
+    from fairseq_diffusion.tasks.config import DiffusionTranslationConfig
+
+    rows = ([*row(field), ", ".join(readers(field.name))] for field in own_fields(DiffusionTranslationConfig))
+    return table([*HEAD, "read by"], rows)
+
+
+def readers(name: str) -> list[str]:
+    """The kinds of models whose decoding reads a flag of the task."""
+    from fairseq_diffusion.decoding.options import SelectionOptions
+    from fairseq_diffusion.tasks.flags import flags_read
+    from fairseq_diffusion.translators import TRANSLATORS
+
+    return [kind.name for kind in TRANSLATORS if ("task", name) in flags_read(kind.Options, SelectionOptions)]
 
 
 def system_of(name: str) -> str:
@@ -127,11 +144,11 @@ def changes(name: str) -> str:
 
     model, own = PRESETS[name]
     base = {**defaults(model), **(PRESETS[system_of(name)].fields if size_of(name) else {})}
-    return " ".join(said(field, own[field]) for field in base if own.get(field, base[field]) != base[field])
+    return " ".join(as_flags(field, own[field]) for field in base if own.get(field, base[field]) != base[field])
 
 
 def architectures() -> Iterator[str]:
-    """What each preset says; those that say the same stand together."""
+    """The flags of each preset; equal ones in one row."""
     from fairseq_diffusion.systems.presets import PRESETS
 
     systems = [name for name in PRESETS if not size_of(name)]
@@ -148,20 +165,25 @@ def architectures() -> Iterator[str]:
 def flags_page() -> str:
     from fairseq_diffusion.criterions.progressive_distillation import ProgressiveDistillationConfig
     from fairseq_diffusion.models.config import DiffusionConfig, NetworkConfig
-    from fairseq_diffusion.models.glancing_config import GlancingConfig
-    from fairseq_diffusion.tasks.config import DiffusionTranslationConfig
+    from fairseq_diffusion.models.one_pass_config import OnePassConfig
+    from fairseq_diffusion.tasks.config import DataConfig
 
     parts: Table = [INTRODUCTION, "## Every model", "", *of_config(NetworkConfig)]
-    parts += ["## Models that denoise step by step (`diffusion`)", "", *of_config(DiffusionConfig)]
-    parts += ["## Models that write in one pass (`glancing`)", "", *of_config(GlancingConfig)]
-    parts += ["## The task `diffusion_translation`", "", TASK, "", *of_config(DiffusionTranslationConfig, readers=True)]
+    parts += ["## Models of the kind `diffusion`", "", "They denoise step by step.", "", *of_config(DiffusionConfig)]
+    parts += ["## Models of the kind `one-pass`", "", ONE_PASS, "", *of_config(OnePassConfig)]
+    parts += ["## The task `diffusion_translation`", "", TASK, "", *of_config(DataConfig)]
+    parts += ["### Decoding", "", DECODING, "", *of_decoding()]
     parts += ["## The criterion `progressive_distillation`", "", *of_config(ProgressiveDistillationConfig)]
     return "\n".join([*parts, *architectures()])
 
 
-TASK = (
-    "Data flags are those of fairseq's task `translation`, `--eval-bleu` too. In decoding, a flag that the kind of "
-    "model at hand does not read is refused. An empty default is the one of the model's system, or nothing."
+ONE_PASS = "They predict all words in one pass, or in a few; fairseq's name of the model is `glancing`."
+TASK = "Other data flags are those of fairseq's task `translation`, `--eval-bleu` too."
+DECODING = (
+    "A flag that the kind of model at hand does not read is refused. An empty default is the one of the model's "
+    "system, or nothing. Steps, lengths to try, n-best, history and the AR reranker are fairseq's "
+    "`--iter-decode-max-iter`, `--iter-decode-with-beam`, `--nbest`, `--retain-iter-history` and "
+    "`--iter-decode-with-external-reranker`; a search in a DAG reads fairseq's `--beam` and `--lenpen`."
 )
 
 
@@ -195,7 +217,7 @@ def filled(page: str) -> str:
 
 
 def up_to_date() -> dict[Path, str]:
-    """What each generated document should say."""
+    """The content of each generated document."""
     fairseq_diffusion.load()
     pages = {path: filled(path.read_text(encoding="utf-8")) for path in sorted(SYSTEMS.glob("*.md"))}
     return {FLAGS: flags_page(), **pages}

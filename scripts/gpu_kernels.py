@@ -1,12 +1,10 @@
-"""Kernels of this machine at real sizes: against all logits in fp64, against each other, and against unfused torch.
+"""Kernels of this machine at real sizes against all logits in fp64, and against each other.
 
-scripts/gpu_check.py runs it.
+scripts/gpu_check.py runs it; how fast they are is measured by benchmarks/kernels.py --device cuda.
 """
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -20,7 +18,6 @@ from fairseq_diffusion.kernels.cross_entropy import linear_cross_entropy
 from fairseq_diffusion.kernels.rounding import best_rows, round_to_rows
 
 SMOOTHING = 0.1
-TIMES = 7
 SLACK = 1e-5
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -66,7 +63,7 @@ def by_each(call: Callable[[], Any]) -> Iterator[tuple[str, Any]]:
 
 
 def rounding(i: Inputs) -> dict[str, Any]:
-    """Of the answers: how far the log-probability is from fp64's, where auto and portable differ, and times."""
+    """Of the answers: how far the log-probability is from fp64's, and where auto and portable differ."""
     exact = (i.x.double() @ i.table.double().T).log_softmax(-1)
     row: dict[str, Any] = {"auto_is_triton": choice.uses_triton(i.x, i.table)}
     for mode, (words, log_p) in by_each(partial(round_to_rows, i.x, i.table)):
@@ -74,18 +71,11 @@ def rounding(i: Inputs) -> dict[str, Any]:
         row[f"word_error_{mode}"] = (exact.amax(-1) - exact.gather(-1, words[:, None])[:, 0]).max().item()
     samples = dict(by_each(partial(best_rows, i.x, i.table, keys=i.keys)))
     row["samples_that_differ"] = (samples["auto"] != samples["portable"]).sum().item()
-
-    def unfused() -> Any:
-        return (i.x.float() @ i.table.float().T).log_softmax(-1).max(-1)
-
-    row["rounding_unfused_ms"] = milliseconds(unfused)
-    for mode, ms in by_each(lambda: milliseconds(partial(round_to_rows, i.x, i.table))):
-        row[f"rounding_{mode}_ratio"] = row["rounding_unfused_ms"] / ms
     return row
 
 
 def loss(i: Inputs) -> dict[str, Any]:
-    """Of cross-entropy and its gradients: largest errors, as shares of the largest number, sameness, and times."""
+    """Of cross-entropy and its gradients: largest errors, as shares of the largest number, and sameness."""
     ours = partial(linear_cross_entropy, target=i.words, label_smoothing=SMOOTHING, mask=i.mask)
     exact = gradients(i.x.double(), i.table.double(), lambda x, table: unfused_loss(x, table, i))
     row: dict[str, Any] = {}
@@ -93,10 +83,6 @@ def loss(i: Inputs) -> dict[str, Any]:
         for name, part, wanted in zip(("loss", "grad_x", "grad_table"), found, exact):
             row[f"{name}_error_{mode}"] = ((part - wanted).abs().max() / wanted.abs().max()).item()
     row["same_twice"] = all(map(torch.equal, gradients(i.x, i.table, ours), gradients(i.x, i.table, ours)))
-    unfused: Loss = lambda x, table: unfused_loss(x.float(), table.float(), i)  # noqa: E731
-    row["loss_unfused_ms"] = milliseconds(lambda: gradients(i.x, i.table, unfused))
-    for mode, ms in by_each(lambda: milliseconds(lambda: gradients(i.x, i.table, ours))):
-        row[f"loss_{mode}_ratio"] = row["loss_unfused_ms"] / ms
     return row
 
 
@@ -109,20 +95,3 @@ def gradients(x: Tensor, table: Tensor, function: Loss) -> tuple[Tensor, ...]:
     x, table = x.detach().requires_grad_(), table.detach().requires_grad_()
     value = function(x, table)
     return value.detach(), *torch.autograd.grad(value.sum(), (x, table))
-
-
-def milliseconds(call: Callable[[], Any]) -> float:
-    """Median over some calls, behind one that warms up."""
-    found = []
-    for _ in range(TIMES + 1):
-        wait()
-        begun = time.perf_counter()
-        call()
-        wait()
-        found.append(1000 * (time.perf_counter() - begun))
-    return statistics.median(found[1:])
-
-
-def wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()

@@ -1,7 +1,8 @@
 """usage: lock.py FD
 
-Lock the current folder for a recipe, through the open file FD. The lock belongs to the open file, so it is held until
-the last process that inherited the file has ended: a training that outlives a killed recipe is noticed by the next.
+Lock the current folder for a recipe or an example, through the open file FD. The lock belongs to the open file, so it
+is held until the last process that inherited the file has ended: the next recipe notices a training that is still
+running after its recipe was killed.
 """
 
 from __future__ import annotations
@@ -15,23 +16,27 @@ from pathlib import Path
 
 
 def main() -> int:
-    descriptor = int(sys.argv[1])
+    if reason := lock(int(sys.argv[1])):
+        print(f"recipe: {reason}", file=sys.stderr)
+    return 2 if reason else 0
+
+
+def lock(descriptor: int) -> str | None:
+    """Lock the folder; return why not, with the processes that hold the lock."""
     try:
         locked(descriptor)
     except BlockingIOError:
-        print(
-            f"recipe: a recipe, or a command that a killed one left behind, is still at work in {Path.cwd()}; wait for "
-            f"it or end it, then run the recipe again{holders(descriptor)}",
-            file=sys.stderr,
+        return (
+            f"another run, or a command of a killed run, still works in {Path.cwd()}; wait until it ends, or end it, "
+            f"then start again{holders(descriptor)}"
         )
-        return 2
     except OSError as error:
-        print(f"recipe: no locks here ({error.strerror}): see to it that only one recipe works in {Path.cwd()}")
-    return 0
+        print(f"no locks here ({error.strerror}): make sure that only one run works in {Path.cwd()}")
+    return None
 
 
 def locked(descriptor: int) -> None:
-    """What was killed a moment ago may still be ending."""
+    """Try for two seconds: a process that was just killed may still be ending."""
     for _ in range(20):
         with contextlib.suppress(BlockingIOError):
             return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -40,7 +45,7 @@ def locked(descriptor: int) -> None:
 
 
 def holders(descriptor: int) -> str:
-    """The processes that have the lock's file open, but for this recipe's own, where the system tells."""
+    """The processes that have the lock's file open, but for our own, where the system shows them."""
     ours = {os.getpid(), os.getppid()}
     return "".join(
         f"\n    process {process.name}: {words_of(process)}"

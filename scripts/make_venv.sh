@@ -1,7 +1,7 @@
 #!/bin/sh
 # usage: make_venv.sh DIRECTORY TORCH PYTHON...
 # Makes a virtual environment with everything this project needs, or brings an existing one up to date.
-# TORCH is what to tell pip (e.g. "torch==2.13.0"); the first suitable PYTHON is taken.
+# TORCH is the requirement for pip (e.g. "torch==2.13.0"); the first suitable PYTHON is taken.
 set -eu
 venv=$1 torch=$2
 shift 2

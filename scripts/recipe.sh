@@ -25,7 +25,7 @@ usage: bash $0 ${NEEDS_DATA:+--data DIR }--out DIR [options]
   --sets "A B"          of: $all_sets
   --gpus N              0 is the CPU (default: $GPUS); the batch stays what the recipe says
   --precision P         fp32, fp16 or bf16, in training and for the teacher's translations (default: fp32)
-  --redo STEP           make this step anew, and what stands on it; may be given several times
+  --redo STEP           make this step again, and what depends on it; may be given several times
 END_OF_USAGE
     local name
     for name in "${!settings[@]}"; do printf '  --%-18s  (default: %s)\n' "$name N" "${settings[$name]}"; done
@@ -62,14 +62,14 @@ while (($#)); do
     esac
     shift 2
 done
-[ -n "$OUT" ] || die "say with --out where everything goes to"
+[ -n "$OUT" ] || die "--out is missing: the folder that everything is written to"
 [ -z "$NEEDS_DATA" ] || [ -n "$DATA" ] ||
-    die "say with --data where the files are that $example/files.txt names"
+    die "--data is missing: the folder with the files that $example/files.txt lists"
 [ "$GPUS" -gt 0 ] || [ "$PRECISION" = fp32 ] || die "--precision $PRECISION needs a GPU"
 
 wanted() { [[ " $SYSTEMS " == *" $1 "* && " $SETS " == *" $2 "* ]]; } # SYSTEM SET
 
-taught() { wanted ar raw || [[ " $SETS " == *" distilled "* ]]; } # there is a teacher
+has_teacher() { wanted ar raw || [[ " $SETS " == *" distilled "* ]]; } # the Transformer on the real data is trained
 
 # -- where and with what ---------------------------------------------------------------------------------------------
 
@@ -128,7 +128,7 @@ tokenise() { # NAME WORKERS: text/NAME.plain to text/NAME.tok
         "$(in_both "python3 \"\$TOOLS/moses.py\" \$language $flags <text/$1.plain.\$language >text/$1.tok.\$language")"
 }
 
-clean() { # FROM TO FLAG ...: text/FROM.tok to text/TO.tok, without pairs that teach nothing
+clean() { # FROM TO FLAG ...: text/FROM.tok to text/TO.tok, without pairs that are empty, too long or unlike in length
     step "clean-$2" "$(both "text/$1.tok")" "$(both "text/$2.tok")" \
         "python3 \"\$TOOLS/clean_corpus.py\" $(both "text/$1.tok") $(both "text/$2.tok") ${*:3}"
 }
@@ -225,7 +225,7 @@ distil() { # SHARDS FLAG ...: the teacher's translations of the training set, in
 
 scored=() results=() references=text/test.plain.$TARGET # several for a page that has them
 
-decode() { # TITLE NAME SET FLAG ...: a row of the table; before the title's last comma stands its series in the picture
+decode() { # TITLE NAME SET FLAG ...: a row of the table; the part of the title before its last comma is the series in the picture
     local name model=$2-$3 path=models/$2-$3/average.pt inputs=models/$2-$3/average.pt
     name=$(tr '[:upper:]' '[:lower:]' <<<"$1" | sed 's/[^a-z0-9]\{1,\}/-/g')
     [[ " ${*:4} " != *" --iter-decode-with-external-reranker "* ]] || path+=:$teacher inputs+=" $teacher"
@@ -242,18 +242,18 @@ follow() { # SYSTEM SET FLAG of average ...: train, average, and decode in each 
     train "$1" "$2" "${trained[@]}" "${common[@]}"
     average "$@"
     for way in "${ways[@]}"; do
-        [[ $way != *--iter-decode-with-external-reranker* ]] || taught || continue
+        [[ $way != *--iter-decode-with-external-reranker* ]] || has_teacher || continue
         # shellcheck disable=SC2086  # flags without spaces
         decode "${titles[$1]}, $2, ${way%% | *}" "$1" "$2" ${way#* | }
     done
 }
 
-systems() { # FLAG of average ...: all that is wanted, on each set; the teacher before what it teaches
+systems() { # FLAG of average ...: all that was chosen, on each set; the teacher before the distilled set
     local system set
     for set in raw distilled; do
         [ $set = raw ] || [[ " $SETS " != *" $set "* ]] || distil "${teaching[@]}"
         for system in $all_systems; do
-            if wanted "$system" $set || { [ "$system $set" = "ar raw" ] && taught; }; then follow "$system" $set "$@"; fi
+            if wanted "$system" $set || { [ "$system $set" = "ar raw" ] && has_teacher; }; then follow "$system" $set "$@"; fi
         done
     done
 }

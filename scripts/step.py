@@ -1,13 +1,15 @@
-"""One step of a recipe: run its command unless that has been done, and lose nothing. scripts/recipe.sh calls this.
+"""One step of a recipe or an example: run its command unless that has been done, and lose nothing.
 
-usage, in the recipe's folder:
+usage, in the folder that all paths are relative to:
     step.py NAME --inputs PATH ... --outputs PATH ... --command TEXT [OPTIONS]
 
 A step is complete when steps/NAME.json says so, and its command, inputs and outputs are what they were: then it is
-skipped. One that was interrupted is run again: what --continues goes on from its outputs, all else begins anew. One
-whose outputs are missing or changed is made anew. One whose command or inputs changed is refused, but for --redo, and
-unless the inputs changed because an earlier step was made anew, or it is quickly made (--remake). Outputs that were
-there are moved to replaced/NAME-N, never overwritten.
+skipped. One that was interrupted is run again: with --continues from its outputs, else from the start. One whose
+outputs are missing or changed is made again. One whose command or inputs changed is refused, except with --redo, or if
+the inputs changed because an earlier step was made again, or if it is quickly made (--remake). Existing outputs are
+moved to replaced/NAME-N with their log, never overwritten.
+
+scripts/recipe.sh calls this program for each step; examples/toy imports `Step` and `run`, which threads may call.
 """
 
 from __future__ import annotations
@@ -21,8 +23,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from sums import Sums, changed, listed, lost, missing, sums, within
@@ -33,22 +37,31 @@ LAST_LINES = 15  # of a failed step's log, on the screen
 Record = dict[str, Any]  # state (begun, ended, complete), identity, command, inputs, outputs, and whether it is stale
 
 
-class Refused(Exception):
-    """What is wrong, what was found, and what to do."""
+class StepFailed(Exception):
+    """Which step, how it ended, and the end of its log."""
+
+
+class Refused(StepFailed):
+    """Nothing was run: what is wrong, what was found, and what to do."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """`identity` is what the command does, where it can be done in several ways (on more GPUs)."""
+    """The options of the program, which says what they mean."""
 
     name: str
     inputs: list[str]
     outputs: list[str]
     command: str
-    identity: str
-    continues: bool
-    remake: bool
-    redo: bool
+    identity: str = ""
+    continues: bool = False
+    remake: bool = False
+    redo: bool = False
+
+    @property
+    def purpose(self) -> str:
+        """What must stay the same: how it is done may change."""
+        return self.identity or self.command
 
     @property
     def marker(self) -> Path:
@@ -60,7 +73,7 @@ class Step:
 
     def refusal(self, reason: str) -> Refused:
         return Refused(
-            f"{reason}. Make that what it was again, or pass --redo {self.name} to make {self.name} anew; its old "
+            f"{reason}. Make that what it was again, or pass --redo {self.name} to make {self.name} again; its old "
             f"outputs then go to {REPLACED}/"
         )
 
@@ -80,27 +93,27 @@ def write(marker: Path, record: Record) -> None:
 
 
 def decide(step: Step, record: Record | None, inputs: Sums) -> tuple[str, str]:
-    """What to do, "skip", "run", "anew" (with the old outputs moved away) or "finish", and why."""
+    """What to do, "skip", "run", "again" (with the old outputs moved away) or "finish", and why."""
     if record is None:
         return first_time(step)
     if step.redo:
-        return "anew", "made anew, as asked"
+        return "again", "made again, as requested"
     if record["state"] == "begun" and not step.continues:
-        return "anew", "was interrupted, begins anew"
+        return "again", "was interrupted, starts again"
     if others := changed(record["inputs"], inputs):
         if record.get("stale") or step.remake:
-            return "anew", f"made anew, as {listed(others)}"
+            return "again", f"made again, because {listed(others)}"
         raise step.refusal(f"{step.name} was made from other files: {listed(others)}")
-    if record["identity"] != step.identity:
+    if record["identity"] != step.purpose:
         if step.remake:
-            return "anew", "made anew, as its command changed"
-        raise step.refusal(f"{step.name} was made by another command: {differences(record['identity'], step.identity)}")
+            return "again", "made again, because its command changed"
+        raise step.refusal(f"{step.name} was made by another command: {differences(record['identity'], step.purpose)}")
     if record["state"] == "begun":
-        return "run", "was interrupted, goes on" + ("" if record["command"] == step.command else " in another way")
+        return "run", "was interrupted, continues" + ("" if record["command"] == step.command else " in another way")
     if record["state"] == "ended":
-        return "finish", ""
+        return "finish", "had ended, complete"
     if broken := lost(record["outputs"], sums(step.outputs)):
-        return "anew", f"made anew, as {listed(broken)}"
+        return "again", f"made again, because {listed(broken)}"
     return "skip", "complete"
 
 
@@ -108,10 +121,10 @@ def first_time(step: Step) -> tuple[str, str]:
     there = [name for name in step.outputs if Path(name).exists()]
     if there:
         raise Refused(
-            f"{step.name} would write {there[0]}, which is there already, and no step of a recipe made it; move it "
-            "away, or name another --out"
+            f"{step.name} would write {there[0]}, which is there already, and no step made it; move it away, or name "
+            "another --out"
         )
-    return "run", ""
+    return "run", "begins"
 
 
 def differences(before: str, now: str) -> str:
@@ -120,7 +133,7 @@ def differences(before: str, now: str) -> str:
 
 
 def only_in(words: list[str], others: list[str]) -> str:
-    """Words that the others lack, each behind its flag."""
+    """Words that the others lack, each after its flag."""
     kept = []
     for before, word in zip(["", *words], words):
         if word not in others:
@@ -131,36 +144,39 @@ def only_in(words: list[str], others: list[str]) -> str:
 # -- doing it ----------------------------------------------------------------------------------------------------------
 
 
-def run(step: Step) -> int:
+def run(step: Step) -> None:
     inputs = sums(step.inputs)
     if absent := missing(step.inputs, inputs):
         raise Refused(f"{step.name} needs {listed(absent)}, which is not there")
     record = read(step.marker)
     action, why = decide(step, record, inputs)
-    if action == "anew":
+    if action == "again":
         make_way(step)
-    if record is None or action in ("run", "anew"):
+    if record is None or action in ("run", "again"):
         return execute(step, inputs, why)
     if action == "finish":
-        print(f"{step.name}: had ended,", end=" ")
-        return finish(step, record, "complete")
-    if record.pop("stale", False):  # what was made anew before it came out the same
+        return finish(step, record, why)
+    if record.pop("stale", False):  # its inputs were made again, with the same content
         write(step.marker, record)
     print(f"{step.name}: {why}", flush=True)
-    return 0
 
 
 def make_way(step: Step) -> None:
-    """Tell the steps behind that their inputs may change, and move the outputs away; only then is there a new record,
-    so that a kill in between leaves a step whose outputs are missing."""
+    """Mark the steps that follow, whose inputs may change, and move the outputs away; only then write a new record, so
+    that a kill in between gives a step whose outputs are missing."""
     for marker in STEPS.glob("*.json"):
         record = read(marker) or {}
         follows = any(within(a, b) or within(b, a) for a in record["inputs"] for b in step.outputs)
         if follows and marker != step.marker:
             write(marker, {**record, "stale": True})
-    there = [Path(name) for name in step.outputs if Path(name).exists()]
-    folder = free_folder(step.name) if there else REPLACED
-    for path in there:
+    if any(Path(name).exists() for name in step.outputs):
+        set_aside(step.name, [*step.outputs, str(step.log)])
+
+
+def set_aside(name: str, paths: Iterable[str]) -> None:
+    """Move what is there of these to a new folder of replaced/."""
+    folder = free_folder(name)
+    for path in (Path(path) for path in paths if Path(path).exists()):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         path.rename(folder / path)
 
@@ -173,64 +189,75 @@ def free_folder(name: str) -> Path:
     return folder
 
 
-def execute(step: Step, inputs: Sums, why: str) -> int:
+def execute(step: Step, inputs: Sums, why: str) -> None:
     for folder in (STEPS, LOGS, *(Path(name).parent for name in step.outputs)):
         folder.mkdir(parents=True, exist_ok=True)
-    record = {"state": "begun", "identity": step.identity, "command": step.command, "inputs": inputs}
+    record = {"state": "begun", "identity": step.purpose, "command": step.command, "inputs": inputs}
     write(step.marker, record)
-    print(f"{step.name}: {why + ' ' if why else ''}...", end=" ", flush=True)
+    print(f"{step.name}: {why}", flush=True)
     begun = time.time()
     with step.log.open("a") as log:
         log.write(f"\n=== {time.strftime('%Y-%m-%d %H:%M:%S')} {step.name} {why}\n$ {step.command}\n")
         log.flush()
         code = in_a_shell(step.command, log)
     if code:
-        return failed(step, f"was stopped by signal {-code}" if code < 0 else f"failed with status {code}")
-    write(step.marker, {**record, "state": "ended"})  # what had ended well need not be run again
-    return finish(step, record, f"done in {time.time() - begun:.0f} s")
+        raise failure(step, f"was stopped by signal {-code}" if code < 0 else f"failed with status {code}")
+    write(step.marker, {**record, "state": "ended"})  # a kill from here on does not cost the run
+    finish(step, record, f"done in {time.time() - begun:.0f} s")
 
 
-def finish(step: Step, record: Record, how: str) -> int:
+def finish(step: Step, record: Record, how: str) -> None:
     outputs = sums(step.outputs)
     if absent := missing(step.outputs, outputs):
         write(step.marker, {**record, "state": "begun"})
-        return failed(step, f"ended without an error, but {listed(absent)} is not there")
+        raise failure(step, f"ended without an error, but {listed(absent)} is not there")
     write(step.marker, {**record, "state": "complete", "outputs": outputs})
-    print(how, flush=True)
-    return 0
+    print(f"{step.name}: {how}", flush=True)
+
+
+def failure(step: Step, how: str) -> StepFailed:
+    last = step.log.read_text(errors="replace").splitlines()[-LAST_LINES:]
+    return StepFailed("\n    ".join([f"{step.name} {how}; the end of its log, {step.log.resolve()}:", *last]))
+
+
+running: set[subprocess.Popen] = set()
+stopped = Event()
+
+
+def stop(*signal_and_frame: Any) -> None:
+    """End every command that runs, and those that are about to start, by SIGTERM: fairseq may miss a SIGINT."""
+    stopped.set()
+    for shell in list(running):
+        terminate(shell)
+
+
+def terminate(shell: subprocess.Popen) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(shell.pid, signal.SIGTERM)
+
+
+def stop_on_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
 
 
 def in_a_shell(command: str, log: Any) -> int:
-    """The exit status of a command, in a process group of its own; signals that would end us are passed on to it."""
-    shell: subprocess.Popen | None = None
-    came: list[int] = []
-
-    def pass_on(number: int, frame: Any = None) -> None:
-        came.append(number)
-        if shell:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(shell.pid, number)
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, pass_on)
+    """The exit status of a command, in a process group of its own."""
     shell = subprocess.Popen(
         ["bash", "-euo", "pipefail", "-c", command],
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
-        close_fds=False,  # it inherits the recipe's lock
+        close_fds=False,  # it inherits the folder's lock
         start_new_session=True,
     )
-    for number in list(came):  # before there was one to pass them on to
-        pass_on(number)
-    return shell.wait()
-
-
-def failed(step: Step, how: str) -> int:
-    last = step.log.read_text(errors="replace").splitlines()[-LAST_LINES:]
-    print(how, *(f"    {line}" for line in last), sep="\n", flush=True)
-    print(f"recipe: {step.name} {how}; its log is {step.log.resolve()}", file=sys.stderr)
-    return 1
+    running.add(shell)
+    if stopped.is_set():
+        terminate(shell)
+    try:
+        return shell.wait()
+    finally:
+        running.discard(shell)
 
 
 def main() -> int:
@@ -239,16 +266,17 @@ def main() -> int:
     parser.add_argument("--inputs", nargs="*", default=[])
     parser.add_argument("--outputs", nargs="+", required=True)
     parser.add_argument("--command", required=True)
-    parser.add_argument("--identity", help="what the command does, where that can be done in several ways")
-    parser.add_argument("--continues", action="store_true", help="the command goes on from outputs that it finds")
-    parser.add_argument("--remake", action="store_true", help="make it anew whenever its command or inputs changed")
-    parser.add_argument("--redo", action="store_true", help="make it anew")
-    said = vars(parser.parse_args())
+    parser.add_argument("--identity", default="", help="what the command does, where that can be done in several ways")
+    parser.add_argument("--continues", action="store_true", help="the command continues from the outputs that it finds")
+    parser.add_argument("--remake", action="store_true", help="make it again whenever its command or inputs changed")
+    parser.add_argument("--redo", action="store_true", help="make it again")
+    stop_on_signals()
     try:
-        return run(Step(**{**said, "identity": said["identity"] or said["command"]}))
-    except Refused as refusal:
-        print(f"recipe: {refusal}", file=sys.stderr)
-        return 2
+        run(Step(**vars(parser.parse_args())))
+    except StepFailed as failed:
+        print(f"recipe: {failed}", file=sys.stderr)
+        return 2 if isinstance(failed, Refused) else 1
+    return 0
 
 
 if __name__ == "__main__":

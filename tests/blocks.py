@@ -1,4 +1,4 @@
-"""A small translator that writes in one pass, and sentences for it."""
+"""A small one-pass translator, and sentences for it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from fairseq_diffusion.alignment.base import Symbols
-from fairseq_diffusion.models.build_glancing import build_glancing
-from fairseq_diffusion.models.glancing_config import GlancingConfig
-from fairseq_diffusion.translators.one_pass import GlancingTranslator, Losses
+from fairseq_diffusion.models.build_one_pass import build_one_pass
+from fairseq_diffusion.models.one_pass_config import OnePassConfig
+from fairseq_diffusion.translators.base import Lengths, Losses
+from fairseq_diffusion.translators.one_pass import OnePassTranslator
 
 BOS, PAD, EOS, UNK = range(4)
 MASK = 20
@@ -30,20 +31,20 @@ SMALL: dict[str, Any] = {
 SOURCE = torch.tensor([[BOS, 5, 6, 7, EOS, PAD, PAD], [BOS, 8, 9, 10, 11, 12, EOS], [BOS, 4, 4, EOS, PAD, PAD, PAD]])
 TARGET = torch.tensor([[BOS, 5, 6, 7, 8, EOS], [BOS, 9, 9, 10, EOS, PAD], [BOS, 4, EOS, PAD, PAD, PAD]])
 KEYS = torch.tensor([11, 12, 13])
-BACK_ENDS = ("length", "ctc", "dag")
+ALIGNMENTS = ("length", "ctc", "dag")
 
 
-def build(**flags: Any) -> GlancingTranslator:
+def build(**flags: Any) -> OnePassTranslator:
     """A translator over 20 words and the mask; the same for the same flags."""
-    cfg = GlancingConfig(**{**SMALL, **flags})
+    cfg = OnePassConfig(**{**SMALL, **flags})
     torch.manual_seed(1)
-    return build_glancing(cfg, MASK, MASK + 1, Symbols(BOS, PAD, EOS, MASK))
+    return build_one_pass(cfg, MASK, MASK + 1, Symbols(BOS, PAD, EOS, MASK))
 
 
-def losses(model: GlancingTranslator, source: Tensor = SOURCE, target: Tensor = TARGET, update: int = 0) -> Losses:
-    encoded = model.encode(source, source.ne(PAD))
-    return model.losses(encoded, target, target.ne(PAD), KEYS[: len(source)], update)
+def losses(model: OnePassTranslator, source: Tensor = SOURCE, target: Tensor = TARGET, update: int = 0) -> Losses:
+    return model.losses(source, source.ne(PAD), target, target.ne(PAD), KEYS[: len(source)], update)
 
 
-def total(model: GlancingTranslator, found: Losses) -> Tensor:
-    return torch.stack([model.weights.get(name, 0.1) * share.sum() for name, share in found.terms.items()]).sum()
+def lengths_of(positions: Tensor) -> Lengths:
+    """These lengths [S, l], all as probable."""
+    return Lengths(positions, torch.zeros_like(positions, dtype=torch.float), int(positions.max()))

@@ -4,22 +4,54 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
+from runs import train_teacher
 from support import call, generate, training
 
 WORDS = [f"w{i}" for i in range(12)] + [f"p{i}@@" for i in range(3)]
 SIZES = {"train": 40, "valid": 10, "test": 11}  # 11: no multiple of 8
 
 
-def pytest_configure() -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="where tests run that can run on a GPU (cpu)"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)
+    if config.getoption("device") == "cuda" and not torch.cuda.is_available():
+        raise pytest.UsageError(
+            f"--device cuda needs an NVIDIA GPU, and torch {torch.__version__} finds none; leave the option out"
+        )
+
+
+@pytest.fixture
+def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    """That of --device. A test that uses it makes its tensors and modules there, if it does not name another."""
+    chosen = torch.device(request.config.getoption("device"))
+    with nullcontext() if chosen.type == "cpu" else chosen:
+        yield chosen
+
+
+@pytest.fixture(scope="session")
+def trains() -> None:
+    """What fixtures that train ask for: a test that uses one of them is slow."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first, so that workers that share the suite end at about the same time."""
+    """Slow is what trains, and the chain on the command line.
+
+    Files with slow tests go first, so that workers that share the suite end at about the same time.
+    """
+    for item in items:
+        if "trains" in getattr(item, "fixturenames", ()) or "integration" in item.path.parts:
+            item.add_marker(pytest.mark.slow)
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 
@@ -74,7 +106,7 @@ WATCHED = (
 
 
 @pytest.fixture(scope="session")
-def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory, trains: None) -> Path:
     """The folder of a training with all that users watch turned on: BLEU, best checkpoints, EMA, curves."""
     folder = tmp_path_factory.mktemp("trained")
     call("train", *training(data, folder, f"{WATCHED} {folder / 'curves'}"))
@@ -94,7 +126,7 @@ DECODING = {"iter_decode_max_iter": 4, "iter_decode_with_beam": 2}
 
 
 @pytest.fixture(scope="session")
-def learned(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def learned(data: Path, tmp_path_factory: pytest.TempPathFactory, trains: None) -> Path:
     """The folder of a training that has learnt enough for a BLEU above zero, with its log."""
     folder = tmp_path_factory.mktemp("learned")
     arguments = training(data, folder, f"{LEARNING} {folder / 'log'} --eval-bleu-args")
@@ -106,6 +138,17 @@ def learned(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def plain_output(data: Path, checkpoint: Path) -> str:
     """fairseq-generate's output with a small beam and several candidates."""
     return generate(data, checkpoint, BEAM)
+
+
+@pytest.fixture(scope="session")
+def teacher(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An autoregressive checkpoint."""
+    return train_teacher(data, tmp_path_factory.mktemp("teacher"))
+
+
+@pytest.fixture(scope="session")
+def sources(corpus: Path) -> list[str]:
+    return (corpus / "test.a").read_text().splitlines()
 
 
 BEAM = "--iter-decode-with-beam 3 --noise-beam 2 --selection mbr --nbest 3"

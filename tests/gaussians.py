@@ -1,4 +1,4 @@
-"""A small Gaussian translator with random weights, in the clothes that a generator expects."""
+"""A small diffusion translator with random weights, and sentences for it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairseq_diffusion.models.build import build_translator
+from fairseq_diffusion.alignment.base import Symbols
+from fairseq_diffusion.models.build_diffusion import build_diffusion
 from fairseq_diffusion.models.config import DiffusionConfig
+from fairseq_diffusion.translators.base import Source
+from fairseq_diffusion.translators.diffusion import DiffusionTranslator
 
 BOS, PAD, EOS, UNK = range(4)
 WORDS = 20
@@ -27,6 +30,7 @@ SMALL: dict[str, Any] = {
     "length_classes": 16,
     "max_source_positions": 40,
     "max_target_positions": 40,
+    "seed": 1,
 }
 LENGTHS = (9, 2, 14, 5, 11, 3, 7)  # of sources, with their ends
 
@@ -34,21 +38,15 @@ LENGTHS = (9, 2, 14, 5, 11, 3, 7)  # of sources, with their ends
 class Model(nn.Module):
     """What the registered models are to a generator."""
 
-    pad = PAD
-
     def __init__(self, translator: nn.Module):
         super().__init__()
         self.translator = translator
 
-    def encode(self, tokens: Tensor) -> Any:
-        tokens = F.pad(tokens, (1, 0), value=BOS)
-        return self.translator.encode(tokens, tokens.ne(PAD))
 
-
-def build(**flags: Any) -> Any:
+def build(**flags: Any) -> DiffusionTranslator:
     """The same for the same flags; its output layer does not begin at zero."""
     torch.manual_seed(1)
-    translator = build_translator(DiffusionConfig(**{**SMALL, **flags}), WORDS, WORDS)
+    translator = build_diffusion(DiffusionConfig(**{**SMALL, **flags}), WORDS, WORDS, Symbols(BOS, PAD, EOS, -1))
     for parameter in translator.parameters():
         if not parameter.any():
             nn.init.normal_(parameter, std=0.3)
@@ -64,3 +62,9 @@ def sources(lengths: tuple[int, ...] = LENGTHS, left: bool = False) -> Tensor:
         if not left:
             row.copy_(row.roll(length))
     return tokens
+
+
+def encode(translator: DiffusionTranslator, tokens: Tensor) -> Source:
+    """Encoded sentences of `tokens` [S, T], which get a <s> first."""
+    tokens = F.pad(tokens, (1, 0), value=BOS)
+    return translator.encode(tokens, tokens.ne(PAD))

@@ -15,6 +15,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from fairseq.dataclass.configs import DatasetConfig
 
 import fairseq_diffusion
 from fairseq_diffusion import compat
@@ -23,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 USER_DIR = ["--user-dir", str(ROOT / "fairseq_diffusion"), "--task", "diffusion_translation"]
 TINY = "--hidden 16 --inner 32 --heads 2 --encoder-layers 1 --decoder-layers 1 --latent-dim 4".split()
 TINY_BLOCKS = "--hidden 16 --inner 32 --heads 2 --encoder-layers 1 --decoder-layers 4 --blocks 2".split()
+DEFAULT_WORKERS = f"--num-workers {DatasetConfig.num_workers}"  # of fairseq; for speed, most tests have none
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 

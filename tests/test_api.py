@@ -1,4 +1,4 @@
-"""The Python API says what fairseq-generate says, and finds what lies beside a checkpoint."""
+"""The Python API translates as fairseq-generate does, and finds what lies beside a checkpoint."""
 
 from __future__ import annotations
 
@@ -10,20 +10,15 @@ from typing import Any
 
 import pytest
 import torch
-from runs import RERANKER, train_teacher
+from runs import RERANKER
 from support import ENVIRONMENT, TINY_BLOCKS, call, generate, training
 
 import fairseq_diffusion
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.generated import Sentence, sentences
+from fairseq_diffusion.files.generated import Sentence, sentences
 
 CPU = {"device": "cpu"}
 WHOLE = "--remove-bpe none"  # pieces as the dictionary has them
-
-
-@pytest.fixture(scope="module")
-def sources(corpus: Path) -> list[str]:
-    return (corpus / "test.a").read_text().splitlines()
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +27,8 @@ def model(data: Path, checkpoint: Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def teacher(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train_teacher(data, tmp_path_factory.mktemp("teacher"))
-
-
-@pytest.fixture(scope="module")
-def graph(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A system that writes in one pass, with a mask symbol and a graph to search."""
+def graph(data: Path, tmp_path_factory: pytest.TempPathFactory, trains: None) -> Path:
+    """A one-pass system, with a mask symbol and a graph to search."""
     folder = tmp_path_factory.mktemp("graph")
     call("train", *training(data, folder, "--max-update 3", arch="diffglat_toy_dag", size=TINY_BLOCKS))
     return folder / "checkpoint_last.pt"
@@ -103,7 +93,7 @@ def test_one_pass(data: Path, graph: Path, sources: list[str]):
     translations = model.translate(sources, path_search="beam", beam=3, lenpen=0.5, nbest=3)
     flags = f"{WHOLE} --path-search beam --beam 3 --lenpen 0.5 --nbest 3"
     check_same(translations, generate(data, graph, flags, steps=""))
-    assert model.kind == "glancing" and {each.calls for each in translations} == {1}
+    assert model.kind == "one-pass" and {each.calls for each in translations} == {1}
 
 
 def test_an_autoregressive_baseline(data: Path, teacher: Path, sources: list[str]):
@@ -170,15 +160,15 @@ def test_empty_sentences_keep_their_places(model: Any, sources: list[str]):
     [
         ({"sentences": "w1 w2"}, r"a list of sentences; .* translate\(\[sentence\]\)"),
         ({"sentences": ["w1", "w1 " * 300]}, "sentence 1 .* has 301 tokens .* up to 256; split it"),
-        ({"samples": 5}, "knows no 'samples'; .* takes steps, .* sampler"),
-        ({"oracle_length": True}, "knows no 'oracle_length'"),
+        ({"samples": 5}, "has no option 'samples'; .* steps, .*sampler"),
+        ({"oracle_length": True}, "has no option 'oracle_length'"),
         ({"sampler": "euler"}, r"sampler is 'euler': .* \[cedi, ddim"),
         ({"noise_beam": "many"}, "noise_beam is 'many'"),
         ({"batch_size": 0}, "batch_size is 0; pass 1 or more"),
         ({"nbest": 0}, "nbest is 0; pass 1 or more"),
-        ({"passes": 2}, "--passes is 2, but this is a Gaussian model"),
+        ({"passes": 2}, "--passes is 2, but diffusion models do not use it"),
         ({"beam": -1}, "beam is -1; pass 1 or more"),
-        ({"beam": 4}, "no beam search and does not read 'beam'"),
+        ({"beam": 4}, "--beam is 4, but diffusion models do not use it"),
         ({"select": "rescore"}, "reranker"),
     ],
 )

@@ -43,6 +43,13 @@ def test_room_imports_with_torch_alone(room):
     assert result.returncode == 0, result.stderr
 
 
+def test_compat_imports_errors_alone():
+    """It repairs what it stands on, so all other rooms may import it."""
+    files = [path.read_text(encoding="utf-8") for path in (PACKAGE / "compat").glob("*.py")]
+    found = {name for text in files for name in re.findall(r"from (fairseq_diffusion[\w.]*) import", text)}
+    assert {name for name in found if not name.startswith("fairseq_diffusion.compat.")} == {"fairseq_diffusion.errors"}
+
+
 def docstrings(tree: ast.Module) -> set[int]:
     """Identities of the constants that are docstrings, of attributes too (a string that stands as a statement)."""
     return {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}

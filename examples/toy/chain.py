@@ -1,7 +1,8 @@
 """What the toy examples share: a run's data and trained systems, and decoding one system in one way.
 
-A run is a folder such as demo-1: corpus, data-bin, checkpoints, logs, and at last recipe.json, which says that it is
-complete.
+A run is a folder such as runs/demo, in which the steps of scripts/step.py are made: corpus, data-bin, checkpoints,
+translations, and recipe.json once all systems are trained. All paths are relative to it. A second call
+continues what is not complete; what changed is made again, and the old outputs are moved to replaced/.
 """
 
 from __future__ import annotations
@@ -11,30 +12,32 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from systems import AR, SYSTEMS, Recipe
+from systems import AR, DEMO, SYSTEMS, Recipe
 from table import Row
 
 import fairseq_diffusion
 from fairseq_diffusion import reporting
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.toy.corpus import SOURCE, SPLITS, TARGET
+from fairseq_diffusion.toy.corpus import SOURCE, TARGET
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
-from stages import Stage, StageFailed, new_folder, program, report_progress, run  # noqa: E402
+from lock import lock  # noqa: E402
+from step import Step, StepFailed, run, set_aside, stop, stop_on_signals  # noqa: E402
 
-# quoted, because a clone may lie anywhere; all other paths are relative to the folder that a stage runs in
-USER_DIR = shlex.quote(str(Path(fairseq_diffusion.__file__).parent))
-
-OPTIMISER = "--optimizer adam --adam-betas (0.9,0.98) --lr-scheduler polynomial_decay --batch-size 64 --cpu"
+OPTIMISER = "--optimizer adam --adam-betas '(0.9,0.98)' --lr-scheduler polynomial_decay --batch-size 64 --cpu"
 SAVING = "--no-epoch-checkpoints --log-format json --log-interval 20"
 
 TRAININGS, DECODINGS = 3, 2  # so many at a time, one thread each
+HERE = Path(".")
 
 Work = TypeVar("Work")
 Result = TypeVar("Result")
@@ -43,108 +46,158 @@ Result = TypeVar("Result")
 # -- a run ----------------------------------------------------------------------------------------------------------
 
 
-def build(runs: Path, example: str, recipe: Recipe) -> Path:
-    """A new run, named after its example: data, and every system of the recipe trained."""
-    folder = new_folder(runs, example)
-    print(f"everything goes to {folder}", flush=True)
-    prepare(folder, recipe)
-    train([training(folder, system, recipe) for system in recipe.systems])
-    (folder / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n")
-    return folder
+def main(name: str, example: Callable[[], None]) -> int:
+    """An example as a program."""
+    begun = time.time()
+    stop_on_signals()
+    try:
+        example()
+    except (StepFailed, UserError) as failure:
+        print(f"{name}: {failure}", file=sys.stderr)
+        return 1
+    print(f"took {(time.time() - begun) / 60:.1f} minutes")
+    return 0
 
 
-def recipe_of(folder: Path, example: str, systems: Sequence[str] = ()) -> Recipe:
-    """The recipe of a complete run of an example, which has trained these systems at least."""
-
-    def lacks(part: str | Path) -> UserError:
-        return UserError(
-            f"{folder} is no complete run of `make {example}`, for it has no {part}; name another with --run, or make "
-            "a new one"
-        )
-
-    if not (folder / "recipe.json").is_file():
-        raise lacks("recipe.json")
-    said = json.loads((folder / "recipe.json").read_text())
-    if said.keys() != {field.name for field in fields(Recipe)}:
-        raise lacks("recipe.json of this version")
-    for part in map(checkpoint, (*said["systems"], *systems)):
-        if not (folder / part).is_file():
-            raise lacks(part)
-    return Recipe(**said)
-
-
-def newest(runs: Path) -> Path | None:
-    """The complete run of the demo that was finished last."""
-    recipes = sorted(runs.glob("demo-*/recipe.json"), key=lambda path: path.stat().st_mtime)
-    return recipes[-1].parent if recipes else None
+@contextmanager
+def working_in(folder: Path) -> Iterator[None]:
+    """Make the folder, lock it, and work in it, with the programs that lie beside this Python."""
+    before = Path.cwd()
+    folder.mkdir(parents=True, exist_ok=True)
+    os.chdir(folder)
+    os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    os.environ["USER_DIR"] = str(Path(fairseq_diffusion.__file__).parent)
+    os.environ["OMP_NUM_THREADS"] = "1"  # steps share the cores: threads that spin would slow each other down
+    try:
+        with open(".lock", "a") as file:
+            os.set_inheritable(file.fileno(), True)
+            if reason := lock(file.fileno()):
+                raise UserError(reason)
+            print(f"everything is written to {Path.cwd()}", flush=True)
+            yield
+    finally:
+        os.chdir(before)
 
 
-def prepare(folder: Path, recipe: Recipe) -> None:
+def build(recipe: Recipe) -> None:
+    """Data, and every system of the recipe trained."""
+    content = {"recipe.json": json.dumps(asdict(recipe), indent=2) + "\n"}
+    set_changed_aside("recipe", content)  # before training: a run without it is not complete
+    prepare(recipe)
+    train([training(system, recipe) for system in recipe.systems])
+    write(content)
+
+
+def recipe_of(folder: Path) -> Recipe:
+    """The recipe of a complete run of the demo."""
+    try:
+        return Recipe(**json.loads((folder / "recipe.json").read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(
+            f"{folder} is no complete run of `make demo`, for it has no recipe.json of this version; name another with "
+            "--run, or make one"
+        ) from error
+
+
+def demo_run(folder: Path | None) -> tuple[Path, Recipe]:
+    """The run of the demo in a folder; without one, that of `make demo`, which is made if it is not complete."""
+    made = (folder or Path("runs/demo")).resolve()
+    if not folder and not (made / "recipe.json").exists():
+        with working_in(made):
+            build(Recipe.of(DEMO))
+    return made, recipe_of(made)
+
+
+def prepare(recipe: Recipe) -> None:
     """Corpus, BPE (words are compounded, so it matters) and data-bin, the same for all systems."""
     words = "--nouns 30 --verbs 15 --adjectives 10 --adverbs 6"
     sizes = f"--size {recipe.size} --test-size {recipe.test_size} --seed {recipe.seed}"
-    run(Stage("corpus", f"{program('fairseq-diffusion')} toy generate --out corpus {words} {sizes}", folder))
-    binarise(folder, (SOURCE, TARGET), "corpus/{split}.{side}", 1000, "data-bin")
+    run(step("corpus", [], "corpus", f"fairseq-diffusion toy generate --out corpus {words} {sizes}"))
+    binarise((SOURCE, TARGET), "corpus", 1000, "data-bin")
 
 
-def binarise(folder: Path, sides: tuple[str, str], text: str, merges: int, data_bin: str, more: str = "") -> None:
-    """BPE learnt on each side's training text, and a data-bin of it; `text` names the files of a split and side."""
-    bpe = program("subword-nmt")
-    for side in sides:
-        learn = f"learn-bpe -s {merges} -i {text.format(split='train', side=side)} -o bpe.{side}"
-        run(Stage(f"learn BPE {side}", f"{bpe} {learn}", folder))
-        for split in SPLITS:
-            files = f"-i {text.format(split=split, side=side)} -o {split}.bpe.{side}"
-            run(Stage(f"apply BPE {split} {side}", f"{bpe} apply-bpe -c bpe.{side} {files}", folder))
-    prefixes = " ".join(f"--{split}pref {split}.bpe" for split in SPLITS)
+def binarise(sides: tuple[str, str], text: str, merges: int, data_bin: str, more: str = "") -> None:
+    """BPE learnt on each side's training text, and a data-bin of it; `text` is a folder of {train,valid,test}.SIDE."""
+    apply = f"subword-nmt apply-bpe -c {text}-bpe/codes.$side <{text}/$split.$side >{text}-bpe/$split.$side"
+    split_up = f"""mkdir {text}-bpe
+for side in {" ".join(sides)}; do
+    subword-nmt learn-bpe -s {merges} <{text}/train.$side >{text}-bpe/codes.$side
+    for split in train valid test; do {apply}; done
+done"""
+    run(step(f"bpe-{text}", [text], f"{text}-bpe", split_up))
+    prefixes = " ".join(f"--{split}pref {text}-bpe/{split}" for split in ("train", "valid", "test"))
     flags = f"-s {sides[0]} -t {sides[1]} {prefixes} --destdir {data_bin} {more}"
-    run(Stage("preprocess", f"{program('fairseq-preprocess')} {flags}", folder))
+    forget = f"rm -f {data_bin}/preprocess.log # its times would make equal data differ"
+    run(step(f"binarise-{text}", [f"{text}-bpe"], data_bin, f"fairseq-preprocess {flags}\n{forget}"))
 
 
-def training(folder: Path, system: str, recipe: Recipe) -> Stage:
-    return training_of(folder, system, SYSTEMS[system].flags, seed=recipe.seed, **recipe.systems[system])
+def step(name: str, inputs: Sequence[object], output: str, command: str, continues: bool = False) -> Step:
+    """A step that is made again when its command or its inputs change."""
+    return Step(name, list(map(str, inputs)), [output], command, continues=continues, remake=True)
+
+
+def training(system: str, recipe: Recipe) -> Step:
+    return training_of(system, SYSTEMS[system].flags, seed=recipe.seed, **recipe.systems[system])
 
 
 def training_of(
-    folder: Path, name: str, flags: str, updates: int, lr: float, seed: int, base: Path = Path(".")
-) -> Stage:
-    """A training called `name` on the data of the run in `base`."""
+    name: str, flags: str, updates: int, lr: float, seed: int, base: Path = HERE, inputs: Sequence[Path] = ()
+) -> Step:
+    """A training called `name` on the data of the run in `base`, and on other files."""
     schedule = f"--lr {lr} --warmup-updates {max(1, updates // 8)} --max-update {updates} --total-num-update {updates}"
+    folder = str(checkpoint(name).parent)
     command = (
-        f"{program('fairseq-train')} {shlex.quote(str(base / 'data-bin'))} --user-dir {USER_DIR} {flags} {OPTIMISER} "
-        f"{schedule} {SAVING} --seed {seed} --save-dir {checkpoint(name).parent}"
+        f'fairseq-train {shlex.quote(str(base / "data-bin"))} --user-dir "$USER_DIR" {flags} {OPTIMISER} {schedule} '
+        f"{SAVING} --seed {seed} --save-dir {folder}"
     )
-    return Stage(f"train {name}", command, folder, updates)
+    return step(f"train-{slug(name)}", [base / "data-bin", *inputs], folder, command, continues=True)
 
 
-def train(stages: Sequence[Stage]) -> None:
+def train(steps: Sequence[Step]) -> None:
     """Trainings side by side, with their progress on the screen."""
-    side_by_side(run, stages, TRAININGS, lambda futures: report_progress(stages, futures))
+    side_by_side(run, steps, TRAININGS, partial(report_progress, steps))
 
 
 def side_by_side(
     call: Callable[[Work], Result],
     works: Sequence[Work],
     at_a_time: int,
-    watch: Callable[[list[Future]], None] = lambda futures: None,
+    watch: Callable[[Sequence[Future]], None] = lambda futures: None,
 ) -> list[Result]:
-    """Results in the order of `works`. The first failure is raised, not those of the stages that it ended."""
+    """Results in the order of `works`. The first failure ends all steps, and is raised."""
     failures: list[Exception] = []
 
-    def attempt(work: Work) -> Any:
+    def attempt(work: Work) -> Result:
         if failures:
-            return None
+            raise failures[0]
         try:
             return call(work)
-        except (StageFailed, UserError) as failure:
+        except (StepFailed, UserError) as failure:
             failures.append(failure)
+            stop()
+            raise
 
     with ThreadPoolExecutor(at_a_time) as pool:
         futures = [pool.submit(attempt, work) for work in works]
-        watch(futures)
+        while wait(futures, timeout=30, return_when=FIRST_EXCEPTION).not_done and not failures:
+            watch(futures)
     if failures:
         raise failures[0]
     return [future.result() for future in futures]
+
+
+def report_progress(steps: Sequence[Step], futures: Sequence[Future]) -> None:
+    running = [step for step, future in zip(steps, futures) if future.running()]
+    done = sum(future.done() for future in futures)
+    print(f"  {done} of {len(steps)} trained; {' | '.join(map(progress, running))}", flush=True)
+
+
+def progress(step: Step) -> str:
+    """Updates done and the loss, from the last progress record in a training's log."""
+    printed = step.log.read_text(errors="replace") if step.log.exists() else ""
+    *_, last = ['{"num_updates": 0, "loss": "nan"}', *re.findall(r"\| train_inner \| (\{.*\})", printed)]
+    record = json.loads(last)
+    return f"{step.name}: {record['num_updates']} updates, loss {float(record['loss']):.2f}"
 
 
 def checkpoint(system: str) -> Path:
@@ -178,40 +231,56 @@ class Job:
         """Folder of the translations and their report."""
         return Path("translations") / slug(self.title)
 
+    def checkpoints(self, base: Path) -> list[Path]:
+        """Its own, and the Transformer's where that rescores, of the run in `base`."""
+        return [self.path or base / checkpoint(self.system), *[base / checkpoint(AR)] * ("rescore" in self.flags)]
+
     def arguments(self, base: Path) -> str:
-        """Of fairseq-generate, for the run in `base`; what names a rescorer gets the Transformer."""
-        path, flags = str(self.path or base / checkpoint(self.system)), self.flags
+        """Of fairseq-generate."""
+        path, flags = ":".join(map(str, self.checkpoints(base))), self.flags
         if "rescore" in flags:
-            path, flags = f"{path}:{base / checkpoint(AR)}", f"{flags} --iter-decode-with-external-reranker"
+            flags += " --iter-decode-with-external-reranker"
         if self.steps:
             flags += f" --iter-decode-max-iter {self.steps}"
         return f"{shlex.quote(str(base / 'data-bin'))} --path {shlex.quote(path)} {flags}"
 
 
-def decode_all(jobs: Sequence[Job], made: Path, folder: Path, seed: int) -> list[Row]:
-    """Decode systems of the run `made`; translations, reports and logs go to `folder`."""
-    base = Path(os.path.relpath(made, folder))
-    return side_by_side(lambda job: decode(job, base, folder, seed), jobs, DECODINGS)
+def decode_all(jobs: Sequence[Job], seed: int, base: Path = HERE) -> list[Row]:
+    """Decode systems of the run in `base`."""
+    return side_by_side(lambda job: decode(job, base, seed), jobs, DECODINGS)
 
 
-def decode(job: Job, base: Path, folder: Path, seed: int) -> Row:
+def decode(job: Job, base: Path, seed: int) -> Row:
     command = (
-        f"{program('fairseq-generate')} {job.arguments(base)} --user-dir {USER_DIR} --task diffusion_translation "
-        f"--gen-subset test --batch-size 50 --remove-bpe --cpu --seed {seed} --results-path {job.output}"
+        f'fairseq-generate {job.arguments(base)} --user-dir "$USER_DIR" --task diffusion_translation '
+        f"--gen-subset test --batch-size 50 --remove-bpe --cpu --seed {seed} --results-path {job.output}\n"
+        f"fairseq-diffusion toy score --json --corpus {shlex.quote(str(base / 'corpus'))} "
+        f"--hyp {job.output}/generate-test.txt >{job.output}/score.json"
     )
-    run(Stage(f"decode {job.title}", command, folder))
-    files = f"--corpus {shlex.quote(str(base / 'corpus'))} --hyp {job.output}/generate-test.txt"
-    scored = run(Stage(f"score {job.title}", f"{program('fairseq-diffusion')} toy score --json {files}", folder))
-    report = reporting.read(folder / job.output / "generate-test.json")
-    printed = (folder / job.output / "generate-test.txt").read_text()
-    row = Row.of(job.system, job.how, report, printed, json.loads(scored.splitlines()[-1]))
+    inputs = [base / "corpus", base / "data-bin", *job.checkpoints(base)]
+    run(step(f"decode-{slug(job.title)}", inputs, str(job.output), command))
+    report = reporting.read(job.output / "generate-test.json")
+    printed, scored = ((job.output / name).read_text() for name in ("generate-test.txt", "score.json"))
+    row = Row.of(job.system, job.how, report, printed, json.loads(scored))
     print(f"  {job.title}: BLEU {row.bleu:.1f}, valid {row.valid:.0%}", flush=True)
     return row
 
 
-def save(folder: Path, name: str, text: str, made: Path, recipe: Recipe, rows: Sequence[Row]) -> None:
+def save(name: str, text: str, recipe: Recipe, rows: Sequence[Row], base: Path = HERE) -> None:
     """A table as text and as JSON, and on the screen."""
-    (folder / f"{name}.txt").write_text(text)
-    record = {"run": str(made), "recipe": asdict(recipe), "rows": [asdict(row) for row in rows]}
-    (folder / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
+    record = {"run": str(base.resolve()), "recipe": asdict(recipe), "rows": [asdict(row) for row in rows]}
+    content = {f"{name}.txt": text, f"{name}.json": json.dumps(record, indent=2) + "\n"}
+    set_changed_aside(name, content)
+    write(content)
     print(f"\n{text}", flush=True)
+
+
+def set_changed_aside(name: str, content: dict[str, str]) -> None:
+    """Move these files to replaced/ if the content of one differs."""
+    if any(Path(path).exists() and Path(path).read_text() != text for path, text in content.items()):
+        set_aside(name, content)
+
+
+def write(content: dict[str, str]) -> None:
+    for path, text in content.items():
+        Path(path).write_text(text)

@@ -1,24 +1,22 @@
-"""Solvers, steps, and candidates that leave: the demo's two diffusion systems, decoded in many ways.
+"""Solvers, steps, early exit and selection: the demo's two diffusion systems, decoded in many ways.
 
     make compare         (or: .venv/bin/python examples/toy/compare.py --help)
 
-Takes the newest complete run of the demo, or trains one where there is none. The tables, as text and as JSON, are left
-in a new folder compare-N beside the run, with the translations and logs.
+Takes the systems of runs/demo, which is made first if it is not complete. The tables, as text and as JSON, are
+written to runs/compare, with the translations and logs.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from chain import Job, StageFailed, build, decode_all, new_folder, newest, recipe_of, save
-from systems import DEMO, DIFFORMER, DINOISER, Recipe
-from table import Row, cells, notes, number, render
-
-from fairseq_diffusion.errors import UserError
+from chain import Job, decode_all, demo_run, main, save, working_in
+from systems import DIFFORMER, DINOISER
+from table import Row, by_measure, cells, notes, number, render
 
 SAMPLERS = {  # each system's own first
     DINOISER: ("cedi", "ddim", "dpmpp_2m"),
@@ -26,7 +24,7 @@ SAMPLERS = {  # each system's own first
 }
 ONE_BY_EIGHT = "--noise-beam 8 --selection mbr"
 FIVE_BY_FIVE = "--iter-decode-with-beam 5 --noise-beam 5"
-CHOICES = {
+SELECTIONS = {
     "score": "--selection score",
     "joint": "--selection joint",
     "joint:5,mbr": "--selection joint:5,mbr",
@@ -47,35 +45,20 @@ class Part(NamedTuple):
     table: Callable[[Sequence[Row]], str]
 
 
-def main() -> int:
+def compare() -> None:
     options = arguments()
-    try:
-        made = find(options.run, options.runs).resolve()
-        recipe = recipe_of(made, "demo", DEMO)
-        folder = new_folder(made.parent, "compare")
-        print(f"decoding the systems of {made}; everything goes to {folder}", flush=True)
+    made, recipe = demo_run(options.run)
+    with working_in(options.out):
+        base = Path(os.path.relpath(made))
         for part in (part for part in PARTS if part.name in options.tables):
-            rows = decode_all(part.jobs(options.steps), made, folder, recipe.seed)
-            text = f"{part.title}\n\n{part.table(rows)}\n"
-            save(folder, f"compare-{part.name}", text, made, recipe, rows)
-    except (StageFailed, UserError) as failure:
-        print(f"compare: {failure}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def find(run: Path | None, runs: Path) -> Path:
-    """The run that was named, or the newest, or a new one."""
-    if found := run or newest(runs):
-        return found
-    print(f"{runs} holds no complete run of the demo; making one", flush=True)
-    return build(runs, "demo", Recipe.of(DEMO))
+            rows = decode_all(part.jobs(options.steps), recipe.seed, base)
+            save(f"compare-{part.name}", f"{part.title}\n\n{part.table(rows)}\n", recipe, rows, base)
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, help="folder of a complete run (the newest in --runs)")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs are, and a new one goes (runs)")
+    parser.add_argument("--run", type=Path, help="folder of a complete run of the demo (runs/demo)")
+    parser.add_argument("--out", type=Path, default=Path("runs/compare"), help="folder to write to (runs/compare)")
     parser.add_argument("--steps", type=rising, default=[5, 10, 20], help="decoding steps, rising (5,10,20)")
     names = [part.name for part in PARTS]
     parser.add_argument("--tables", nargs="+", choices=names, default=names, help=f"which tables ({' '.join(names)})")
@@ -83,7 +66,7 @@ def arguments() -> argparse.Namespace:
 
 
 def rising(text: str) -> list[int]:
-    """ "5,10,20"; candidates are pruned behind a quarter and a half of the last, which therefore is 4 at least."""
+    """ "5,10,20"; candidates are pruned after a quarter and a half of the last, which therefore is 4 at least."""
     numbers = [int(part) for part in text.split(",")]
     if numbers != sorted(set(numbers)) or numbers[0] < 1 or numbers[-1] < 4:
         raise argparse.ArgumentTypeError(
@@ -115,49 +98,48 @@ def solver_table(rows: Sequence[Row]) -> str:
         (*line, *(cell for measure in measures for row in found for cell in cells(row, measure)))
         for line, found in lines.items()
     ]
-    groups = ["", "", *(word for measure in measures for word in [measure, *[""] * (len(counts) - 1)])]
-    said = [
+    legend = [
         f"{', '.join(counts)}: decoding steps, of which {DIFFORMER} leaves out the last quarter, rounded down.",
         *notes(rows, measures),
     ]
-    return render(["system", "sampler", *counts * len(measures)], body, said, groups)
+    return render(["system", "sampler", *by_measure(measures, counts)], body, legend)
 
 
-# -- candidates that leave ------------------------------------------------------------------------------------------
+# -- early exit -----------------------------------------------------------------------------------------------------
 
 
-def leaving_jobs(steps: Sequence[int]) -> list[Job]:
+def early_exit_jobs(steps: Sequence[int]) -> list[Job]:
     """Eight noises at the likeliest length, each system with its own sampler."""
     quarter, half = steps[-1] // 4, steps[-1] // 2
     stable, once, twice = "--stop-stable 4", f"--prune-after {quarter}", f"--prune-after {quarter},{half}"
     return [
-        Job(system, flags or "all stay", f"--sampler {own} {ONE_BY_EIGHT} {flags}", steps[-1])
+        Job(system, flags or "all steps", f"--sampler {own} {ONE_BY_EIGHT} {flags}", steps[-1])
         for system, (own, *_) in SAMPLERS.items()
         for flags in ("", "--stop-stable 2", stable, once, twice, f"{stable} {twice}")
     ]
 
 
-def leaving_table(rows: Sequence[Row]) -> str:
-    stays = {row.system: row for row in reversed(rows)}  # the first of each system
+def early_exit_table(rows: Sequence[Row]) -> str:
+    all_steps = {row.system: row for row in reversed(rows)}  # the first of each system
     body = [
         (
             *cells(row, "system", "decoding", "calls"),
-            number(1 - row.calls / stays[row.system].calls, ".0%"),
+            number(1 - row.calls / all_steps[row.system].calls, ".0%"),
             *cells(row, "BLEU"),
-            number(row.bleu - stays[row.system].bleu, "+.2f"),
+            number(row.bleu - all_steps[row.system].bleu, "+.2f"),
             *cells(row, "sentences/s"),
         )
         for row in rows
     ]
     head = ["system", "candidates", "calls", "saved", "BLEU", "change", "sentences/s"]
-    said = [
+    legend = [
         how_decoded(rows),
         "--stop-stable 2 (4): a candidate is finished once its words stayed the same at two (four) checks, one a step.",
-        "--prune-after: behind these steps the worse half, by score, is dropped; MBR chooses among the others.",
-        "saved, change: network calls and BLEU against the line in which all stay.",
+        "--prune-after: after these steps the worse half, by score, is dropped; MBR selects among the others.",
+        "saved, change: network calls and BLEU against the line in which all candidates run all steps.",
         *notes(rows, head),
     ]
-    return render(head, body, said)
+    return render(head, body, legend)
 
 
 def how_decoded(rows: Sequence[Row]) -> str:
@@ -165,34 +147,34 @@ def how_decoded(rows: Sequence[Row]) -> str:
     return f"{rows[0].steps} decoding steps (of which {DIFFORMER} leaves out a quarter), samplers {own}."
 
 
-# -- choosing among candidates --------------------------------------------------------------------------------------
+# -- selection ------------------------------------------------------------------------------------------------------
 
 
-def choice_jobs(steps: Sequence[int]) -> list[Job]:
+def selection_jobs(steps: Sequence[int]) -> list[Job]:
     """The same five lengths with five noises each in every line of a system."""
     return [
         Job(system, how, f"--sampler {own} {FIVE_BY_FIVE} {flags}", steps[-1])
         for system, (own, *_) in SAMPLERS.items()
-        for how, flags in CHOICES.items()
+        for how, flags in SELECTIONS.items()
     ]
 
 
-def choice_table(rows: Sequence[Row]) -> str:
+def selection_table(rows: Sequence[Row]) -> str:
     names = ["system", "decoding", "BLEU", "unambiguous", "valid", "mixed", "sentences/s"]
-    said = [
+    legend = [
         how_decoded(rows),
-        "--selection: every line of a system chooses among the same candidates; the Transformer rescores.",
+        "--selection: every line of a system selects among the same candidates; the Transformer rescores.",
         *notes(rows, names),
     ]
-    return render(["system", "--selection", *names[2:]], [cells(row, *names) for row in rows], said)
+    return render(["system", "--selection", *names[2:]], [cells(row, *names) for row in rows], legend)
 
 
 PARTS = (
     Part("solvers", "Solvers and steps: one candidate a sentence", solver_jobs, solver_table),
-    Part("leaving", "Candidates that leave: 1 length x 8 noises, MBR", leaving_jobs, leaving_table),
-    Part("choice", "Choosing among 5 lengths x 5 noises", choice_jobs, choice_table),
+    Part("early_exit", "Early exit: 1 length x 8 noises, MBR", early_exit_jobs, early_exit_table),
+    Part("selection", "Selection among 5 lengths x 5 noises", selection_jobs, selection_table),
 )
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main("compare", compare))

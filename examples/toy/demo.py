@@ -2,22 +2,20 @@
 
     make demo            (or: .venv/bin/python examples/toy/demo.py --help)
 
-Everything is left in a new folder runs/demo-N: corpus, data-bin, checkpoints, logs, translations, table and picture.
+Everything is written to runs/demo: corpus, data-bin, checkpoints, logs, translations, table and picture. A second call
+continues what is not complete, and makes again what its flags change; to train all again, pass another folder as --out.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from chain import Job, Stage, StageFailed, build, decode_all, program, run
+from chain import Job, build, decode_all, main, run, save, slug, step, working_in
 from systems import AR, DEMO, DIFFORMER, DINOISER, PLAIN, Recipe, add_flags, flags_given
 from table import COLUMNS, LEFT_TO_RIGHT, Row, cells, notes, render
 
-from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.toy.corpus import read_language, read_split
 
 ONE_BY_FIVE = "--noise-beam 5"
@@ -37,27 +35,19 @@ WAYS = (
 )
 
 
-def main() -> int:
+def demo() -> None:
     options = arguments()
     recipe = Recipe.of(DEMO, **flags_given(options))
-    begun = time.time()
-    try:
-        folder = build(options.runs, "demo", recipe)
-        print("decoding", flush=True)
-        rows = decode_all(jobs(options.steps), folder, folder, recipe.seed)
-        picture = draw(folder, Job(*WATCHED, options.steps))
-    except (StageFailed, UserError) as failure:
-        print(f"demo: {failure}", file=sys.stderr)
-        return 1
-    text = table(rows)
-    (folder / "table.txt").write_text(text + "\n")
-    print(f"\n{text}\n\npicture: {picture}\ntook {(time.time() - begun) / 60:.1f} minutes")
-    return 0
+    with working_in(options.out):
+        build(recipe)
+        rows = decode_all(jobs(options.steps), recipe.seed)
+        draw(Job(*WATCHED, options.steps))
+        save("table", table(rows) + "\n", recipe, rows)
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where to make the new folder (runs)")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder to write to (runs/demo)")
     add_flags(parser, DEMO)
     parser.add_argument("--steps", type=int, default=20, help="decoding steps (20)")
     return parser.parse_args()
@@ -77,16 +67,16 @@ def table(rows: Sequence[Row]) -> str:
     return render(list(COLUMNS), [cells(row, *COLUMNS) for row in rows], said)
 
 
-def draw(folder: Path, job: Job) -> Path:
+def draw(job: Job) -> None:
     """Loss, sigma_min, loss by noise level, and an ambiguous sentence on its way through the steps."""
-    language, split = read_language(folder / "corpus"), read_split(folder / "corpus", "test")
+    language, split = read_language("corpus"), read_split("corpus", "test")
     ambiguous = [i for i, source in enumerate(split.sources) if language.is_ambiguous(source)]
     sentence = max(ambiguous, key=lambda i: len(split.sources[i].split()))
-    logs = " ".join(str(Stage(f"train {name}", "", folder).log.relative_to(folder)) for name in (DINOISER, PLAIN))
-    what = f"--log {logs} --generate {job.output}/generate-test.txt --sentence {sentence}"
-    run(Stage("draw", f"{program('fairseq-diffusion')} plot {what} --output picture.png", folder))
-    return folder / "picture.png"
+    logs = [f"logs/train-{slug(name)}.log" for name in (DINOISER, PLAIN)]
+    shown = f"--log {' '.join(logs)} --generate {job.output}/generate-test.txt --sentence {sentence}"
+    command = f"fairseq-diffusion plot {shown} --output picture.png"
+    run(step("picture", [*logs, job.output], "picture.png", command))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main("demo", demo))

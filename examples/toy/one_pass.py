@@ -1,20 +1,18 @@
-"""Translations in one pass: train the systems that write so on the toy language, decode, compare.
+"""One-pass systems: train them on the toy language, decode, compare.
 
     make one-pass        (or: .venv/bin/python examples/toy/one_pass.py --help)
 
-Everything is left in a new folder runs/one-pass-N: corpus, data-bin, checkpoints, logs, translations and the table, as
-text and as JSON.
+Everything is written to runs/one-pass: corpus, data-bin, checkpoints, logs, translations and the table, as text and as
+JSON. A second call continues what is not complete, and makes again what its flags change.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from chain import Job, StageFailed, build, decode_all, recipe_of, save, slug
+from chain import Job, build, decode_all, main, save, slug, working_in
 from systems import (
     AR,
     CMLM,
@@ -34,8 +32,6 @@ from systems import (
     flags_given,
 )
 from table import LEFT_TO_RIGHT, Row, cells, notes, render
-
-from fairseq_diffusion.errors import UserError
 
 WAYS = (  # in the table's order
     (AR, "beam 5", "--beam 5"),
@@ -64,46 +60,26 @@ ABOUT = {
 COLUMNS = ("system", "decoding", "calls", "BLEU", "unambiguous", "valid", "mixed", "sentences/s")
 
 
-def main() -> int:
+def one_pass() -> None:
     options = arguments()
-    begun = time.time()
-    try:
-        folder, recipe = (again if options.run else anew)(options)
-        print("decoding", flush=True)
-        rows = decode_all(jobs(options.systems or recipe.systems), folder, folder, recipe.seed)
-    except (StageFailed, UserError) as failure:
-        print(f"one_pass: {failure}", file=sys.stderr)
-        return 1
-    save(folder, "table", table(rows) + "\n", folder, recipe, rows)
-    print(f"took {(time.time() - begun) / 60:.1f} minutes")
-    return 0
+    recipe = Recipe.of(options.systems, **flags_given(options))
+    with working_in(options.out):
+        build(recipe)
+        rows = decode_all(jobs(options.systems), recipe.seed)
+        save("table", table(rows) + "\n", recipe, rows)
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where to make the new folder (runs)")
-    parser.add_argument("--run", type=Path, help="decode this trained run again, and write its table anew")
+    parser.add_argument("--out", type=Path, default=Path("runs/one-pass"), help="folder to write to (runs/one-pass)")
     names = {slug(name): name for name in ONE_PASS}
     parser.add_argument(
         "--systems", nargs="+", choices=names, metavar="NAME", help=f"which systems (all: {' '.join(names)})"
     )
     add_flags(parser, ONE_PASS)
     options = parser.parse_args()
-    options.systems = [name for key, name in names.items() if key in (options.systems or ())]
-    if options.run and (given := flags_given(options)):
-        parser.error(f"--run trains nothing, so drop --{next(iter(given)).replace('_', '-')}")
+    options.systems = [name for key, name in names.items() if key in (options.systems or names)]
     return options
-
-
-def anew(options: argparse.Namespace) -> tuple[Path, Recipe]:
-    """A new run."""
-    recipe = Recipe.of(options.systems or ONE_PASS, **flags_given(options))
-    return build(options.runs, "one-pass", recipe), recipe
-
-
-def again(options: argparse.Namespace) -> tuple[Path, Recipe]:
-    """A run that is trained."""
-    return options.run.resolve(), recipe_of(options.run, "one-pass", options.systems)
 
 
 def jobs(systems: Iterable[str]) -> list[Job]:
@@ -113,9 +89,9 @@ def jobs(systems: Iterable[str]) -> list[Job]:
 def table(rows: Sequence[Row]) -> str:
     about = [text for how, text in ABOUT.items() if any(row.how == how for row in rows)]
     beam = [LEFT_TO_RIGHT] if any(row.system == AR for row in rows) else []
-    said = [*about, *notes(rows, COLUMNS), *beam]
-    return render(list(COLUMNS), [cells(row, *COLUMNS) for row in rows], said)
+    legend = [*about, *notes(rows, COLUMNS), *beam]
+    return render(list(COLUMNS), [cells(row, *COLUMNS) for row in rows], legend)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main("one_pass", one_pass))

@@ -2,8 +2,8 @@
 
     make progressive     (or: .venv/bin/python examples/toy/progressive.py --help)
 
-Takes the newest complete run of the demo, or trains one where there is none. Students, translations, logs and the
-table, as text and as JSON, are left in a new folder progressive-N beside the run.
+Takes the systems of runs/demo, which is made first if it is not complete. Students, translations, logs and the table,
+as text and as JSON, are written to runs/progressive. A second call continues what is not complete.
 """
 
 from __future__ import annotations
@@ -11,22 +11,17 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from chain import Job, Stage, StageFailed, checkpoint, decode_all, new_folder, recipe_of, save, train, training_of
-from compare import find
+from chain import Job, Step, checkpoint, decode_all, demo_run, main, save, train, training_of, working_in
 from systems import DIFFORMER, DINOISER, SYSTEMS
-from table import Row, cells, notes, render
-
-from fairseq_diffusion.errors import UserError
+from table import Row, by_measure, cells, notes, render
 
 HALVED = (DINOISER, DIFFORMER)
-TAUGHT = "--sampler ddim --grid time --early-stop 0"  # the decoding that students learn, and all are compared by
-LEARNING = "--criterion progressive_distillation --freeze encoder,embeddings"
+DECODING = "--sampler ddim --grid time --early-stop 0"  # what students are trained for, and all are compared with
+DISTILLATION = "--criterion progressive_distillation --freeze encoder,embeddings"
 DEMO, TEACHER, STUDENT = HOWS = ("demo", "teacher", "student")
 MEASURES = ("BLEU", "unambiguous", "valid", "mixed")
 
@@ -43,31 +38,22 @@ class Plan:
     seed: int
 
 
-def main() -> int:
+def progressive() -> None:
     options = arguments()
-    begun = time.time()
-    try:
-        made = find(options.run, options.runs).resolve()
-        recipe = recipe_of(made, "demo", options.systems)
-        plan = Plan(options.systems, options.steps, options.updates, options.teacher_updates, options.lr, recipe.seed)
-        folder = new_folder(made.parent, "progressive")
-        print(f"halving the steps of the systems of {made}; everything goes to {folder}", flush=True)
-        base = Path(os.path.relpath(made, folder))
-        for side_by_side in trainings(folder, base, plan):
+    made, recipe = demo_run(options.run)
+    plan = Plan(options.systems, options.steps, options.updates, options.teacher_updates, options.lr, recipe.seed)
+    with working_in(options.out):
+        base = Path(os.path.relpath(made))
+        for side_by_side in trainings(base, plan):
             train(side_by_side)
-        rows = decode_all(jobs(base, plan), made, folder, recipe.seed)
-    except (StageFailed, UserError) as failure:
-        print(f"progressive: {failure}", file=sys.stderr)
-        return 1
-    save(folder, "progressive", table(rows, plan) + "\n", made, recipe, rows)
-    print(f"took {(time.time() - begun) / 60:.1f} minutes")
-    return 0
+        rows = decode_all(jobs(base, plan), recipe.seed, base)
+        save("progressive", table(rows, plan) + "\n", recipe, rows, base)
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, help="folder of a complete run of the demo (the newest in --runs)")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs are, and a new one goes (runs)")
+    parser.add_argument("--run", type=Path, help="folder of a complete run of the demo (runs/demo)")
+    parser.add_argument("--out", type=Path, default=Path("runs/progressive"), help="folder to write to")
     names = " ".join(HALVED)
     parser.add_argument("--systems", nargs="+", choices=HALVED, default=HALVED, help=f"which systems ({names})")
     parser.add_argument("--steps", type=halvings, default="16", help="steps of the first teacher (16)")
@@ -96,36 +82,35 @@ def path_of(base: Path, system: str, how: str, steps: int) -> Path:
     return checkpoint(f"{system}, {how} of {steps}" if how == STUDENT else f"{system}, {how}")
 
 
-def trainings(folder: Path, base: Path, plan: Plan) -> list[list[Stage]]:
+def trainings(base: Path, plan: Plan) -> list[list[Step]]:
     """Those of a list are independent of each other; each list needs those before it."""
-    rounds = [[halving(folder, base, system, steps, plan) for system in plan.systems] for steps in plan.steps[1:]]
-    return [[trained_on(folder, base, system, plan) for system in plan.systems], *rounds]
+    rounds = [[halving(base, system, steps, plan) for system in plan.systems] for steps in plan.steps[1:]]
+    return [[first_teacher(base, system, plan) for system in plan.systems], *rounds]
 
 
-def halving(folder: Path, base: Path, system: str, steps: int, plan: Plan) -> Stage:
+def halving(base: Path, system: str, steps: int, plan: Plan) -> Step:
     first = 2 * steps == plan.steps[0]
-    teacher = shlex.quote(str(path_of(base, system, TEACHER if first else STUDENT, 2 * steps)))
-    flags = f"{LEARNING} --teacher {teacher} --student-steps {steps} --finetune-from-model {teacher}"
-    return stage(folder, base, system, f"{system}, {STUDENT} of {steps}", flags, plan.updates, plan)
+    teacher = path_of(base, system, TEACHER if first else STUDENT, 2 * steps)
+    flags = f"{DISTILLATION} --teacher {shlex.quote(str(teacher))} --student-steps {steps}"
+    return finetuning(base, system, f"{system}, {STUDENT} of {steps}", teacher, flags, plan.updates, plan)
 
 
-def trained_on(folder: Path, base: Path, system: str, plan: Plan) -> Stage:
-    """With the system's own loss: a student is no better than its teacher, and the demo's is in a hurry."""
-    flags = f"--finetune-from-model {shlex.quote(str(path_of(base, system, DEMO, 0)))}"
-    return stage(folder, base, system, f"{system}, {TEACHER}", flags, plan.teacher_updates, plan)
+def first_teacher(base: Path, system: str, plan: Plan) -> Step:
+    """With the system's own loss: a student is no better than its teacher, and the demo's training is short."""
+    start = path_of(base, system, DEMO, 0)
+    return finetuning(base, system, f"{system}, {TEACHER}", start, "", plan.teacher_updates, plan)
 
 
-def stage(folder: Path, base: Path, system: str, name: str, flags: str, updates: int, plan: Plan) -> Stage:
-    """The decoding goes into the checkpoint, for whoever decodes it later."""
-    return training_of(
-        folder, name, f"{SYSTEMS[system].flags} {flags} {TAUGHT}", updates, plan.lr, plan.seed, base=base
-    )
+def finetuning(base: Path, system: str, name: str, start: Path, flags: str, updates: int, plan: Plan) -> Step:
+    """A training from the weights in `start`; the flags of its decoding are stored in the checkpoint."""
+    flags = f"{SYSTEMS[system].flags} {flags} --finetune-from-model {shlex.quote(str(start))} {DECODING}"
+    return training_of(name, flags, updates, plan.lr, plan.seed, base, inputs=[start])
 
 
 def jobs(base: Path, plan: Plan) -> list[Job]:
     """Every model at every number of steps, students at their own alone."""
     return [
-        Job(system, how, TAUGHT, count, path_of(base, system, how, count))
+        Job(system, how, DECODING, count, path_of(base, system, how, count))
         for system in plan.systems
         for how in HOWS
         for count in (plan.steps[1:] if how == STUDENT else plan.steps)
@@ -143,14 +128,13 @@ def table(rows: Sequence[Row], plan: Plan) -> str:
         for system in plan.systems
         for steps in plan.steps
     ]
-    groups = ["", "", *(word for measure in MEASURES for word in (measure, *[""] * (len(HOWS) - 1)))]
-    said = [
+    legend = [
         f"{DEMO}: as the demo trained it; {TEACHER}: {plan.teacher_updates} updates more with its own loss.",
         f"{STUDENT}: {plan.updates} updates a halving, from that of twice as many steps, the first from {TEACHER}.",
-        f"All are decoded with {TAUGHT}.",
+        f"All are decoded with {DECODING}.",
         *notes(rows, MEASURES),
     ]
-    return render(["system", "steps", *HOWS * len(MEASURES)], body, said, groups)
+    return render(["system", "steps", *by_measure(MEASURES, HOWS)], body, legend)
 
 
 def cell(row: Row | None, measure: str) -> str:
@@ -158,4 +142,4 @@ def cell(row: Row | None, measure: str) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main("progressive", progressive))

@@ -53,7 +53,7 @@ diffglat=(
     $(schedule "${settings[updates]}")
 )
 
-# -- translations: what the table says of each way | flags of fairseq-generate ---------------------------------------
+# -- translations: the name of each way in the table | flags of fairseq-generate -------------------------------------
 
 ar_ways=("beam 5 | --beam 5 --batch-size 50")
 dinoiser_ways=(

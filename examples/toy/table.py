@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fairseq_diffusion.generated import sentences
+from fairseq_diffusion.files.generated import sentences
+from fairseq_diffusion.reporting.table import table
 from fairseq_diffusion.scoring.outputs import calls_of
 
 
@@ -72,37 +73,14 @@ def cells(row: Row, *names: str) -> tuple[str, ...]:
     return tuple(COLUMNS[name](row) for name in names)
 
 
-def render(head: Sequence[str], body: Sequence[Sequence[str]], notes: Sequence[str], groups: Sequence[str] = ()) -> str:
-    """Two columns of words, then columns of numbers, and notes below; `groups` are words above some of the columns."""
-    rows = [head, *body]
-    widths = widened([max(len(row[i]) for row in rows) for i in range(len(head))], groups)
-    lines = [
-        "  ".join(cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))).rstrip()
-        for row in rows
-    ]
-    return "\n".join([*above(groups, widths), lines[0], "-" * span(widths), *lines[1:], "", *notes])
+def render(head: Sequence[str], body: Sequence[Sequence[str]], notes: Sequence[str]) -> str:
+    """Two columns of words, then columns of numbers, and notes below."""
+    return "\n".join([table(head, body, left=head[:2]), "", *notes])
 
 
-def span(widths: Sequence[int]) -> int:
-    """Columns and the two spaces between each."""
-    return sum(widths) + 2 * (len(widths) - 1)
-
-
-def widened(widths: list[int], groups: Sequence[str]) -> list[int]:
-    """Room for each group's name above its columns."""
-    named = [i for i, name in enumerate(groups) if name]
-    for i, end in zip(named, [*named[1:], len(groups)]):
-        widths[i] += max(0, len(groups[i]) - span(widths[i:end]))
-    return widths
-
-
-def above(groups: Sequence[str], widths: Sequence[int]) -> list[str]:
-    """The line over the head: each group's name begins where its first column does."""
-    line = ""
-    for i, name in enumerate(groups):
-        if name:
-            line = line.ljust(span(widths[:i]) + 2) + name
-    return [line] if line else []
+def by_measure(measures: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """Labels where each measure has all of these columns; its name is above the first of them."""
+    return [label for name in measures for label in (f"{name} {columns[0]}", *columns[1:])]
 
 
 def notes(rows: Sequence[Row], names: Sequence[str]) -> list[str]:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # WMT14 English-German: Europarl v7, Common Crawl and News Commentary v9; newstest2013 is the validation set,
 # newstest2014 the test set. Tokenised and cleaned much as fairseq's prepare-wmt14en2de.sh --icml17 does (which cuts
-# its validation set off the training set, and cleans behind BPE). Batches and updates of the Transformer and of
+# its validation set off the training set, and cleans after BPE). Batches and updates of the Transformer and of
 # Diff-Glat are those of the DA-Transformer's recipe; DINOISER's and Difformer's flags their released scripts', but
 # for DINOISER's updates, which are stated nowhere.
 
@@ -24,7 +24,7 @@ unpack news training-parallel-nc-v9.tgz $(both training/news-commentary-v9.de-en
 unpack valid dev.tgz dev/newstest2013-src.en.sgm dev/newstest2013-ref.de.sgm
 unpack test test-full.tgz test-full/newstest2014-deen-src.en.sgm test-full/newstest2014-deen-ref.de.sgm
 
-plain() { # NAME "FLAGS" ENGLISH GERMAN: raw files of either language, one behind the other, as text/NAME.plain
+plain() { # NAME "FLAGS" ENGLISH GERMAN: raw files of either language, one after the other, as text/NAME.plain
     step "plain-$1" "$3 $4" "$(both "text/$1.plain")" "python3 \"\$TOOLS/plain.py\" $2 $3 >text/$1.plain.en
 python3 \"\$TOOLS/plain.py\" $2 $4 >text/$1.plain.de"
 }

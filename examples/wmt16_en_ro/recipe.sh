@@ -22,7 +22,7 @@ unpack valid dev.tgz dev/newsdev2016-enro-src.en.sgm dev/newsdev2016-enro-ref.ro
 unpack test test.tgz test/newstest2016-enro-src.en.sgm test/newstest2016-enro-ref.ro.sgm
 step unpack-setimes '$DATA/en-ro.txt.zip' raw/setimes 'python3 -m zipfile -e "$DATA/en-ro.txt.zip" raw/setimes'
 
-plain() { # NAME "FLAGS" "INPUTS" "ENGLISH" "ROMANIAN": raw files, one behind the other, as text/NAME.plain
+plain() { # NAME "FLAGS" "INPUTS" "ENGLISH" "ROMANIAN": raw files, one after the other, as text/NAME.plain
     step "plain-$1" "$3" "$(both "text/$1.plain")" "python3 \"\$TOOLS/plain.py\" $2 $4 >text/$1.plain.en
 python3 \"\$TOOLS/plain.py\" --romanian $2 $5 >text/$1.plain.ro"
 }

@@ -1,3 +1,3 @@
-"""How words find their places on a canvas, and a canvas becomes a sentence: length, CTC, DAG.  torch only."""
+"""How decoder positions map to target tokens: by a predicted length, by CTC, or by a DAG.  torch only."""
 
-from fairseq_diffusion.alignment import ctc, dag, length  # noqa: F401  enters them in BACK_ENDS
+from fairseq_diffusion.alignment import ctc, dag, length  # noqa: F401  enters them in ALIGNMENTS

@@ -1,4 +1,4 @@
-"""The reveal process: a chain along the decoder's blocks that shows more and more of the target.
+"""Glancing: a chain along the decoder's blocks that reveals more and more of the target.
 
 Every position shows the mask until it is revealed, and its own word from then on; behind block s of T a share kappa_s
 of them is revealed, kappa_0 = 0, kappa_T = 1.  In training what is shown are true words: *glancing*.
@@ -56,9 +56,9 @@ class Boundary(NamedTuple):
 
     s: int
     hidden: Tensor  # [B, L], positions that have a word to be revealed
-    wrong: Tensor  # [B, L], those of them where the model says another
+    wrong: Tensor  # [B, L], those of them where the model predicts another word
     keys: Tensor  # [B]
-    owed: Tensor  # [B], fp64, the part of a word that earlier boundaries have rounded off
+    remainder: Tensor  # [B], fp64, the fractional part of the count that earlier boundaries have left
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ class Glance:
 
     @property
     def first(self) -> int:
-        """The first boundary where something may be shown: before the first block only an earlier pass has said what
-        is wrong, and only a rule that does not ask needs none."""
+        """The first boundary where something may be shown: before the first block only an earlier pass knows what is
+        wrong, and only a rule that does not use it needs none."""
         return int(not self.two_pass and self.count != "uniform")
 
     def shows(self, s: int, update: int) -> bool:
@@ -101,7 +101,7 @@ class Glance:
         return (kappa[s] - kappa[s - 1]) / (1 - kappa[s - 1]) if s else 0.0
 
     def __call__(self, boundary: Boundary, update: int) -> tuple[Tensor, Tensor]:
-        """The positions to reveal, [B, L], and what is owed to the next boundary, [B]."""
+        """The positions to reveal, [B, L], and the remainder for the next boundary, [B]."""
         return COUNTS[self.count](self, boundary, update)
 
 
@@ -114,9 +114,10 @@ SOURCES = ("wrong", "any")
 def adaptive(glance: Glance, boundary: Boundary, update: int) -> tuple[Tensor, Tensor]:
     """rho_s |wrong| of the wrong positions, or of all hidden ones: who errs less is shown less.
 
-    It is rounded down, and the rest is owed: a sixth of three wrong words would be none at each of six boundaries.
+    The count is rounded down, and the remainder carried to the next boundary: a sixth of three wrong words would be
+    none at each of six boundaries.
     """
-    due = boundary.owed + boundary.wrong.sum(-1).double() * glance.share(update)
+    due = boundary.remainder + boundary.wrong.sum(-1).double() * glance.share(update)
     count = (due + 1e-9).long()
     among = boundary.wrong if glance.source == "wrong" else boundary.hidden
     return choose(among, count, boundary.keys), due - count
@@ -124,15 +125,15 @@ def adaptive(glance: Glance, boundary: Boundary, update: int) -> tuple[Tensor, T
 
 @COUNTS.register("schedule")
 def by_schedule(glance: Glance, boundary: Boundary, update: int) -> tuple[Tensor, Tensor]:
-    """Each hidden position with the process' own probability, whatever the model says there."""
+    """Each hidden position with the process' own probability, whatever the model predicts there."""
     drawn = noise.uniform(boundary.keys, boundary.hidden.shape[-1])
-    return boundary.hidden & (drawn < glance.hazard(boundary.s)), boundary.owed
+    return boundary.hidden & (drawn < glance.hazard(boundary.s)), boundary.remainder
 
 
 @COUNTS.register("uniform")
 def uniform(glance: Glance, boundary: Boundary, update: int) -> tuple[Tensor, Tensor]:
     """Before the first block all but k ~ U{1 .. n} of the n hidden positions, and none later (masked training)."""
     if boundary.s:
-        return torch.zeros_like(boundary.hidden), boundary.owed
+        return torch.zeros_like(boundary.hidden), boundary.remainder
     left = noise.uniform(noise.fold(boundary.keys, 1), 1)[:, 0] * boundary.hidden.sum(-1)
-    return choose(boundary.hidden, left.long(), boundary.keys), boundary.owed
+    return choose(boundary.hidden, left.long(), boundary.keys), boundary.remainder

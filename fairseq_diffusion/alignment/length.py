@@ -1,4 +1,4 @@
-"""The canvas has the translation's length, which is predicted: each position says one word."""
+"""The canvas has the translation's length, which is predicted: each position predicts one word."""
 
 from __future__ import annotations
 
@@ -6,47 +6,48 @@ import torch
 from torch import Tensor
 
 from fairseq_diffusion.alignment.base import (
-    BACK_ENDS,
-    BackEnd,
+    ALIGNMENTS,
+    Alignment,
     Canvas,
-    Finish,
     Reading,
-    Shown,
+    Revealed,
+    Scored,
     Symbols,
-    Written,
+    Words,
     by_sentence,
-    said_of,
     without_repeats,
+    word_scores,
 )
 
 
-@BACK_ENDS.register("length")
-class LengthBackEnd(BackEnd):
+@ALIGNMENTS.register("length")
+class LengthAlignment(Alignment):
     """Cross-entropy position by position, with label smoothing by fairseq's rule (1 - e) NLL + e mean NLL."""
 
+    name = "length"
     predicts_length = True
     aligned = True
 
-    def __init__(self, symbols: Symbols, upsample: float, label_smoothing: float = 0.0):
-        super().__init__(symbols, upsample)
+    def __init__(self, symbols: Symbols, upsample: float, longest: int = 256, label_smoothing: float = 0.0):
+        super().__init__(symbols, upsample, longest)
         self.label_smoothing = label_smoothing
 
-    def alignment(self, mask: Tensor) -> Tensor:
+    def known_index(self, mask: Tensor) -> Tensor:
         return torch.where(mask, torch.arange(mask.shape[1], device=mask.device), -1)
 
-    def read(self, h: Tensor, words: Tensor, target: Tensor, mask: Tensor, canvas: Canvas, place: Tensor) -> Reading:
-        said, e = said_of(h, words, target[..., None]), self.label_smoothing
-        nll = -(1 - e) * said.log_p[..., 0] - (e * said.mean if e else 0.0)
-        due = mask & (place < 0)
-        return Reading(
-            said.best,
-            nll.masked_fill(~due, 0).sum(-1),
-            due.sum(-1).clamp(min=1),
+    def score(self, h: Tensor, words: Tensor, target: Tensor, mask: Tensor, canvas: Canvas, index: Tensor) -> Scored:
+        scores, e = word_scores(h, words, target[..., None]), self.label_smoothing
+        nll = -(1 - e) * scores.log_p[..., 0] - (e * scores.mean if e else 0.0)
+        graded = mask & (index < 0)
+        return Scored(
+            scores.best,
+            nll.masked_fill(~graded, 0).sum(-1),
+            graded.sum(-1).clamp(min=1),
             torch.zeros_like(mask[:, 0]),
-            lambda: self.alignment(mask),
+            lambda: self.known_index(mask),
         )
 
-    def write(self, h: Tensor, words: Tensor, canvas: Canvas, shown: Shown, finish: Finish, candidates: int) -> Written:
-        tokens, log_p, said, _ = self.guess(h, words, canvas, shown)
-        written = by_sentence(tokens, log_p, said, log_p.new_zeros(len(log_p)), candidates)
-        return without_repeats(written) if finish.drop_repeats else written
+    def words(self, h: Tensor, words: Tensor, canvas: Canvas, revealed: Revealed, how: Reading) -> Words:
+        tokens, log_p, mask, _ = self.guess(h, words, canvas, revealed)
+        found = by_sentence(tokens, log_p, mask, log_p.new_zeros(len(log_p)), how.candidates)
+        return without_repeats(found) if how.options.drop_repeats else found

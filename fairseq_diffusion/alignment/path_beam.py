@@ -1,6 +1,7 @@
-"""Beam search over what a graph can say, the paths summed out.
+"""Beam search over the sentences of a graph, the paths summed out.
 
-Many paths say the same words.  A hypothesis y_1..t carries alpha_t(j) = P(y_1..t said so far, standing at vertex j):
+Many paths have the same words.  A hypothesis y_1..t carries alpha_t(j) = P(the words so far are y_1..t, and the path is
+at vertex j):
 
     alpha_{t+1}(j) = P(y_{t+1} | v_j) sum_i alpha_t(i) E(i -> j),
     P(Y) = P(end | last) sum_i alpha_|y|(i) E(i -> last).
@@ -20,7 +21,7 @@ from torch.nn import functional as F
 
 from fairseq_diffusion.alignment.paths import Graph, entries
 
-LOOK = 8  # the host asks the device whether all is settled every so many steps, and not at each
+CHECK_EVERY = 8  # the host asks the device whether all is settled every so many steps, and not at each
 TIE = 1e-12  # what each place further back costs, so that of scores that are equal in fp32 the first one wins
 
 
@@ -58,7 +59,7 @@ class Tables(NamedTuple):
 class Beam(NamedTuple):
     """The prefixes that are still growing."""
 
-    said: Sentences  # sizes and log_p are of the prefixes
+    prefixes: Sentences
     alpha: Tensor  # [B, K, L] P(standing at j | prefix)
 
 
@@ -66,20 +67,20 @@ class Beam(NamedTuple):
 def beam_search(graph: Graph, width: int, max_steps: int, length_penalty: float = 1.0) -> Sentences:
     """The K = `width` sentences found with the largest log P(Y) / |Y|^length_penalty, |Y| the words and the end.
 
-    A vertex says the words listed for it and no others, so P(Y) is exact if all are listed, and a lower bound if only
-    the likeliest are.  The last vertex says the first of its list, which is the end.  At most `max_steps` words are
-    said; T is that, or the vertices between first and last if these are fewer.
+    A vertex has the words listed for it and no others, so P(Y) is exact if all are listed, and a lower bound if only
+    the likeliest are.  The last vertex has the first of its list, which is the end.  There are at most `max_steps`
+    words; T is that, or the vertices between first and last if these are fewer.
     """
     tables = tabulate(graph.cleaned())
     steps = min(max_steps, graph.links.shape[1] - 2)
     beam = start(tables, width, steps)
-    found = beam.said._replace(log_p=torch.full_like(beam.said.log_p, -torch.inf))
+    found = beam.prefixes._replace(log_p=torch.full_like(beam.prefixes.log_p, -torch.inf))
     for t in range(steps + 1):
         found = merged(found, ended(beam, tables, t)).best(width, length_penalty)
-        if t == steps or (t % LOOK == LOOK - 1 and settled(found, beam, steps, length_penalty)):
+        if t == steps or (t % CHECK_EVERY == CHECK_EVERY - 1 and settled(found, beam, steps, length_penalty)):
             break
         beam = extended(beam, tables, t)
-    return filled(found, beam.said)
+    return filled(found, beam.prefixes)
 
 
 def tabulate(graph: Graph) -> Tables:
@@ -103,43 +104,43 @@ def numbered(tokens: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def start(tables: Tables, width: int, steps: int) -> Beam:
-    """Nothing said, standing at vertex 0; the other places of the beam are void."""
+    """The empty prefix, at vertex 0; the other places of the beam are void."""
     graphs, vertices = tables.ending.shape[:2]
     tokens = tables.words.new_zeros(graphs, width, steps)
     log_p = F.pad(tables.links.new_zeros(graphs, 1), (0, width - 1), value=-torch.inf)
-    said = Sentences(tokens, tokens.new_zeros(graphs, width), log_p, log_p.new_zeros(graphs, width, steps + 1))
-    return Beam(said, F.pad(log_p.new_ones(graphs, width, 1), (0, vertices - 1)))
+    prefixes = Sentences(tokens, tokens.new_zeros(graphs, width), log_p, log_p.new_zeros(graphs, width, steps + 1))
+    return Beam(prefixes, F.pad(log_p.new_ones(graphs, width, 1), (0, vertices - 1)))
 
 
 def ended(beam: Beam, tables: Tables, t: int) -> Sentences:
-    """The prefixes of t words with the end said after them."""
+    """The prefixes of t words with the end behind them."""
     end = (beam.alpha @ tables.ending)[..., 0].log()
-    word_log_p = beam.said.word_log_p.clone()
+    word_log_p = beam.prefixes.word_log_p.clone()
     word_log_p[..., t] = end
-    return beam.said._replace(log_p=beam.said.log_p + end, word_log_p=word_log_p)
+    return beam.prefixes._replace(log_p=beam.prefixes.log_p + end, word_log_p=word_log_p)
 
 
 def extended(beam: Beam, tables: Tables, t: int) -> Beam:
     """The best K = width prefixes of t + 1 words, of all that add one word to those of t."""
-    said, ahead = beam.said, beam.alpha @ tables.links  # [B, K, L] P(going on to j | prefix)
+    prefixes, ahead = beam.prefixes, beam.alpha @ tables.links  # [B, K, L] P(going on to j | prefix)
     slots = (ahead[..., None] * tables.p[:, None]).flatten(2)
     number, width = tables.number.flatten(1)[:, None].expand_as(slots), ahead.shape[1]
     mass = torch.zeros_like(slots).scatter_add(-1, number, slots).mT  # [B, U, K] P(word | prefix)
-    chosen = first((said.log_p[:, None] + mass.log()).flatten(1), width)
+    chosen = first((prefixes.log_p[:, None] + mass.log()).flatten(1), width)
     word, parent = chosen // width, chosen % width
     p_word = mass.flatten(1).gather(1, chosen)
     emission = torch.where(tables.number[:, None] == word[..., None, None], tables.p[:, None], 0.0).sum(-1)
     alpha = entries(ahead, parent) * emission / p_word.clamp(min=torch.finfo(p_word.dtype).tiny)[..., None]
-    said = said.select(parent)
-    said.tokens[..., t] = tables.words.gather(1, word)
-    said.word_log_p[..., t] = p_word.log()
-    return Beam(said._replace(sizes=said.sizes + 1, log_p=said.log_p + p_word.log()), alpha)
+    prefixes = prefixes.select(parent)
+    prefixes.tokens[..., t] = tables.words.gather(1, word)
+    prefixes.word_log_p[..., t] = p_word.log()
+    return Beam(prefixes._replace(sizes=prefixes.sizes + 1, log_p=prefixes.log_p + p_word.log()), alpha)
 
 
 def settled(found: Sentences, beam: Beam, steps: int, length_penalty: float) -> bool:
     """Can no prefix come to more than the worst found? Its log P only falls, and |Y| is at most steps + 1."""
     worst = found.log_p[:, -1] / (found.sizes[:, -1] + 1.0) ** length_penalty
-    reach = beam.said.log_p.amax(-1) / max(1.0, (steps + 1.0) ** length_penalty)
+    reach = beam.prefixes.log_p.amax(-1) / max(1.0, (steps + 1.0) ** length_penalty)
     return bool((worst >= reach).all())
 
 

@@ -1,4 +1,4 @@
-"""Paths through a graph of words: begin and end of sentence, and the vertices in between that are said.
+"""Paths through a graph of words: begin and end of sentence, and the vertices in between.
 
 A path 0 = a_0 < a_1 < ... < a_m = last has log-probability
 
@@ -6,7 +6,7 @@ A path 0 = a_0 < a_1 < ... < a_m = last has log-probability
 
 Every search is a choice of the next vertex at each vertex, made for all of them at once (DA-Transformer, Huang et al.
 2022; Viterbi: Shao et al. 2022); the path is then marked in log2 L rounds, without a walk.  A word may repeat the one
-before it: what two vertices of a path say is said twice.
+before it: the words of both vertices are kept.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from torch.nn import functional as F
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
-from fairseq_diffusion.registry import Registry
+from fairseq_diffusion.registry import Registry, option
 
 
 class Graph(NamedTuple):
-    """B graphs with up to L vertices, n words listed at each; vertex 0 says begin of sentence, the last says end."""
+    """B graphs with up to L vertices, n words listed at each; vertex 0 is the begin of the sentence, the last its
+    end."""
 
     links: Tensor  # [B, L, L] log E(i -> j), -inf where there is no link; rows sum to one over i < j < size
     tokens: Tensor  # [B, L, n] likeliest words of each vertex, best first
@@ -33,7 +34,7 @@ class Graph(NamedTuple):
 
     @property
     def last(self) -> Tensor:
-        """The vertex that says end of sentence, [B]."""
+        """The vertex of the end of the sentence, [B]."""
         return self.size - 1
 
     def cleaned(self) -> Graph:
@@ -56,26 +57,12 @@ class Path(NamedTuple):
     log_p: Tensor  # [B, K, L] of the link into the vertex and the word there (vertex 0: of its word); 0 off the path
 
 
-@dataclass(frozen=True)
-class Search:
-    """What the searches can be told; each reads what it has use for."""
-
-    lookahead_weight: float = 1.0  # lookahead: beta, of a word's log-probability beside the link's
-    length_penalty: float = 1.0  # viterbi, joint_viterbi: exponent of the length that the log-probability is divided by
-    temperature: float = 1.0  # sample: below 1 trusts the model more
-    keys: Tensor | None = None  # sample: noise keys [B, K], one a candidate
-
-    def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise UserError(f"the temperature of path sampling is {self.temperature}; pass a number above 0")
-
-
-PATHS: Registry[Callable[[Graph, Search], Path]] = Registry("path search")
+PATHS: Registry[Callable[[Graph, SearchOptions, Tensor | None], Path]] = Registry("path search")
 
 
 @PATHS.register("greedy")
 @torch.no_grad()
-def greedy(graph: Graph, options: Search) -> Path:
+def greedy(graph: Graph, options: SearchOptions, keys: Tensor | None = None) -> Path:
     """From i to argmax_j log E(i -> j); one candidate."""
     graph = graph.cleaned()
     return walk(graph, graph.links.argmax(-1)[:, None])
@@ -83,7 +70,7 @@ def greedy(graph: Graph, options: Search) -> Path:
 
 @PATHS.register("lookahead")
 @torch.no_grad()
-def lookahead(graph: Graph, options: Search) -> Path:
+def lookahead(graph: Graph, options: SearchOptions, keys: Tensor | None = None) -> Path:
     """From i to argmax_j [log E(i -> j) + beta max_w log P(w | v_j)]; one candidate."""
     graph = graph.cleaned()
     word = graph.log_p[:, None, :, 0].clamp(min=torch.finfo(torch.float).min)  # a weight of 0 is not to meet -inf
@@ -93,7 +80,7 @@ def lookahead(graph: Graph, options: Search) -> Path:
 
 @PATHS.register("viterbi")
 @torch.no_grad()
-def viterbi(graph: Graph, options: Search) -> Path:
+def viterbi(graph: Graph, options: SearchOptions, keys: Tensor | None = None) -> Path:
     """The path of the largest sum_{i=1}^m log E(a_{i-1} -> a_i) / m^length_penalty; one candidate.
 
     m counts the links, which are as many as the words and the end, or the vertices but the first.
@@ -104,10 +91,10 @@ def viterbi(graph: Graph, options: Search) -> Path:
 
 @PATHS.register("joint_viterbi")
 @torch.no_grad()
-def joint_viterbi(graph: Graph, options: Search) -> Path:
+def joint_viterbi(graph: Graph, options: SearchOptions, keys: Tensor | None = None) -> Path:
     """The path of the largest sum_{i=1}^m [log E(a_{i-1} -> a_i) + max_w log P(w | v_{a_i})] / m^length_penalty.
 
-    Each of the m terms is a link and what is said where it leads; so the last vertex's word counts, the first's does
+    Each of the m terms is a link and the word where it leads; so the last vertex's word counts, the first's does
     not.  One candidate.
     """
     graph = graph.cleaned()
@@ -117,17 +104,17 @@ def joint_viterbi(graph: Graph, options: Search) -> Path:
 
 @PATHS.register("sample")
 @torch.no_grad()
-def sample(graph: Graph, options: Search) -> Path:
+def sample(graph: Graph, options: SearchOptions, keys: Tensor | None = None) -> Path:
     """K paths drawn link by link, and at each vertex one of its n listed words, both at `temperature`.
 
     `log_p` is what the model gives to links and words at temperature 1.  Vertex j draws by the key folded with j, so a
     graph's paths are the same in any batch.
     """
-    if options.keys is None:
-        raise ValueError("path search 'sample' draws by noise keys [B, K]; give them in Search(keys=...)")
+    if keys is None:
+        raise ValueError("path search 'sample' draws by random keys [B, K]; pass them as keys")
     graph = graph.cleaned()
     vertex = torch.arange(graph.links.shape[1], device=graph.links.device)
-    u = noise.uniform(noise.fold(options.keys[..., None], vertex), 2)
+    u = noise.uniform(noise.fold(keys[..., None], vertex), 2)
     following = draw(graph.links, u[..., 0], options.temperature)
     return walk(graph, following, draw(graph.log_p, u[..., 1], options.temperature))
 
@@ -162,7 +149,7 @@ def best_steps(gain: Tensor, last: Tensor, length_penalty: float) -> Tensor:
 def walk(graph: Graph, following: Tensor, word: Tensor | None = None) -> Path:
     """The path from vertex 0 along `following` [B, K, L]; a vertex that has nowhere to go, goes to the last.
 
-    Vertex j says the word at place `word` [B, K, L] of its list, or the first.
+    Vertex j has the word at place `word` [B, K, L] of its list, or the first.
     """
     last = graph.last[:, None, None]
     vertex = torch.arange(following.shape[-1], device=following.device)
@@ -194,3 +181,44 @@ def in_rows(table: Tensor, index: Tensor) -> Tensor:
 def entries(x: Tensor, index: Tensor) -> Tensor:
     """The entries at `index` [B, K] of x [B, N, ...] -> [B, K, ...]."""
     return x.gather(1, index.view(*index.shape, *[1] * (x.dim() - 2)).expand(*index.shape, *x.shape[2:]))
+
+
+BEAM = "beam"  # beam search over words, in path_beam
+LISTS = ("sample", BEAM)  # searches that look at more than the most probable word of a vertex
+SEARCHES = (*PATHS, BEAM)
+
+# Which searches read an option.
+READ_BY = {
+    "lookahead_weight": ("lookahead",),
+    "temperature": ("sample",),
+    "vertex_tokens": LISTS,
+    "beam": (BEAM,),
+    "length_penalty": ("viterbi", "joint_viterbi", BEAM),
+}
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How words are read off a canvas; an alignment takes what applies to it."""
+
+    path_search: str = option(
+        "lookahead", "search for the best path of words in a graph", choices=SEARCHES, system=True
+    )
+    lookahead_weight: float = option(
+        1.0, "weight of a word's log-probability beside the link's in path search lookahead"
+    )
+    vertex_tokens: int = option(5, "words considered at each vertex by path searches sample and beam")
+    drop_repeats: bool = option(
+        False, "drop a word that repeats its neighbour (a model without CTC or DAG may stutter)"
+    )
+    temperature: float = option(1.0, "one-pass: divide the log-probabilities of path search sample by it")
+    beam: int = option(5, generation="beam")
+    length_penalty: float = option(1.0, generation="lenpen")
+
+    def __post_init__(self) -> None:
+        if self.vertex_tokens < 1:
+            raise UserError(f"--vertex-tokens is {self.vertex_tokens}; a vertex has 1 word or more")
+        if self.beam < 1:
+            raise UserError(f"--beam is {self.beam}; beam search keeps 1 hypothesis or more")
+        if not self.temperature > 0:
+            raise UserError(f"--temperature is {self.temperature}; pass a number above 0")

@@ -11,11 +11,11 @@ import torch
 
 from fairseq_diffusion import compat
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.output import check_writable, written_whole
+from fairseq_diffusion.files.writing import atomic_write, check_writable
 
 EPOCH = re.compile(r"checkpoint(\d+)\.pt")
 UPDATE = re.compile(r"checkpoint_\d+_(\d+)\.pt")
-# fairseq writes the value with three decimals and, right behind it, a random number that keeps equal values apart
+# fairseq writes the value with three decimals, directly followed by a random number that makes the name unique
 BEST = re.compile(r"checkpoint\.best_(?P<metric>.+)_(?P<value>-?\d+(?:\.\d{1,3})?)\d*\.pt")
 
 Weights = dict[str, Any]
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     check_writable(args.output, args.force)
     paths = chosen_paths(args)
     state = averaged_state(paths, args.ema)
-    with written_whole(args.output) as temporary:
+    with atomic_write(args.output) as temporary:
         torch.save(state, temporary)
     print(f"averaged {len(paths)} checkpoint(s) into {args.output}:", *paths, sep="\n  ")
     return 0
@@ -60,7 +60,7 @@ def chosen_paths(args: argparse.Namespace) -> list[Path]:
     folders = [path for path in args.inputs if path.is_dir()]
     if args.last is None and args.best is None:
         if folders:
-            raise UserError(f"{folders[0]} is a folder: say --last K or --best K, or name checkpoint files")
+            raise UserError(f"{folders[0]} is a folder: pass --last K or --best K, or name checkpoint files")
         return args.inputs
     if len(args.inputs) != 1 or not folders:
         raise UserError("--last and --best choose from one folder; name one in --inputs, or drop the option")
@@ -92,7 +92,7 @@ def best_checkpoints(folder: Path, count: int, metric: str | None, maximize: boo
 
 
 def first_of(found: list[tuple[Any, Path]], count: int, what: str) -> list[Path]:
-    """The paths of the first `count` entries, all of which must be there."""
+    """The paths of the first `count` entries; an error if there are fewer."""
     if not 0 < count <= len(found):
         raise UserError(f"cannot average {count} {what}: there are {len(found)}; ask for between 1 and as many")
     return [path for _, path in found[:count]]
@@ -118,7 +118,7 @@ def averaged_state(paths: list[Path], ema: bool) -> dict[str, Any]:
 
 
 def exported(newest: dict[str, Any], model: Weights, paths: list[Path], ema: bool) -> dict[str, Any]:
-    """The newest checkpoint with the weights `model`, without what only continues a training (optimizer, EMA)."""
+    """The newest checkpoint with the weights `model`, without what only resuming needs (optimizer, EMA)."""
     extra = {key: value for key, value in newest["extra_state"].items() if key not in ("ema", "ema_fp32_params")}
     extra["averaged"], extra["averaged_ema"] = [str(path) for path in paths], ema
     kept = {key: value for key, value in newest.items() if key != "last_optimizer_state"}
@@ -130,7 +130,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     compat.allow_argparse_checkpoints()
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a file that is something else ends the unpickler in any exception
+    except Exception as error:  # another kind of file can raise any exception in the unpickler
         raise UserError(f"{path} cannot be read as a checkpoint: {why_unreadable(error)}") from error
     if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
         raise UserError(f"{path} is not a fairseq checkpoint: it holds no weights under 'model'")
@@ -139,7 +139,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def why_unreadable(error: Exception) -> str:
-    """The cause in a few words; torch's own text for refused objects advises to load them all the same."""
+    """The cause in a few words; torch's own message for refused objects advises to load them anyway."""
     refused = re.search(r"GLOBAL (\S+)", str(error))
     if refused:
         return f"it holds a {refused[1]}, and only tensors, numbers, text and containers are loaded"
@@ -157,18 +157,19 @@ def weights_of(state: dict[str, Any], ema: bool, path: Path) -> Weights:
 
 
 def is_averaged(key: str, value: Any) -> bool:
-    """Weights are averaged; counters, flags and the noise table in force are the newest checkpoint's."""
+    """Weights are averaged; counters, flags and the noise schedule are the newest checkpoint's."""
     return torch.is_tensor(value) and value.is_floating_point() and not compat.is_noise_schedule(key)
 
 
 def check_same_shapes(wanted: Weights, found: Weights, wanted_in: Any, found_in: Any) -> None:
     """Refuse a checkpoint whose entries differ from the first one's in name or shape."""
-    alien = sorted(wanted.keys() ^ found.keys())
-    alien += [key for key in wanted if key in found and shape(wanted[key]) != shape(found[key])]
-    if alien:
+    differing = sorted(wanted.keys() ^ found.keys())
+    differing += [key for key in wanted if key in found and shape(wanted[key]) != shape(found[key])]
+    if differing:
+        first = differing[0]
         raise UserError(
-            f"{found_in} is of another model than {wanted_in}: {len(alien)} entries differ in name or shape, first "
-            f"{alien[0]} ({describe(found, alien[0])}, not {describe(wanted, alien[0])}); average one training's files"
+            f"{found_in} is of another model than {wanted_in}: {len(differing)} entries differ in name or shape, first "
+            f"{first} ({describe(found, first)}, not {describe(wanted, first)}); average one training's files"
         )
 
 
@@ -187,6 +188,6 @@ def add_to(total: Weights, weights: Weights) -> None:
 
 
 def updates(state: dict[str, Any]) -> int:
-    """How many updates a checkpoint has seen; the newest has most."""
+    """The number of updates of a checkpoint; the newest has most."""
     history = state.get("optimizer_history") or [{}]
     return history[-1].get("num_updates", 0)

@@ -1,4 +1,4 @@
-"""Write an architecture preset as YAML for fairseq-hydra-train, which does not look at --arch."""
+"""Write an architecture preset as YAML for fairseq-hydra-train, which does not read --arch."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import yaml
 
-import fairseq_diffusion.systems  # noqa: F401  enters the presets
-from fairseq_diffusion.output import check_writable, written_whole
+import fairseq_diffusion.systems  # noqa: F401  registers the presets
+from fairseq_diffusion.files.writing import atomic_write, check_writable
 from fairseq_diffusion.systems.presets import PRESETS
 
 HEADER = "# @package _group_\n# The architecture {name} of fairseq_diffusion; put this file into CONFIG-DIR/model/.\n"
@@ -27,6 +27,6 @@ def run(args: argparse.Namespace) -> int:
         print(text, end="")
         return 0
     check_writable(args.output, args.force)
-    with written_whole(args.output) as file:
+    with atomic_write(args.output) as file:
         file.write_text(text)
     return 0

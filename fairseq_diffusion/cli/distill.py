@@ -1,6 +1,6 @@
-"""Distil a training set: a teacher translates its sources, and its translations take the place of the real targets.
+"""Distil a training set: a teacher translates its sources, and its translations replace the real targets.
 
-What stands behind -- is for fairseq-generate, as in: distill DATA-BIN --path TEACHER.pt --output NEW -- --beam 4 --fp16
+What comes after -- is for fairseq-generate, as in: distill DATA-BIN --path TEACHER.pt --output NEW -- --beam 4 --fp16
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from fairseq_diffusion import __version__
 from fairseq_diffusion.distillation.command import DEFAULTS, generate_command
 from fairseq_diffusion.distillation.data import DataBin, open_data
 from fairseq_diffusion.distillation.gather import gather
-from fairseq_diffusion.distillation.output import RECORD, check_output, folder_written_whole
-from fairseq_diffusion.distillation.plan import Plan, hash_of, make_plan, settle
+from fairseq_diffusion.distillation.output import RECORD, atomic_folder, check_output
+from fairseq_diffusion.distillation.plan import Plan, make_plan, plan_hash, prepare_work
 from fairseq_diffusion.distillation.shards import Shards
 from fairseq_diffusion.distillation.teacher import Teacher
 from fairseq_diffusion.errors import UserError
 
 KIND = "distilled training set, by fairseq-diffusion"
 ROWS = {
-    "sentences": "to train on",
+    "sentences": "sentences in the training set",
     "skipped": "skipped: longer than the teacher takes",
     "empty": "dropped: nothing on one side",
     "wild_ratio": "dropped: one side much longer than the other",
     "kept": "kept",
     "unknown_words": "unknown words in what is kept",
-    "bleu_of_pieces": "BLEU of what is kept against the real targets, of pieces",
+    "bleu_of_pieces": "BLEU of what is kept against the real targets, on word pieces",
 }
 
 
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
-    """argparse alone would not take words behind -- once it has seen the data-bin and a flag."""
+    """argparse alone does not take words after -- once it has parsed the data-bin and a flag."""
     end = words.index("--") if "--" in words else len(words)
     args = parser.parse_args(words[:end])
     args.flags = words[end + 1 :]
@@ -66,53 +66,53 @@ def run(args: argparse.Namespace) -> int:
     flags = [*DEFAULTS.split(), *args.flags]
     command = generate_command(data, teacher, flags)
     plan = make_plan(data, teacher, flags, args.shards)
-    settle(plan, args.work, args.force)
-    shards = Shards(args.work, hash_of(plan), args.shards, command)
+    prepare_work(plan, args.work, args.force)
+    shards = Shards(args.work, plan_hash(plan), args.shards, command)
     if args.shard is not None:
         shards.decode([args.shard], 1)
-        return say_what_is_missing(shards)
+        return report_missing(shards)
     shards.decode(list(range(args.shards)), args.jobs)
-    print_account(write_data_bin(args, data, shards, plan), args)
+    print_counts(write_data_bin(args, data, shards, plan), args)
     return 0
 
 
 def check(args: argparse.Namespace) -> None:
-    """Numbers and folders that can be refused at once."""
+    """Errors in numbers and folders that are seen before anything is read."""
     check_output(args.output, args.force)
     if args.shards < 1 or args.jobs < 1 or not args.max_ratio >= 1:  # nan neither
         raise UserError("--shards, --jobs and --max-ratio are at least 1")
     if args.shard is not None and not (0 <= args.shard < args.shards and args.jobs == 1):
         raise UserError(
-            f"--shard {args.shard} of --shards {args.shards}: parts are counted from 0, and one takes no --jobs"
+            f"--shard {args.shard} of --shards {args.shards}: parts are counted from 0, and --jobs is for several"
         )
     output = args.output.resolve()
     if output == args.data.resolve() or output in (args.work.resolve(), *args.work.resolve().parents):
         raise UserError(f"--output {args.output} is the data-bin itself, or holds the --work folder; name another")
 
 
-def say_what_is_missing(shards: Shards) -> int:
+def report_missing(shards: Shards) -> int:
     missing = shards.missing()
     if missing:
         print(f"{len(missing)} of {shards.count} shards are missing: {', '.join(map(str, missing))}")
     else:
-        print("all shards are there: the same command without --shard writes the data-bin")
+        print("all shards are complete: the same command without --shard writes the data-bin")
     return 0
 
 
 def write_data_bin(args: argparse.Namespace, data: DataBin, shards: Shards, plan: Plan) -> dict[str, Any]:
-    """The data-bin with its record, in place of what --force gives up; the account of its sentences."""
-    with folder_written_whole(args.output) as folder:
+    """Write the data-bin with its record, replacing an older one with --force; returns the counts of its sentences."""
+    with atomic_folder(args.output) as folder:
         counts = gather(data, shards, folder, args.max_ratio, args.mixed)
-        said = {"data": str(args.data), "path": args.path, "mixed": args.mixed, "max_ratio": args.max_ratio}
-        record = {"kind": KIND, "version": __version__, **said, "counts": counts, "plan": plan}
+        inputs = {"data": str(args.data), "path": args.path, "mixed": args.mixed, "max_ratio": args.max_ratio}
+        record = {"kind": KIND, "version": __version__, **inputs, "counts": counts, "plan": plan}
         (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return counts
 
 
-def print_account(counts: dict[str, Any], args: argparse.Namespace) -> None:
+def print_counts(counts: dict[str, Any], args: argparse.Namespace) -> None:
     for name, label in ROWS.items():
         number = counts[name]
         print(f"{number:>12,.2f}  {label}" if isinstance(number, float) else f"{number:>12,}  {label}")
     real = " (the real ones among them)" if args.mixed else ""
     print(f"wrote {args.output}: {counts['pairs']:,} pairs to train on{real}; the other splits are the real ones")
-    print(f"{args.work} makes other sets of the same translations (--mixed, --max-ratio), and may be removed")
+    print(f"{args.work} holds the translations, for other --mixed or --max-ratio, and may be removed")

@@ -1,4 +1,4 @@
-"""Print what this installation stands on and, for each thing that is off, the line that mends it."""
+"""Check this installation: print the versions in use and, for each problem, how to fix it."""
 
 from __future__ import annotations
 
@@ -8,25 +8,26 @@ import logging
 import re
 import sys
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Iterator
 
 from fairseq_diffusion import __version__, compat
+from fairseq_diffusion.compat.installed import version
+from fairseq_diffusion.reporting.table import aligned
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One row: a thing, what was found of it, and how to mend it (empty: nothing is off)."""
+    """One row: a component, what was found, and how to fix it (empty: no problem)."""
 
     name: str
     found: str
-    mend: str = ""
+    fix: str = ""
     required: bool = True
 
     @property
     def mark(self) -> str:
-        return "ok" if not self.mend else "OFF" if self.required else "note"
+        return "ok" if not self.fix else "FIX" if self.required else "note"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,27 +35,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the table; 1 if something required is off, else 0."""
-    logging.disable(logging.WARNING)  # fairseq talks about optional packages while it is imported
+    """Print the table; 1 if something required has a problem, else 0."""
+    logging.disable(logging.WARNING)  # fairseq logs missing optional packages when it is imported
     findings = examine()
     logging.disable(logging.NOTSET)
     print(table(findings))
-    return int(any(finding.mark == "OFF" for finding in findings))
+    return int(any(finding.mark == "FIX" for finding in findings))
 
 
 def table(findings: list[Finding]) -> str:
-    """Rows of name, mark and what was found; the mending line stands below its row."""
-    width = max(len(finding.name) for finding in findings)
-    lines = []
+    """Rows of name, mark and what was found; how to fix it is below its row."""
+    rows = []
     for finding in findings:
-        lines.append(f"{finding.name:{width}}  {finding.mark:4}  {finding.found}")
-        if finding.mend:
-            lines += [f"{'':{width}}        -> {line}" for line in finding.mend.splitlines()]
-    return "\n".join(lines)
+        rows += [(finding.name, finding.mark, finding.found)]
+        rows += [("", "", f"-> {line}") for line in finding.fix.splitlines()]
+    return "\n".join(aligned(rows, (True, True, True)))
 
 
 def examine() -> list[Finding]:
-    """Every finding, in the order in which things build on each other."""
+    """All findings, each component before those that need it."""
     return [
         Finding("fairseq-diffusion", __version__),
         python(),
@@ -66,13 +65,6 @@ def examine() -> list[Finding]:
         *optimisers(),
         *precisions(),
     ]
-
-
-def version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def python() -> Finding:
@@ -95,7 +87,7 @@ def torch() -> Finding:
 
 
 def fairseq() -> Iterator[Finding]:
-    """fairseq itself, and whether two distributions of it lie over each other."""
+    """fairseq itself, and whether two distributions of it overwrite each other."""
     installed = compat.distributions()
     names = " and ".join(f"{name} {number}" for name, number in installed.items()) or "absent"
     problem = compat.fairseq_problem()
@@ -109,39 +101,37 @@ def fairseq() -> Iterator[Finding]:
 
 
 def packages() -> Iterator[Finding]:
-    """Packages of which the version is all there is to know."""
+    """Packages of which only the version is checked."""
     for name in ("hydra-core", "omegaconf", "numpy", "sacrebleu", "sacremoses", "subword-nmt"):
         found = version(name)
-        mend = (
-            "comes with fairseq: install that again" if name in ("hydra-core", "omegaconf") else f"pip install {name}"
-        )
-        yield Finding(name, found or "absent", "" if found else mend)
+        fix = "comes with fairseq: install that again" if name in ("hydra-core", "omegaconf") else f"pip install {name}"
+        yield Finding(name, found or "absent", "" if found else fix)
     for name, use in (("matplotlib", "fairseq-diffusion plot"), ("tensorboardX", "--tensorboard-logdir")):
         found = version(name)
         yield Finding(name, found or "absent", "" if found else f"pip install {name}   (for {use})", required=False)
 
 
 def triton() -> Finding:
-    """Worth a note only on a GPU whose kernels it should run, and cannot."""
+    """A note only on a GPU on which Triton's kernels cannot run."""
     found, reason = version("triton"), None
     if has_gpu():
         from fairseq_diffusion.kernels import choice  # needs a torch that works
 
-        reason = choice.hindrance(importlib.import_module("torch").device("cuda"))
-    mend = f"{reason}: portable kernels run   (pip install --upgrade triton)" if reason else ""
-    return Finding("triton", found or "absent (not needed)", mend, required=False)
+        reason = choice.why_no_triton(importlib.import_module("torch").device("cuda"))
+    fix = f"{reason}: portable kernels run   (pip install --upgrade triton)" if reason else ""
+    return Finding("triton", found or "absent (not needed)", fix, required=False)
 
 
 def has_gpu() -> bool:
     try:
         return importlib.import_module("torch").cuda.is_available()
-    except Exception:  # torch absent or broken: its own row says so
+    except Exception:  # torch absent or broken, which has a row of its own
         return False
 
 
 APEX: dict[str, tuple[str, str]] = {
     "absent": ("absent (not needed)", ""),
-    "healthy": ("NVIDIA's, with its CUDA extensions   (for fairseq's models; ours have torch's LayerNorm)", ""),
+    "healthy": ("NVIDIA's, with its CUDA extensions   (for fairseq's models; ours use torch's LayerNorm)", ""),
     "foreign": ("an unrelated package of that name", "pip uninstall -y apex   (until then torch's LayerNorm is used)"),
     "broken": (
         "NVIDIA's, without working CUDA extensions",
@@ -150,22 +140,22 @@ APEX: dict[str, tuple[str, str]] = {
 }
 
 
-def apex(state: Callable[[], str] = compat.apex_state) -> Finding:
-    return Finding("apex", *APEX[state()], required=False)
+def apex() -> Finding:
+    return Finding("apex", *APEX[compat.apex_state()], required=False)
 
 
 def optimisers() -> Iterator[Finding]:
-    """Whose Adam a training here gets, by the name it asks for; nothing where fairseq is off."""
+    """The implementation of Adam behind each --optimizer; nothing where fairseq cannot be used."""
     if has_module("torch") and not compat.fairseq_problem():
         device = "cuda" if has_gpu() else "cpu"
-        form = importlib.import_module("fairseq_diffusion.optim.fused_adam").form_on(device)
+        form = importlib.import_module("fairseq_diffusion.optim.fused_adam").adam_implementation(device)
         yield Finding("fused_adam", f"torch's {form} Adam on {device}   (--optimizer fused_adam)")
         yield Finding("adam", f"{fairseqs_adam()}   (--optimizer adam)")
 
 
-def fairseqs_adam(state: Callable[[], str] = compat.apex_state) -> str:
-    """What fairseq's own name stands for: apex's is for GPUs alone."""
-    healthy = has_gpu() and state() == "healthy"
+def fairseqs_adam() -> str:
+    """The implementation behind fairseq's own adam; apex's is for GPUs only."""
+    healthy = has_gpu() and compat.apex_state() == "healthy"
     if healthy and importlib.import_module("fairseq.optim.fused_adam").get_fused_adam_class():
         return "apex's FusedAdam"
     return "fairseq's, parameter by parameter"
@@ -174,29 +164,27 @@ def fairseqs_adam(state: Callable[[], str] = compat.apex_state) -> str:
 def has_module(name: str) -> bool:
     try:
         importlib.import_module(name)
-    except Exception:  # its own row says so
+    except Exception:  # has a row of its own
         return False
     return True
 
 
 def precisions() -> Iterator[Finding]:
-    """What the flags for half precision are worth on this device."""
+    """Which flags for half precision are fast on this device."""
     if has_gpu():
         major, minor = importlib.import_module("torch").cuda.get_device_capability(0)
-        yield Finding("precision", f"compute capability {major}.{minor}: {worth(major)}")
+        yield Finding("precision", f"compute capability {major}.{minor}: {fast_precision(major)}")
     elif has_module("torch"):
-        yield Finding(
-            "precision", f"CPU: --bf16 {'with' if has_bf16() else 'WITHOUT'} instructions of its own; fp16 is slow"
-        )
+        yield Finding("precision", f"CPU {'with' if has_bf16() else 'WITHOUT'} native bf16 for --bf16; fp16 is slow")
 
 
-def worth(major: int) -> str:
-    """Of a GPU with a compute capability that begins with `major`."""
+def fast_precision(major: int) -> str:
+    """For a GPU of compute capability `major`."""
     if major >= 8:
         return "--bf16, or --fp16"
-    return "--fp16   (no arithmetic of its own for bf16)" if major == 7 else "fp32   (no fast arithmetic in 16 bits)"
+    return "--fp16   (no native bf16)" if major == 7 else "fp32   (no fast 16-bit arithmetic)"
 
 
 def has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether the CPU says that it multiplies in bf16; without, --bf16 is slower than fp32."""
+    """Whether the CPU has bf16 instructions; without them, --bf16 is slower than fp32."""
     return cpuinfo.exists() and bool(re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", cpuinfo.read_text()))

@@ -5,23 +5,24 @@ from __future__ import annotations
 import argparse
 import sys
 from importlib import import_module
+from types import ModuleType
 
 from fairseq_diffusion import __version__
 from fairseq_diffusion.errors import UserError
 
 COMMANDS = {
-    "doctor": "print what this installation stands on and how to mend what is off",
+    "doctor": "check this installation, and print how to fix problems",
     "user-dir": "print the path to pass to --user-dir",
     "toy": "generate the toy language, or score translations of it",
     "distill": "make a distilled data-bin from an autoregressive teacher's translations",
     "average": "average checkpoints (the last k or the best k)",
-    "score": "score and compare translations: BLEU, chrF, TER, and what is said with them",
+    "score": "score and compare translations: BLEU, chrF, TER, significance",
     "plot": "draw trainings, BLEU against network calls, or a page of translations over the steps",
     "config": "write an architecture preset as hydra YAML",
 }
 
 
-def command_module(name: str):
+def command_module(name: str) -> ModuleType:
     return import_module(f"fairseq_diffusion.cli.{name.replace('-', '_')}")
 
 
@@ -46,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         module = command_module(name)
         parser = argparse.ArgumentParser(prog=f"fairseq-diffusion {name}", description=module.__doc__)
         module.add_arguments(parser)
-        parse = getattr(module, "parse", argparse.ArgumentParser.parse_args)  # one may have words for another program
+        parse = getattr(module, "parse", argparse.ArgumentParser.parse_args)  # distill takes others after --
         return module.run(parse(parser, rest))
     except UserError as error:
         print(f"fairseq-diffusion: error: {error}", file=sys.stderr)

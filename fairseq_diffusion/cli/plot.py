@@ -1,6 +1,6 @@
-"""Draw trainings, a sentence over its decoding steps, BLEU against network calls, or a page of emerging translations.
+"""Draw trainings, a sentence over its decoding steps, BLEU against network calls, or a page of decoding steps.
 
-One picture a call: what is given says which.
+One figure per call, which depends on the options given.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from fairseq_diffusion import histories
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.output import check_writable, written_whole
+from fairseq_diffusion.files import histories
+from fairseq_diffusion.files.writing import atomic_write, check_writable
 from fairseq_diffusion.plotting.events import read_tensorboard
 from fairseq_diffusion.plotting.page import write_page
-from fairseq_diffusion.plotting.read import read_training, read_trajectory, told_apart
-from fairseq_diffusion.plotting.table import read_points
+from fairseq_diffusion.plotting.points import read_points
+from fairseq_diffusion.plotting.read import read_training, read_trajectory, with_distinct_names
 
 MOST_SENTENCES = 50  # on a page, unless they are named
 
@@ -30,14 +30,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--generate", type=Path, help="output of fairseq-generate with --retain-iter-history")
     table = parser.add_argument_group("BLEU against network calls (PNG)")
     table.add_argument("--pareto", type=Path, metavar="TABLE", help="what fairseq-diffusion score --json wrote")
-    page = parser.add_argument_group("how translations come about (HTML)")
+    page = parser.add_argument_group("sentences at each decoding step (HTML)")
     page.add_argument("--history", type=Path, help="generate-SUBSET.history.jsonl, of --retain-iter-history")
     parser.add_argument(
         "--sentence",
         nargs="+",
         default=[],
         metavar="ID",
-        help="with --generate: the number behind S-, H-, E-; with --history: as many as you like (default: the first "
+        help="with --generate: the number after S-, H-, E-; with --history: as many as you like (default: the first "
         f"{MOST_SENTENCES})",
     )
     parser.add_argument("--output", type=Path, required=True, help="the PNG or HTML to write")
@@ -48,11 +48,11 @@ def run(args: argparse.Namespace) -> int:
     training = bool(args.log or args.tensorboard or args.generate)
     if training + bool(args.pareto) + bool(args.history) != 1:
         raise UserError(
-            "one picture is drawn a call: give --log, --tensorboard or --generate with --sentence (these go together), "
+            "one figure is drawn per call: --log, --tensorboard or --generate with --sentence (these go together), "
             "or --pareto, or --history"
         )
     if args.sentence and not (args.generate or args.history):
-        raise UserError("--sentence belongs to --generate or --history; drop it, or say whose sentence it is")
+        raise UserError("--sentence belongs to --generate or --history; drop it, or pass one of these")
     check_writable(args.output, args.force)
     if args.history:
         return write_history(args)
@@ -64,27 +64,27 @@ def draw_training(args: argparse.Namespace) -> int:
         raise UserError("--generate and --sentence belong together: a decoding and the one sentence to draw from it")
     trainings = [*map(read_training, args.log), *map(read_tensorboard, args.tensorboard)]
     trajectory = read_trajectory(args.generate, args.sentence[0]) if args.generate else None
-    return draw("draw_figure", args.output, told_apart(trainings, args.log + args.tensorboard), trajectory)
+    return draw("draw_figure", args.output, with_distinct_names(trainings, args.log + args.tensorboard), trajectory)
 
 
 def draw_table(args: argparse.Namespace) -> int:
     points, left_out = read_points(args.pareto)
     if left_out:
-        print(f"left out, for want of network calls or sacreBLEU: {'; '.join(left_out)}")
+        print(f"left out, without network calls or sacreBLEU: {'; '.join(left_out)}")
     return draw("draw_pareto", args.output, points)
 
 
 def draw(function: str, output: Path, *what: Any) -> int:
-    """Matplotlib is imported only here, when there is something to draw."""
+    """Matplotlib is imported only here."""
     if output.suffix != ".png":
-        raise UserError(f"the picture is a PNG, but the output is {output}; name it something.png")
+        raise UserError(f"the figure is a PNG, but the output is {output}; name it something.png")
     try:
         drawing = import_module("fairseq_diffusion.plotting.draw")
     except ImportError as error:
         if (error.name or "").split(".")[0] != "matplotlib":
             raise
         raise UserError("plotting needs matplotlib: pip install 'fairseq-diffusion[plot]'") from error
-    with written_whole(output) as temporary:
+    with atomic_write(output) as temporary:
         getattr(drawing, function)(*what, temporary)
     print(f"wrote {output}")
     return 0
@@ -92,10 +92,10 @@ def draw(function: str, output: Path, *what: Any) -> int:
 
 def write_history(args: argparse.Namespace) -> int:
     if args.output.suffix not in (".html", ".htm"):
-        raise UserError(f"--history becomes a page of HTML, but the output is {args.output}; name it something.html")
+        raise UserError(f"--history makes a page of HTML, but the output is {args.output}; name it something.html")
     every = histories.read(args.history)
     shown = histories.chosen(every, args.sentence, MOST_SENTENCES)
     about = f"{len(shown)} of {len(every)} sentences of {args.history.name}."
-    write_page(shown, args.output, "How translations come about", about)
+    write_page(shown, args.output, "Translations at each decoding step", about)
     print(f"wrote {args.output}: {about}")
     return 0

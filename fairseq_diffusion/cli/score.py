@@ -10,14 +10,14 @@ from typing import Any
 from sacrebleu.metrics import BLEU
 
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.output import check_writable, written_whole
+from fairseq_diffusion.files.texts import language_of, read_lines
+from fairseq_diffusion.files.writing import atomic_write, check_writable
 from fairseq_diffusion.scoring.comet import check_installed, comet_scores
 from fairseq_diffusion.scoring.comparison import compared, is_compound_pair, language_from
-from fairseq_diffusion.scoring.figures import Manner
-from fairseq_diffusion.scoring.outputs import named, read_output
+from fairseq_diffusion.scoring.metrics import Options
+from fairseq_diffusion.scoring.outputs import name_and_path, read_output
 from fairseq_diffusion.scoring.references import check_distinct, read_references
 from fairseq_diffusion.scoring.table import Markdown, Text, render
-from fairseq_diffusion.texts import language_of, read_lines
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,14 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--compound-split",
         action="store_true",
-        help="also BLEU with words split at hyphens (done unasked where a report says English to German)",
+        help="also BLEU with words split at hyphens (the default where a report has English to German)",
     )
     parser.add_argument(
         "--samples", type=int, default=1000, metavar="N", help="of the paired bootstrap between systems; 0: no test"
     )
     parser.add_argument("--comet", metavar="MODEL", help="also COMET, such as Unbabel/wmt22-comet-da; needs --src")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables as Markdown too")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all metrics as JSON too")
     parser.add_argument("--force", action="store_true", help="replace existing outputs")
 
 
@@ -56,21 +56,21 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="FILE",
-        help="references as people write them, one a line; several files are several references",
+        help="untokenised references, one a line; several files are several references",
     )
-    parser.add_argument("--src", type=Path, metavar="FILE", help="sources as people write them, which COMET reads")
-    parser.add_argument("--language", help="target language, such as de (default: what the reports beside --hyp say)")
+    parser.add_argument("--src", type=Path, metavar="FILE", help="untokenised sources, for COMET")
+    parser.add_argument("--language", help="target language, such as de (default: the one in the reports beside --hyp)")
 
 
 def run(args: argparse.Namespace) -> int:
-    named_files = [named(spec) for spec in args.hyp]
+    named_files = [name_and_path(spec) for spec in args.hyp]
     check_arguments(args, named_files)
     references = read_references(args.ref)
     sources = read_sources(args.src, references) if args.src else []
     outputs = [read_output(name, path, len(references[0])) for name, path in named_files]
     language = language_of(args.language) or language_from(outputs)
-    manner = Manner(args.tokenize, args.lowercase, args.compound_split or is_compound_pair(outputs))
-    comparison, texts = compared(outputs, args.ref, references, language, manner, args.samples)
+    options = Options(args.tokenize, args.lowercase, args.compound_split or is_compound_pair(outputs))
+    comparison, texts = compared(outputs, args.ref, references, language, options, args.samples)
     if args.comet:
         add_comet(comparison, args.comet, sources, texts, references)
     write_files(args, comparison)
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def check_arguments(args: argparse.Namespace, named_files: list[tuple[str, Path]]) -> None:
-    """All that can be refused before anything is read."""
+    """Errors in the arguments that are seen before anything is read."""
     outputs = [(flag, path) for flag, path in (("--markdown", args.markdown), ("--json", args.json)) if path]
     inputs = [*(("--hyp", path) for _, path in named_files), *(("--ref", path) for path in args.ref)]
     check_distinct([*inputs, *([("--src", args.src)] if args.src else []), *outputs])
@@ -97,7 +97,7 @@ def check_comet(args: argparse.Namespace) -> None:
     if bool(args.comet) != bool(args.src):
         raise UserError("--comet MODEL and --src FILE go together: COMET reads the sources, and nothing else does")
     if args.comet and len(args.ref) > 1:
-        raise UserError("COMET knows one reference; give one --ref, or leave out --comet")
+        raise UserError("COMET takes one reference; give one --ref, or leave out --comet")
     if args.comet:
         check_installed()
 
@@ -129,5 +129,5 @@ def write_files(args: argparse.Namespace, comparison: dict[str, Any]) -> None:
 
 
 def write(path: Path, text: str) -> None:
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

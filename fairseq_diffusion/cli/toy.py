@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
 
+from fairseq_diffusion.reporting.table import pairs
 from fairseq_diffusion.toy.corpus import SPLITS, Split, read_hypotheses, read_language, read_split, write_corpus
 from fairseq_diffusion.toy.language import Language
-from fairseq_diffusion.toy.score import ToyScore, score
+from fairseq_diffusion.toy.score import score
 
 ROWS = {
     "sentences": "sentences",
-    "ambiguous": "of them ambiguous (register left open)",
+    "ambiguous": "of them ambiguous (register not marked)",
     "valid": "valid: outputs that are a valid translation",
-    "mixed": "mixed: ambiguous, right but for mixed registers",
+    "mixed": "mixed: ambiguous, valid except that registers are mixed",
     "exact": "exact: unambiguous, the one valid translation",
     "bleu": "BLEU against all valid translations",
     "bleu_single": "BLEU against the single reference",
@@ -79,14 +79,12 @@ def print_score(args: argparse.Namespace) -> int:
     """Score translations of the toy language: are they valid, do they mix registers, and their BLEU."""
     language, split = read_language(args.corpus), read_split(args.corpus, args.split)
     result = score(language, split.sources, read_hypotheses(args.hyp), split.references)
-    print(json.dumps(asdict(result)) if args.json else "\n".join(table(result)))
+    print(
+        json.dumps(asdict(result))
+        if args.json
+        else pairs([(label, shown(name, getattr(result, name))) for name, label in ROWS.items()])
+    )
     return 0
-
-
-def table(result: ToyScore) -> Iterator[str]:
-    width = max(map(len, ROWS.values()))
-    for name, label in ROWS.items():
-        yield f"{label:{width}}  {shown(name, getattr(result, name))}"
 
 
 def shown(name: str, value: float | str | None) -> str:

@@ -1,4 +1,4 @@
-"""The only room that knows which fairseq, torch, hydra and apex it stands on.
+"""Repairs of fairseq, torch, hydra and apex, by version; no other room looks at versions.
 
 Each repair names the versions it is for and does nothing elsewhere.  Supported: fairseq 0.12.2 (Python 3.10) and
 fairseq-fixed 0.12.3.1 (Python 3.11 and 3.12), torch 2.1 and newer.  hydra 1.0 / omegaconf 2.0 (below the first) and
@@ -16,8 +16,8 @@ from fairseq_diffusion.compat.checkpoints import (
     wrap_checkpoint_loading,
     wrap_resuming,
 )
-from fairseq_diffusion.compat.generation import watched_tasks, wrap_generation
-from fairseq_diffusion.compat.half import flatten_on_cpu, part_bf16_from_tpu, survive_overflow_on_cpu, unscale_once
+from fairseq_diffusion.compat.generation import around_generation, watched_tasks
+from fairseq_diffusion.compat.half import allow_bf16_without_tpu, flatten_on_cpu, skip_overflow_on_cpu, unscale_once
 from fairseq_diffusion.compat.installed import (
     INSTALL_LINES,
     OLDEST_FAIRSEQ,
@@ -33,7 +33,7 @@ from fairseq_diffusion.compat.repairs import (
     apex_state,
     avoid_broken_apex,
     avoid_encoder_fast_path,
-    copy_checkpoints_whole,
+    copy_checkpoints_atomically,
 )
 
 __all__ = [
@@ -44,19 +44,20 @@ __all__ = [
     "allow_argparse_checkpoints",
     "allow_tensors_between_ranks",
     "apex_state",
+    "around_generation",
     "avoid_broken_apex",
     "avoid_encoder_fast_path",
-    "copy_checkpoints_whole",
+    "copy_checkpoints_atomically",
     "distributions",
     "fairseq_problem",
     "flatten_on_cpu",
     "is_noise_schedule",
     "model_name",
-    "part_bf16_from_tpu",
+    "allow_bf16_without_tpu",
     "patch",
     "prefer_ema",
     "require_fairseq",
-    "survive_overflow_on_cpu",
+    "skip_overflow_on_cpu",
     "task_name",
     "unscale_once",
     "version_tuple",
@@ -64,7 +65,6 @@ __all__ = [
     "watched_tasks",
     "with_ema",
     "wrap_checkpoint_loading",
-    "wrap_generation",
     "wrap_resuming",
 ]
 
@@ -76,11 +76,10 @@ def patch() -> None:
     allow_tensors_between_ranks()
     avoid_broken_apex()
     avoid_encoder_fast_path()
-    copy_checkpoints_whole()
-    part_bf16_from_tpu()
+    copy_checkpoints_atomically()
+    allow_bf16_without_tpu()
     flatten_on_cpu()
-    survive_overflow_on_cpu()
+    skip_overflow_on_cpu()
     unscale_once()
     wrap_checkpoint_loading()
     wrap_resuming()
-    wrap_generation()

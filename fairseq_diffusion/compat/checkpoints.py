@@ -1,9 +1,8 @@
-"""How fairseq reads checkpoints: errors that say what to do, averaged weights, the task's consent when resuming."""
+"""How fairseq reads checkpoints: error messages, averaged weights, and the task's checks when resuming."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import math
 import os
@@ -12,6 +11,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from typing import Any, Callable
 
+from fairseq_diffusion.compat.wrapping import wrap_once
 from fairseq_diffusion.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -19,15 +19,13 @@ logger = logging.getLogger(__name__)
 OUR_TASK = "diffusion_translation"
 
 _use_ema = False
-OLD_QUERIES = "self_attention.query."  # in checkpoints of ours from before queries, keys and values were one product
 
 _resuming: Any = None  # the task of the training that is reading a checkpoint
-_keeps_optimizer = False  # whether that training goes on with the checkpoint's optimiser
 _watchers: list[Callable[[str, dict[str, Any], bool], None]] = []
 
 
 def prefer_ema(use: bool) -> None:
-    """From now on, put the averaged weights that ``--store-ema`` kept in the place of the last ones when loading."""
+    """From now on, load the averaged weights that ``--store-ema`` kept in place of the last ones."""
     global _use_ema
     _use_ema = use
 
@@ -36,36 +34,32 @@ def wrap_checkpoint_loading() -> None:
     """Any fairseq: it has no hook where checkpoints are read, so its loading function is replaced, once."""
     from fairseq import checkpoint_utils
 
-    if not hasattr(checkpoint_utils.load_checkpoint_to_cpu, "says_what_to_do"):
-        checkpoint_utils.load_checkpoint_to_cpu = _loading_with_advice(checkpoint_utils.load_checkpoint_to_cpu)
+    wrap_once(checkpoint_utils, "load_checkpoint_to_cpu", _loading)
 
 
-def _loading_with_advice(load: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    @functools.wraps(load)
+def _loading(load: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
     def load_checkpoint_to_cpu(path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         try:
             state = load(path, *args, **kwargs)
         except (FileNotFoundError, PermissionError):
-            raise  # their own words say it all
+            raise  # their messages need no addition
         except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError, TypeError, OSError) as error:
             raise UserError(_unreadable(path, error)) from error
-        if _resuming is not None:  # the optimiser goes on from the last weights, never from averaged ones
-            return with_one_product(_checked_by(_resuming, state), path, _keeps_optimizer)
-        state = with_one_product(state, path)
+        if _resuming is not None:  # the optimiser continues from the last weights, never from averaged ones
+            return _checked_by(_resuming, state)
         overrides = dict(zip(("arg_overrides",), args), **kwargs).get("arg_overrides") or {}
         chosen = with_ema(state, path) if overrides.get("use_ema", _use_ema) else state
         for see in _watchers:
             see(path, chosen, chosen is not state)
         return chosen
 
-    load_checkpoint_to_cpu.says_what_to_do = True  # type: ignore[attr-defined]
     return load_checkpoint_to_cpu
 
 
 @contextlib.contextmanager
 def watched_loading(see: Callable[[str, dict[str, Any], bool], None]) -> Iterator[None]:
-    """Within it, `see` gets the path of each checkpoint read, its state, and whether averaged weights took the place
-    of the last ones."""
+    """Within it, `see` is called with the path and the state of each checkpoint read, and with whether averaged weights
+    replaced the last ones."""
     _watchers.append(see)
     try:
         yield
@@ -78,28 +72,25 @@ def wrap_resuming() -> None:
     And a training that is resumed at its last update does one more."""
     from fairseq.trainer import Trainer
 
-    if not hasattr(Trainer.load_checkpoint, "asks_the_task"):
-        Trainer.load_checkpoint = _asking_the_task(Trainer.load_checkpoint)
+    wrap_once(Trainer, "load_checkpoint", _resuming_with_task)
 
 
-def _asking_the_task(load: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(load)
-    def load_checkpoint(self: Any, filename: str, reset_optimizer: bool = False, *args: Any, **kwargs: Any) -> Any:
-        global _resuming, _keeps_optimizer
-        _resuming, _keeps_optimizer = self.task, not reset_optimizer
+def _resuming_with_task(load: Callable[..., Any]) -> Callable[..., Any]:
+    def load_checkpoint(self: Any, *args: Any, **kwargs: Any) -> Any:
+        global _resuming
+        _resuming = self.task
         try:
-            extra_state = load(self, filename, reset_optimizer, *args, **kwargs)
+            extra_state = load(self, *args, **kwargs)
         finally:
             _resuming = None
-        _rest_if_done(self)
+        _stop_if_done(self)
         return extra_state
 
-    load_checkpoint.asks_the_task = True  # type: ignore[attr-defined]
     return load_checkpoint
 
 
-def _rest_if_done(trainer: Any) -> None:
-    """fairseq looks for --max-update behind each update, but for --stop-min-lr before an epoch, too."""
+def _stop_if_done(trainer: Any) -> None:
+    """fairseq checks --max-update only after an update, but --stop-min-lr before an epoch, too."""
     done, wanted = trainer.get_num_updates(), trainer.cfg.optimization.max_update
     if 0 < wanted <= done:
         logger.info(f"this training has done {done} updates, and --max-update is {wanted}: nothing is left to do")
@@ -108,40 +99,10 @@ def _rest_if_done(trainer: Any) -> None:
 
 def _checked_by(task: Any, state: dict[str, Any]) -> dict[str, Any]:
     """`state` without its configuration, once `task` has accepted it: fairseq sends it to the other ranks, where
-    torch >= 2.6 refuses omegaconf's objects, and training goes on with the configuration of the command line."""
+    torch >= 2.6 refuses omegaconf's objects, and training continues with the configuration of the command line."""
     if state.get("task_state"):
         task.load_state_dict(state["task_state"])
     return {**state, "cfg": None}
-
-
-def with_one_product(state: dict[str, Any], path: str, keeps_optimizer: bool = False) -> dict[str, Any]:
-    """`state` with queries, keys and values of self-attention as one product, in its weights and their averages.
-
-    In an optimiser's state they cannot be found: with --fp16 it is one long vector, in which they stood elsewhere.
-    """
-    if not any(OLD_QUERIES in name for name in state["model"]):
-        return state
-    if keeps_optimizer and state.get("last_optimizer_state"):
-        raise UserError(
-            f"{path} was written before queries, keys and values became one product, so the state of its optimiser "
-            "does not fit; go on from its weights, with --reset-optimizer or --finetune-from-model"
-        )
-    extra = state.get("extra_state") or {}
-    averages = {name: _one_product(extra[name]) for name in ("ema", "ema_fp32_params") if extra.get(name)}
-    return {**state, "model": _one_product(state["model"]), "extra_state": {**extra, **averages}}
-
-
-def _one_product(weights: dict[str, Any]) -> dict[str, Any]:
-    import torch
-
-    found = {}
-    for name, value in weights.items():
-        if OLD_QUERIES in name:
-            others = weights[name.replace(".query.", ".key_value.")]
-            found[name.replace(".query.", ".query_key_value.")] = torch.cat([value, others])
-        elif OLD_QUERIES.replace("query", "key_value") not in name:
-            found[name] = value
-    return found
 
 
 def _unreadable(path: str, error: Exception) -> str:
@@ -168,14 +129,14 @@ def is_noise_schedule(key: str) -> bool:
 
 
 def with_ema(state: dict[str, Any], path: str) -> dict[str, Any]:
-    """`state` with ``extra_state["ema"]`` as its model; a checkpoint of another task without it (AR) stays as it is.
+    """`state` with ``extra_state["ema"]`` as its model; a checkpoint of another task without it (AR) is unchanged.
 
-    fairseq averages every entry, also the noise schedule, which is no weight: the one in force is kept.
+    fairseq averages every entry, also the noise schedule, which is no weight: the current one is kept.
     """
     ema = (state.get("extra_state") or {}).get("ema")
     if ema:
-        in_force = {key: value for key, value in state["model"].items() if is_noise_schedule(key)}
-        return {**state, "model": {**ema, **in_force}}
+        current = {key: value for key, value in state["model"].items() if is_noise_schedule(key)}
+        return {**state, "model": {**ema, **current}}
     if task_name(state) == OUR_TASK:
         raise UserError(f"{path} holds no averaged (EMA) weights: train with --store-ema, or drop --use-ema")
     return state

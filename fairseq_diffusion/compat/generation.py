@@ -1,4 +1,4 @@
-"""fairseq-generate: where our report begins and ends, and the task it works with."""
+"""fairseq-generate, for which fairseq has no hook: a function around it, and the tasks that it sets up."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
 
+from fairseq_diffusion.compat.wrapping import wrap_once
 
-def wrap_generation() -> None:
-    """Any fairseq: it has no hook around a generation, so the function that does it is replaced, once.
+Main = Callable[[Any, Any], Any]  # of a configuration and the file to print to
+
+
+def around_generation(run: Callable[[Main, Any, Any], Any]) -> None:
+    """Any fairseq: `run(main, cfg, output_file)` is called in place of the function that generates, `main`.
 
     The console script has imported the module long before ours; started as a file or with ``-m`` it is ``__main__``.
     """
     for module in (sys.modules.get("__main__"), importlib.import_module("fairseq_cli.generate")):
-        if is_generate(module) and not hasattr(module._main, "reports"):  # type: ignore[union-attr]
-            module._main = _reporting(module._main)  # type: ignore[union-attr]
+        if is_generate(module):
+            wrap_once(module, "_main", lambda main: functools.partial(run, main))
 
 
 def is_generate(module: Any) -> bool:
@@ -27,20 +31,9 @@ def is_generate(module: Any) -> bool:
     return file.parts[-2:] == ("fairseq_cli", "generate.py") and hasattr(module, "_main")
 
 
-def _reporting(main: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    @functools.wraps(main)
-    def _main(cfg: Any, output_file: Any) -> Any:
-        from fairseq_diffusion.reporting.run import run  # only now: it stands on this room
-
-        return run(main, cfg, output_file)
-
-    _main.reports = True  # type: ignore[attr-defined]
-    return _main
-
-
 @contextlib.contextmanager
 def watched_tasks(see: Callable[[Any], None]) -> Iterator[None]:
-    """Within it, `see` gets each task that fairseq sets up, before anything is asked of the task."""
+    """Within it, `see` is called with each task that fairseq sets up, before anything else is."""
     from fairseq import tasks
 
     setup = tasks.setup_task

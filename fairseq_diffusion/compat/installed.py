@@ -1,8 +1,7 @@
-"""Which fairseq this Python has, and whether we can stand on it."""
+"""The installed fairseq, and whether this package works with it."""
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
 import sys
@@ -23,11 +22,15 @@ INSTALL_LINES = """\
 
 def distributions() -> dict[str, str]:
     """Installed distributions that provide the module `fairseq`, with their versions."""
-    found = {}
-    for name in DISTRIBUTIONS:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+    return {name: number for name in DISTRIBUTIONS if (number := version(name))}
+
+
+def version(distribution: str) -> str | None:
+    """Of an installed distribution."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def version_tuple(version: str) -> tuple[int, ...]:
@@ -41,7 +44,7 @@ def version_tuple(version: str) -> tuple[int, ...]:
 
 
 def fairseq_problem() -> str | None:
-    """What is wrong with the fairseq of this Python, in a sentence; None if it will do."""
+    """What is wrong with the fairseq of this Python, in a sentence; None if nothing is."""
     if util.find_spec("fairseq") is None:
         other = " (fairseq2 is installed, but it is another library with another interface)"
         return "fairseq is not installed" + (other if util.find_spec("fairseq2") else "")
@@ -53,7 +56,7 @@ def fairseq_problem() -> str | None:
 
 
 def _copies() -> str:
-    """Names both distributions if both are there: they write into the same folder and break each other."""
+    """A message if both distributions are installed: they write into the same folder and break each other."""
     found = [f"{name} {version}" for name, version in distributions().items()]
     if len(found) < 2:
         return ""
@@ -80,7 +83,7 @@ def _extension_problem(fairseq: ModuleType) -> str | None:
 
 
 def require_fairseq() -> None:
-    """Raise :class:`UserError` with the install lines unless a fairseq we can stand on is there."""
+    """Raise :class:`UserError` with the install lines unless a fairseq that this package works with is installed."""
     problem = fairseq_problem()
     if problem:
         python = ".".join(map(str, sys.version_info[:3]))

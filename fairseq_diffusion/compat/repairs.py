@@ -1,14 +1,15 @@
-"""What is broken in some fairseq, torch or apex, mended; each repair does nothing elsewhere."""
+"""Repairs of some versions of fairseq, torch and apex; each does nothing with other versions."""
 
 from __future__ import annotations
 
 import argparse
-import functools
 import importlib
 import os
 import sys
 from importlib import util
 from typing import Any, Callable
+
+from fairseq_diffusion.compat.wrapping import wrap_once
 
 
 def allow_argparse_checkpoints() -> None:
@@ -21,7 +22,7 @@ def allow_argparse_checkpoints() -> None:
 
 
 def allow_tensors_between_ranks() -> None:
-    """torch >= 2.6 refuses what stands for a tensor while fairseq's first rank sends a checkpoint to the others."""
+    """torch >= 2.6 refuses the placeholder of a tensor when fairseq's first rank sends a checkpoint to the others."""
     import torch
     from fairseq.distributed import utils
 
@@ -50,7 +51,7 @@ def apex_state() -> str:
         return "absent"
     folders = spec.submodule_search_locations or ()
     if not any(os.path.exists(os.path.join(folder, "normalization")) for folder in folders):
-        return "foreign"  # told by its files: importing an unrelated package could do anything
+        return "foreign"  # known by its files: importing an unrelated package could do anything
     try:
         importlib.import_module("fused_layer_norm_cuda")
         importlib.import_module("apex.normalization").FusedLayerNorm(8)
@@ -75,20 +76,18 @@ def avoid_broken_apex() -> None:
     layer_norm.has_fused_layernorm = False
 
 
-def copy_checkpoints_whole() -> None:
-    """Any fairseq: it writes a checkpoint beside its place and renames it, but then copies it over checkpoint_last.pt.
+def copy_checkpoints_atomically() -> None:
+    """Any fairseq: it writes and renames a checkpoint, but then copies it over checkpoint_last.pt.
 
-    Killed within the copy, a training leaves half a file there, and cannot be resumed from it.
+    A training that is killed during the copy leaves half a file, and cannot be resumed from it.
     """
     from fairseq.file_io import PathManager
 
-    if not hasattr(PathManager.copy, "copies_whole"):
-        PathManager.copy = staticmethod(_copying_whole(PathManager.copy))
+    wrap_once(PathManager, "copy", _atomic)
 
 
-def _copying_whole(copy: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(copy)
-    def copy_whole(src_path: str, dst_path: str, overwrite: bool = False) -> Any:
+def _atomic(copy: Callable[..., Any]) -> Callable[..., Any]:
+    def copy_and_rename(src_path: str, dst_path: str, overwrite: bool = False) -> Any:
         from fairseq.file_io import PathManager
 
         if not overwrite or not PathManager.supports_rename(dst_path):
@@ -99,5 +98,4 @@ def _copying_whole(copy: Callable[..., Any]) -> Callable[..., Any]:
             os.replace(temporary, dst_path)
         return done
 
-    copy_whole.copies_whole = True  # type: ignore[attr-defined]
-    return copy_whole
+    return copy_and_rename

@@ -1,4 +1,4 @@
-"""The registered criterion: passes the model's losses on to fairseq and logs what one wants to watch."""
+"""The registered criterion: passes the model's losses on to fairseq and logs its parts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 from torch import Tensor
+
+from fairseq_diffusion.translators.base import Losses
 
 
 def summed(logging_outputs: list[dict[str, Any]]) -> dict[str, float]:
@@ -24,25 +26,22 @@ def summed(logging_outputs: list[dict[str, Any]]) -> dict[str, float]:
 
 @register_criterion("diffusion_loss", dataclass=FairseqDataclass)
 class DiffusionLoss(FairseqCriterion):
-    """The loss itself is the model's: see the page of the system in fairseq_diffusion/systems.
-
-    A model returns its loss and sample size; of what is watched `terms` (loss shares summed over the batch), `means`
-    (of anything, as pairs of a sum and a count) and `state` (numbers that are no matter of the batch).
-    """
+    """The loss itself is the model's, which returns a translators.base.Losses: see the page of the system in
+    fairseq_diffusion/systems."""
 
     def forward(self, model: torch.nn.Module, sample: dict[str, Any], reduce: bool = True) -> tuple[Tensor, Any, dict]:
-        output = model(src_tokens=sample["net_input"]["src_tokens"], target=sample["target"], ids=sample["id"])
+        losses: Losses = model(src_tokens=sample["net_input"]["src_tokens"], target=sample["target"], ids=sample["id"])
         log = {
-            "loss": output["loss"].detach(),
+            "loss": losses.total.detach(),
             "ntokens": sample["ntokens"],
             "nsentences": len(sample["id"]),
-            "sample_size": output["sample_size"],
-            **{f"_term_{name}": value for name, value in output["terms"].items()},
-            **{f"_sum_{name}": sum_ for name, (sum_, _) in output["means"].items()},
-            **{f"_count_{name}": count for name, (_, count) in output["means"].items()},
-            **{f"_state_{name}": value * len(sample["id"]) for name, value in output["state"].items()},
+            "sample_size": losses.sample_size,
+            **{f"_term_{name}": share.sum() for name, share in losses.terms.items()},
+            **{f"_sum_{name}": mean.total for name, mean in losses.means.items()},
+            **{f"_count_{name}": mean.number for name, mean in losses.means.items()},
+            **{f"_state_{name}": value * len(sample["id"]) for name, value in losses.state.items()},
         }
-        return output["loss"], output["sample_size"], log
+        return losses.total, losses.sample_size, log
 
     @staticmethod
     def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
@@ -52,14 +51,14 @@ class DiffusionLoss(FairseqCriterion):
         size, sentences = total("sample_size"), total("nsentences")
         metrics.log_scalar("loss", total("loss") / size, size, round=4)
         for key in sorted(sums):
-            kind, _, name = key.lstrip("_").partition("_")
+            prefix, _, name = key.lstrip("_").partition("_")
             if not key.startswith("_"):
                 continue
-            if kind == "term":
+            if prefix == "term":
                 metrics.log_scalar(name, total(key) / size, size, priority=20, round=4)
-            elif kind == "state":
+            elif prefix == "state":
                 metrics.log_scalar(name, total(key) / sentences, sentences, priority=30, round=4)
-            elif kind == "count" and total(key) > 0:
+            elif prefix == "count" and total(key) > 0:
                 metrics.log_scalar(name, total(f"_sum_{name}") / total(key), total(key), priority=40, round=4)
 
     @staticmethod

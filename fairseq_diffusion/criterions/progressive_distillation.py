@@ -14,15 +14,15 @@ from fairseq.dataclass import FairseqDataclass
 from torch import Tensor
 
 from fairseq_diffusion.criterions.diffusion_loss import DiffusionLoss
-from fairseq_diffusion.decoding.options import check_prediction
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.models.config import flag
 from fairseq_diffusion.objective.objective import Objective
 from fairseq_diffusion.samplers.halving import Halving
 from fairseq_diffusion.states.embedding import EmbeddingState
-from fairseq_diffusion.translators.diffusion import Lessons
+from fairseq_diffusion.translators.diffusion import DiffusionTranslator, DistillationTargets
+from fairseq_diffusion.translators.diffusion_decoding import check_prediction
 
-# What a state and a time mean, or a student would misread its teacher; and what the shapes of weights do not tell.
+# What a state and a time mean must be alike for student and teacher; and what the shapes of weights do not show.
 ALIKE = (
     *("schedule", "schedule_modifier", "noise_factor", "diffusion_steps", "embedding_norm", "prediction"),
     *("heads", "activation", "pre_norm"),
@@ -40,7 +40,7 @@ class ProgressiveDistillationConfig(FairseqDataclass):
 
 @register_criterion("progressive_distillation", dataclass=ProgressiveDistillationConfig)
 class ProgressiveDistillation(DiffusionLoss):
-    """Losses and log are the model's, which is told at the first batch from whom to learn."""
+    """Losses and log are the model's, which gets its teacher at the first batch."""
 
     def __init__(self, task: Any, teacher: str, student_steps: int, anchor_loss: float):
         super().__init__(task)
@@ -49,29 +49,24 @@ class ProgressiveDistillation(DiffusionLoss):
         self.student_steps, self.anchor_loss = student_steps, anchor_loss
 
     def forward(self, model: torch.nn.Module, sample: dict[str, Any], reduce: bool = True) -> tuple[Tensor, Any, dict]:
-        if getattr(model, "lessons", None) is None:
-            self._introduce(model)
+        if getattr(getattr(model, "translator", None), "targets", None) is None:
+            self._set_teacher(model)
         return super().forward(model, sample, reduce)
 
-    def _introduce(self, model: Any) -> None:
+    def _set_teacher(self, model: Any) -> None:
         """Have `model` learn from the teacher, which moves to where it is."""
         (teacher,) = self.teacher
         like = next(model.parameters())
         teacher.to(like.device, like.dtype)
         check_student(model, teacher)
-        halving = Halving(teacher.translator.schedule, self.student_steps, model.cfg.decode_noise_factor, like.device)
+        schedule = teacher.translator.schedule
+        halving = Halving(schedule, self.student_steps, model.cfg.decode_noise_factor, like.device)
         objective = Objective(f"mse=1,anchor={self.anchor_loss}", str(model.cfg.loss_normaliser))
-
-        def lessons(src_tokens: Tensor, mask: Tensor, dropped: Tensor | None) -> Lessons:
-            with torch.no_grad():
-                source = teacher.encode(src_tokens, dropped)
-            return Lessons(halving, lambda x_t, t, c: teacher.translator.denoise(x_t, t, c, mask, source), objective)
-
-        model.learn_from(lessons)
+        model.translator.set_teacher(DistillationTargets(halving, teacher.translator, objective))
 
 
 def load_teacher(path: str, task: Any) -> Any:
-    """The Gaussian model at `path`, which nothing will train."""
+    """The diffusion model at `path`, which nothing will train."""
     if not path:
         raise UserError("progressive_distillation needs a teacher; pass --teacher CHECKPOINT.pt")
     if not Path(path).is_file():
@@ -85,24 +80,28 @@ def load_teacher(path: str, task: Any) -> Any:
     (model,), _ = checkpoint_utils.load_model_ensemble([path], task=task)
     if own is not None:
         task.sequence_generator = own
-    if getattr(model, "kind", None) != "diffusion":
+    if not is_diffusion(model):
         raise UserError(
-            f"--teacher {path} is no Gaussian model, so it has no steps to halve; pass one that was trained with an "
+            f"--teacher {path} is no diffusion model, so it has no steps to halve; pass one that was trained with an "
             "architecture that denoises step by step"
         )
     return model.eval().requires_grad_(False)
 
 
+def is_diffusion(model: Any) -> bool:
+    return isinstance(getattr(model, "translator", None), DiffusionTranslator)
+
+
 def check_student(model: Any, teacher: Any) -> None:
     """`model` can learn from `teacher`."""
-    if getattr(model, "kind", None) != "diffusion":
+    if not is_diffusion(model):
         raise UserError(
-            "progressive_distillation halves the steps of a Gaussian model, but --arch names another kind; pass the "
+            "progressive_distillation halves the steps of a diffusion model, but --arch names another kind; pass the "
             "teacher's, or --criterion diffusion_loss"
         )
     if model.cfg.length_training == "only":
         raise UserError("--length-training only trains no denoiser; drop it, or pass --criterion diffusion_loss")
-    check_prediction(model.cfg, model.cfg.decode_noise_factor)
+    check_prediction(str(model.cfg.prediction), model.cfg.noise_factor, model.cfg.decode_noise_factor)
     check_alike(model, teacher)
     check_embeddings(model.translator.state, teacher.translator.state)
 
@@ -128,7 +127,7 @@ def check_alike(model: Any, teacher: Any) -> None:
 
 
 def check_embeddings(state: EmbeddingState, teacher: EmbeddingState) -> None:
-    """What the teacher says means the same to the student, now and later."""
+    """The teacher's estimates mean the same to the student, now and later."""
     if any(parameter.requires_grad for parameter in state.parameters()):
         raise UserError(
             "the student's embeddings are trained, so that the teacher's estimates would soon mean nothing to it; pass "

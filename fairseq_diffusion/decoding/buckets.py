@@ -1,43 +1,28 @@
-"""A batch in buckets: sentences whose candidates are about as long, as many at once as the device likes."""
+"""A batch in buckets: sentences whose candidates are about as long, as many at once as suit the device."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fairseq_diffusion.decoding.hypotheses import Spoken, Step, parts_of
+from fairseq_diffusion.translators.base import Candidates, HistoryStep, Lengths, Source
 
-# Positions of candidates decoded at once, padding included, unless the user says otherwise.  A CPU wants its numbers in
-# a cache, and no padding; a GPU few launches, and above 20,000 positions or so these are hidden behind its arithmetic.
-ON_A_CPU = 1024
+# Positions of candidates decoded at once on a GPU, padding included, unless the user sets another number: launches
+# should be few, and above 20,000 positions or so they are hidden behind arithmetic.  On a CPU, numbers should stay in
+# the cache, with little padding: see Decoder.positions_on_a_cpu.
 ON_A_GPU = 2**15
 GRAIN = 8  # of fixed shapes: lengths are rounded up to multiples of it
-
-
-class Drafts(NamedTuple):
-    """S sentences to be translated, and the lengths to try."""
-
-    source: Any  # of the model's own kind
-    keys: Tensor  # [S], for noise
-    lengths: Tensor  # [S, l]
-    length_log_p: Tensor  # [S, l]
-    width: int = 0  # positions of a canvas; a bucket's
-
-    def select(self, sentences: Tensor, width: int, source_width: int) -> Drafts:
-        """The sentences numbered [N] alone, with less padding."""
-        source = self.source.select(sentences, source_width)
-        return Drafts(source, self.keys[sentences], self.lengths[sentences], self.length_log_p[sentences], width)
 
 
 class Bucket(NamedTuple):
     """Some neighbours among sentences that are sorted by length, and the room they get."""
 
     first: int
-    count: int
+    sentences: int
     rows: int  # sentences computed: copies of the last fill a fixed shape
     width: int  # positions of a candidate
     source_width: int
@@ -59,7 +44,8 @@ def plan(lengths: Sequence[int], sources: Sequence[int], candidates: int, limit:
         longest = max(sources[first : first + count])
         # mostly translations are about as long as sources: one shape for both
         source_width = max(width, up_to_grain(longest)) if fixed else longest
-        found.append(Bucket(first, count, power_of_two(count) if fixed else count, width, source_width))
+        rows = 1 << (count - 1).bit_length() if fixed else count
+        found.append(Bucket(first, count, rows, width, source_width))
         first += count
     return found
 
@@ -68,40 +54,36 @@ def up_to_grain(length: int) -> int:
     return -(-length // GRAIN) * GRAIN
 
 
-def power_of_two(count: int) -> int:
-    """The smallest that is not below `count`; 0 for nothing."""
-    return 1 << (count - 1).bit_length() if count else 0
-
-
 class Buckets:
     """A batch cut up, and put together again."""
 
-    def __init__(self, drafts: Drafts, candidates: int, limit: int, fixed: bool):
-        """The host waits for the device once, for all that a plan needs."""
-        longest, order = drafts.lengths.amax(-1).sort(descending=True, stable=True)
-        lengths, sources = torch.stack([longest, drafts.source.length[order]]).tolist()
-        self.drafts, self.order = drafts, order
-        self.plan = plan(lengths, sources, candidates, limit, fixed)
+    def __init__(self, source: Source, lengths: Lengths, keys: Tensor, limit: int, fixed: bool):
+        """Of S sentences with `lengths` and random keys [S, l, n]; the host waits for the device once, for the plan."""
+        longest, order = lengths.positions.amax(-1).sort(descending=True, stable=True)
+        widths, sources = torch.stack([longest, source.length[order]]).tolist()
+        self.source, self.lengths, self.keys, self.order = source, lengths, keys, order
+        self.plan = plan(widths, sources, keys[0].numel(), limit, fixed)
 
-    def __iter__(self) -> Iterator[Drafts]:
-        """What is to be written in each."""
+    def __iter__(self) -> Iterator[tuple[Source, Lengths, Tensor]]:
+        """Source, lengths and keys of each bucket's sentences, with less padding."""
         for first, count, rows, width, source_width in self.plan:
             here = self.order[first : first + count]
-            filling = here[-1:].expand(rows - count)
-            yield self.drafts.select(torch.cat([here, filling]), width, source_width)
+            here = torch.cat([here, here[-1:].expand(rows - count)])
+            yield self.source.select(here, source_width), self.lengths.select(here, width), self.keys[here]
 
-    def together(self, written: Sequence[tuple[Spoken, list[Step]]]) -> tuple[Spoken, list[Step]]:
-        """What was written in all of them, and the steps on the way, in the order of the batch."""
-        columns = zip(*(parts_of(spoken) for spoken, _ in written))
-        spoken = Spoken(*(self._joined(column, fill=0 if number else -1) for number, column in enumerate(columns)))
-        trails = [trail for _, trail in written]
-        # in a bucket that ended sooner, everybody goes on saying what they said last
-        steps = ([trail[min(i, len(trail) - 1)] for trail in trails] for i in range(max(map(len, trails))))
-        return spoken, [Step(*map(self._joined, zip(*step))) for step in steps]
+    def together(self, decoded: Sequence[tuple[Candidates, list[HistoryStep]]]) -> tuple[Candidates, list[HistoryStep]]:
+        """The candidates of all buckets, and the steps of their histories, in the order of the batch."""
+        parts, histories = zip(*decoded)
+        candidates = Candidates(
+            *(self._joined(column, fill=0 if number else -1) for number, column in enumerate(zip(*map(tuple, parts))))
+        )
+        # a bucket that ended sooner keeps its last step
+        steps = ([each[min(i, len(each) - 1)] for each in histories] for i in range(max(map(len, histories))))
+        return candidates, [HistoryStep(*map(self._joined, zip(*step))) for step in steps]
 
     def _joined(self, parts: Sequence[Tensor], fill: int = 0) -> Tensor:
         """[S_i, K, L_i] of each bucket -> [S, K, L]; in [S_i, K] there is nothing to fill up."""
         width = max(part.shape[-1] for part in parts)
-        own = (part[: bucket.count] for part, bucket in zip(parts, self.plan))
+        own = (part[: bucket.sentences] for part, bucket in zip(parts, self.plan))
         rows = [F.pad(part, (0, width - part.shape[-1]), value=fill) for part in own]
         return torch.cat(rows)[self.order.argsort()]

@@ -1,127 +1,140 @@
-"""What decoding a batch is for any kind of model: encode once, have candidates written, choose among them."""
+"""What fairseq calls a sequence generator: encode, decode candidates in buckets, choose among them."""
 
 from __future__ import annotations
 
 import logging
 import time
-from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from fairseq_diffusion.decoding.buckets import ON_A_CPU, ON_A_GPU, Buckets, Drafts
-from fairseq_diffusion.decoding.hypotheses import Spoken, Step, hypotheses
-from fairseq_diffusion.decoding.options import CandidateOptions
+from fairseq_diffusion.decoding.buckets import ON_A_GPU, Buckets
+from fairseq_diffusion.decoding.hypotheses import hypotheses
+from fairseq_diffusion.decoding.options import SelectionOptions
 from fairseq_diffusion.decoding.rescore import Teacher
 from fairseq_diffusion.decoding.selection import Selector
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
+from fairseq_diffusion.translators.base import Candidates, HistoryStep, Lengths, Options, Source, Translator
 
 logger = logging.getLogger(__name__)
 
-BOOKS = ("sentences", "model_seconds", "compile_seconds")  # of the report: sums over all batches
+COUNTERS = ("sentences", "model_seconds", "compile_seconds")  # of the report: sums over all batches
 
 
-class Generator(ABC):
-    """What fairseq calls a sequence generator: batches in, lists of hypotheses out, best first."""
+class Generator:
+    """Batches in, lists of hypotheses out, best first; the same for every translator."""
 
-    canvases = 1  # of each length that is tried
-    fixed_shapes = False
-    positions_on_a_cpu = ON_A_CPU
-    compile_seconds = 0.0  # so far, in which nothing was decoded
-
-    def __init__(self, options: CandidateOptions, dictionary: Any, teacher: Teacher | None = None):
-        """A kind of model refuses here what it cannot do, and not at the first batch."""
-        o = self.options = options
-        self.teacher = teacher
-        self.select = Selector(o.selection, o.mbr_utility, o.mbr_units, dictionary, teacher)
-        self.eos = dictionary.eos()
-        self.silent = torch.tensor(sorted({dictionary.bos(), dictionary.pad(), dictionary.eos()}))
+    def __init__(
+        self,
+        translator: Translator,
+        options: Options,
+        selection: SelectionOptions,
+        dictionary: Any,
+        teacher: Teacher | None = None,
+    ):
+        """
+        Args:
+            translator: refuses here what `options` ask that it cannot do, and not at the first batch.
+            options: the translator's own, an instance of its class' Options.
+            selection: how to choose among candidates.
+            dictionary: fairseq's, of the target.
+            teacher: an AR model that rescores.
+        """
+        self.options, self.selection, self.teacher = options, selection, teacher
+        self.decoder = translator.decoder_for(options)
+        self.select = Selector(selection.chain, selection.mbr_utility, selection.mbr_units, dictionary, teacher)
+        self.bos, self.pad, self.eos = dictionary.bos(), dictionary.pad(), dictionary.eos()
         self.sentences, self.candidates, self.calls, self.model_seconds = 0, 0, 0, 0.0
-
-    @abstractmethod
-    def write(self, model: Any, drafts: Drafts) -> tuple[Spoken, list[Step]]:
-        """Candidates of the sentences in `drafts`, and with --retain-iter-history what stood on their canvases at every
-        step (else nothing)."""
-
-    @abstractmethod
-    def manner(self) -> dict[str, Any]:
-        """How this kind of model writes, as the log and the report tell it."""
 
     @torch.no_grad()
     def generate(self, models: list[Any], batch: dict[str, Any], **unsupported: Any) -> list[list[dict[str, Any]]]:
         """Hypotheses of each sentence of a fairseq batch; each is a dict as fairseq's own generators make them."""
-        model = self._model(models, unsupported)
-        begun = time.perf_counter() - self.compile_seconds
-        src_tokens = batch["net_input"]["src_tokens"]
-        source = model.encode(src_tokens)
-        keys = noise.sentence_keys(self.options.seed, src_tokens, src_tokens.ne(model.pad))
-        drafts = Drafts(source, keys, *self.lengths(model, batch, source))
-        candidates = drafts.lengths.shape[1] * self.canvases
-        own = self.positions_on_a_cpu if src_tokens.device.type == "cpu" else ON_A_GPU
-        buckets = Buckets(drafts, candidates, self.options.candidate_positions or own, self.fixed_shapes)
-        spoken, trail = buckets.together([self.write(model, part) for part in buckets])
-        spoken = spoken.on_host()
-        self._count(spoken, time.perf_counter() - self.compile_seconds - begun)
-        chosen = [order[: self.options.nbest] for order in self.select(spoken.candidates, batch["net_input"])]
-        return hypotheses(spoken, chosen, self.eos, trail)
+        translator = self._translator(models, unsupported)
+        begun = time.perf_counter() - self.decoder.compile_seconds
+        tokens = batch["net_input"]["src_tokens"]
+        with_bos = F.pad(tokens, (1, 0), value=self.bos)
+        source = translator.encode(with_bos, with_bos.ne(self.pad))
+        lengths = self._lengths(translator, source, batch.get("target"))
+        keys = self._keys(tokens, lengths)
+        buckets = Buckets(source, lengths, keys, self._limit(tokens.device), self.decoder.fixed_shapes)
+        candidates, history = buckets.together([self._decode(*part) for part in buckets])
+        candidates = candidates.each(Tensor.cpu)
+        self._count(candidates, time.perf_counter() - self.decoder.compile_seconds - begun)
+        chosen = [order[: self.selection.nbest] for order in self.select(candidates, batch["net_input"])]
+        return hypotheses(candidates, chosen, self.eos, history)
 
-    def _model(self, models: list[Any], unsupported: dict[str, Any]) -> Any:
-        """The one model that decodes; fairseq's last is the teacher where there is one."""
+    def _decode(self, source: Source, lengths: Lengths, keys: Tensor) -> tuple[Candidates, list[HistoryStep]]:
+        """A bucket's candidates, and with --retain-iter-history what each step had (else nothing)."""
+        steps: list[HistoryStep] = []
+        return self.decoder(source, lengths, keys, steps.append if self.selection.history else None), steps
+
+    def _translator(self, models: list[Any], unsupported: dict[str, Any]) -> Translator:
+        """The one that decodes; fairseq's last model is the teacher where there is one."""
         asked = [name for name, value in unsupported.items() if value is not None]
         own = models[:-1] if self.teacher else models
         if asked or len(own) != 1:
             what = " and ".join(asked) or f"an ensemble of {len(own)} models"
             raise UserError(f"diffusion decoding does not support {what}; decode with one checkpoint and without them")
         own[0].eval()  # returns nothing once fairseq has prepared a model for inference
-        return own[0]
+        return own[0].translator
 
-    def lengths(self, model: Any, batch: dict[str, Any], source: Any) -> tuple[Tensor, Tensor]:
-        """Target lengths to try and their log-probabilities, [S, length beam], from the model alone unless the oracle
-        was asked for."""
-        if self.options.oracle_length:
-            if batch.get("target") is None:
-                raise UserError("--oracle-length takes lengths from references, and this data has none; drop it")
-            lengths = model.with_bos(batch["target"]).ne(model.pad).sum(-1, keepdim=True)
-            return lengths, torch.zeros_like(lengths, dtype=torch.float)
-        head = model.translator.length
-        logits = head(source.states, source.mask)
-        lengths = head.candidates(logits, source.length, self.options.length_beam, self.options.length_beam_kind)
-        return lengths, head.log_p(logits, source.length, lengths)
+    def _lengths(self, translator: Translator, source: Source, target: Tensor | None) -> Lengths:
+        """Target lengths to try, from the model alone, or the references' with --oracle-length."""
+        o = self.options
+        if not o.oracle_length:
+            return translator.lengths(source, o.length_beam, o.length_beam_kind)
+        if target is None:
+            raise UserError("--oracle-length takes lengths from references, and this data has none; drop it")
+        positions = 1 + target.ne(self.pad).sum(-1, keepdim=True)
+        return Lengths(positions, torch.zeros_like(positions, dtype=torch.float), width=1 + target.shape[1])
 
-    def _count(self, spoken: Spoken, seconds: float) -> None:
-        """Keep the books of the report; the first batch says what decoding does."""
-        self.sentences += spoken.calls.shape[0]
-        self.candidates += spoken.calls.numel()
-        self.calls += int(spoken.calls.sum())
+    def _keys(self, tokens: Tensor, lengths: Lengths) -> Tensor:
+        """Random keys [S, l, n] of the n candidates at each length, from the sentence's own tokens: never from its
+        place in the batch."""
+        keys = noise.sentence_keys(self.selection.seed, tokens, tokens.ne(self.pad))[:, None, None]
+        numbers = torch.arange(self.options.noise_beam, device=keys.device)
+        lengths_too = [lengths.positions[:, :, None]] if lengths.predicted else []
+        return noise.fold(keys, *lengths_too, numbers)
+
+    def _limit(self, device: torch.device) -> int:
+        usual = self.decoder.positions_on_a_cpu if device.type == "cpu" else ON_A_GPU
+        return self.selection.candidate_positions or usual
+
+    def _count(self, candidates: Candidates, seconds: float) -> None:
+        """Count for the report; the first batch logs the settings."""
+        self.sentences += candidates.calls.shape[0]
+        self.candidates += candidates.calls.numel()
+        self.calls += int(candidates.calls.sum())
         self.model_seconds += seconds
-        if self.sentences == spoken.calls.shape[0]:
-            facts = {key: value for key, value in self.describe().items() if key not in BOOKS}
+        if self.sentences == candidates.calls.shape[0]:
+            facts = {key: value for key, value in self.describe().items() if key not in COUNTERS}
             logger.info("decoding: " + ", ".join(f"{key} {value}" for key, value in facts.items()))
 
     def _utility(self) -> str:
-        if "mbr" not in self.options.selection:
+        if "mbr" not in self.selection.chain:
             return "none"
-        units = "characters" if self.options.mbr_utility == "chrf" else self.options.mbr_units
-        return f"{self.options.mbr_utility} of {units}"
+        units = "characters" if self.selection.mbr_utility == "chrf" else self.selection.mbr_units
+        return f"{self.selection.mbr_utility} of {units}"
 
     def describe(self) -> dict[str, Any]:
         """What decoding does and has done, for the log and the report."""
-        o = self.options
+        o, selection = self.options, self.selection
         return {
-            **self.manner(),
+            **self.decoder.settings(),
             "calls": self.calls / max(1, self.candidates),
             "length_beam": "ORACLE length" if o.oracle_length else o.length_beam,
             "noise_beam": o.noise_beam,
             "length_beam_kind": o.length_beam_kind,
-            "selection": o.selection,
+            "selection": selection.chain,
             "utility": self._utility(),
             "rescored": self.teacher is not None,
             "oracle_length": o.oracle_length,
-            "candidate_positions": o.candidate_positions or "by device",
-            "seed": o.seed,
+            "candidate_positions": selection.candidate_positions or "by device",
+            "seed": selection.seed,
             "sentences": self.sentences,
             "model_seconds": self.model_seconds,
-            "compile_seconds": self.compile_seconds,
+            "compile_seconds": self.decoder.compile_seconds,
         }

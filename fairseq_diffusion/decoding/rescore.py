@@ -16,7 +16,7 @@ LOGITS = 2**24  # held at once: 64 MB, and as much for their softmax
 
 
 class Teacher:
-    """A left-to-right translation model of fairseq, asked how likely translations are."""
+    """A left-to-right translation model of fairseq, which scores translations."""
 
     def __init__(self, model: Any, dictionary: Any):
         check_left_to_right(model)
@@ -67,8 +67,8 @@ class Teacher:
         log_p = self.model.get_normalized_probs(output, log_probs=True, sample={"target": target})
         chosen = log_p.gather(2, target[..., None])[..., 0].double()
         sizes = sizes.to(device)
-        said = torch.arange(longest, device=device) < sizes[:, None]
-        return chosen.masked_fill(~said, 0.0).sum(dim=1) / sizes
+        real = torch.arange(longest, device=device) < sizes[:, None]
+        return chosen.masked_fill(~real, 0.0).sum(dim=1) / sizes
 
     def _check_lengths(self, rows: list[list[int]]) -> None:
         longest, most = max(map(len, rows)), self.model.max_decoder_positions()

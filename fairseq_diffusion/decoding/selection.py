@@ -14,6 +14,7 @@ from fairseq_diffusion.decoding.ngrams import unpadded
 from fairseq_diffusion.decoding.words import Pieces
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.registry import Registry
+from fairseq_diffusion.translators.base import Candidates
 
 if TYPE_CHECKING:
     from fairseq_diffusion.decoding.rescore import Teacher
@@ -21,17 +22,6 @@ if TYPE_CHECKING:
 UTILITIES = {"bleu": mbr.bleu, "chrf": chrf}
 UNITS = ("tokens", "words")
 ENTRIES = 2**18  # n-gram counts held at once, about: what a cache takes
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """K finished translations of each of S sentences."""
-
-    tokens: np.ndarray  # [S, K, L] without special symbols; -1 behind the end
-    sizes: np.ndarray  # [S, K]
-    scores: np.ndarray  # [S, K] the model's mean log-probability of tokens and end of sentence
-    length_rank: np.ndarray  # [S, K] which length of the beam it was decoded at
-    joint: np.ndarray  # [S, K] the same mean with the log-probability of the length itself in the sum
 
 
 @dataclass(frozen=True)
@@ -48,17 +38,21 @@ class Pool:
     @classmethod
     def of(cls, candidates: Candidates) -> Pool:
         """Different translations by falling model score: ties of the first stage go to the model's favourite, of a
-        later one to the favourite of the stage before it."""
-        order = np.argsort(-candidates.scores, axis=1, kind="stable")
-        tokens, sizes, scores, length, joint = (take(part, order) for part in arrays_of(candidates))
+        later one to the favourite of the stage before it.  Candidates that were dropped have no vote."""
+        scores = np.where(candidates.alive, candidates.scores, -np.inf)
+        order = np.argsort(-scores, axis=1, kind="stable")
+        c, scores = candidates, take(scores, order)
+        tokens, sizes, length, joint, alive = (
+            take(part.numpy(), order) for part in (c.tokens, c.sizes, c.length_rank, c.joint, c.alive)
+        )
         number = np.array([first_seen(sentence) for sentence in tokens])
         votes = np.zeros((len(tokens), number.max() + 1, length.max() + 1), dtype=np.int64)
-        np.add.at(votes, (np.arange(len(tokens))[:, None], number, length), 1)
+        np.add.at(votes, (np.arange(len(tokens))[:, None], number, length), alive)
         exists = votes.any(axis=2)
         first = (number[:, None, :] == np.arange(votes.shape[1])[:, None]).argmax(axis=2)
         index = np.where(exists, take(order, first), -1)
         highest = np.full(exists.shape, -np.inf)
-        np.maximum.at(highest, (np.arange(len(tokens))[:, None], number), joint)
+        np.maximum.at(highest, (np.arange(len(tokens))[:, None], number), np.where(alive, joint, -np.inf))
         sizes = np.where(exists, take(sizes, first), 0)
         return cls(take(tokens, first), sizes, take(scores, first), votes, index, highest)
 
@@ -69,12 +63,7 @@ class Pool:
 
     def keep(self, order: np.ndarray) -> Pool:
         """The translations of order [S, U'] alone."""
-        return Pool(*(take(part, order) for part in arrays_of(self)))
-
-
-def arrays_of(record: Candidates | Pool) -> list[np.ndarray]:
-    """The fields in their order."""
-    return [getattr(record, field.name) for field in fields(record)]
+        return Pool(*(take(getattr(self, field.name), order) for field in fields(self)))
 
 
 def take(part: np.ndarray, order: np.ndarray) -> np.ndarray:
@@ -92,7 +81,7 @@ class Judges(NamedTuple):
     """What the stages judge by."""
 
     utility: Callable[[Pool], np.ndarray]  # [S, U, U]
-    teacher: Any  # a Teacher; None where no stage asks it
+    teacher: Any  # a Teacher; None where no stage needs it
 
 
 Stage = Callable[[Pool, Judges, Any], np.ndarray]  # pool, judges, the batch's net_input -> merit [S, U], high is good
@@ -143,12 +132,12 @@ class Link(NamedTuple):
 
 
 def parse(spec: str) -> list[Link]:
-    """The chain that `STAGE[:KEEP],STAGE[:KEEP],...` says."""
+    """The chain of `STAGE[:KEEP],STAGE[:KEEP],...`."""
     chain = [parse_link(text.strip()) for text in spec.split(",")]
     for link in chain[:-1]:
         if link.keep is None:
             raise UserError(
-                f"the selection {spec!r} does not say how many candidates of its stage {link.stage} go on to the next; "
+                f"the selection {spec!r} does not give the number of candidates that its stage {link.stage} passes on; "
                 f"write {link.stage}:5 for five"
             )
     return chain

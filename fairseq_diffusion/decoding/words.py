@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fairseq_diffusion.decoding.ngrams import Sequences, unpadded
-from fairseq_diffusion.texts import BEGINS, CONTINUES
+from fairseq_diffusion.files.texts import BEGINS, CONTINUES
 
 
 class Part(NamedTuple):
@@ -65,8 +65,8 @@ class Pieces:
         self.opens = np.array([part.opens for part in number])
         self.closes = np.array([part.closes for part in number])
         self.parts = Table([[number[part] for part in entry] for entry in parts])
-        spoken = ["".join("".join(part.text for part in entry).split()) for entry in parts]
-        self.codes = Table([[ord(character) for character in text] for text in spoken])
+        texts = ["".join("".join(part.text for part in entry).split()) for entry in parts]
+        self.codes = Table([[ord(character) for character in text] for text in texts])
         self.numbers = {"": 0}  # words to numbers; it grows with the words that are met
         self.alone = np.array([self._number(text) for text in self.texts])
         self.merged: dict[bytes, int] = {}  # parts that make up a word, to its number
@@ -87,9 +87,9 @@ class Pieces:
         words = self.alone[parts.items[first]]
         for i in np.flatnonzero(end - first > 1):
             words[i] = self._merge(parts.items[first[i] : end[i]])
-        said = words > 0
-        counts = np.bincount(rows[first][said], minlength=sizes.size)
-        return Sequences(words[said], counts.reshape(sizes.shape))
+        real = words > 0
+        counts = np.bincount(rows[first][real], minlength=sizes.size)
+        return Sequences(words[real], counts.reshape(sizes.shape))
 
     def _merge(self, parts: np.ndarray) -> int:
         """Number of the word that parts [n] make up."""

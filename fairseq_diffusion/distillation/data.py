@@ -1,4 +1,4 @@
-"""A data-bin of fairseq-preprocess: what is in it, and one like it with other sentences to train on."""
+"""Reading a data-bin of fairseq-preprocess, and writing one with another training set."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class DataBin:
         return source, target
 
     def prefix(self, split: str, language: str) -> str:
-        """What fairseq puts .bin and .idx behind."""
+        """The path without .bin and .idx, as fairseq takes it."""
         return str(self.folder / f"{split}.{self.pair}.{language}")
 
     def sides(self, split: str) -> tuple[Any, Any]:
@@ -62,26 +62,28 @@ class DataBin:
         return sorted(file for file in self.folder.iterdir() if file.name in known or split.fullmatch(file.name))
 
     def copy_all_but_train(self, folder: Path) -> None:
-        """Dictionaries and the other splits, which stay the real ones."""
+        """Dictionaries and the other splits, which are not distilled."""
         for file in self.files():
             if file.name.split(".")[0] != "train":
                 shutil.copy(file, folder)
 
 
 def open_data(folder: Path, wanted: tuple[str | None, str | None]) -> DataBin:
-    """The data-bin, in the direction `wanted` (the teacher's) where it holds that, else in the one of its names."""
+    """The data-bin, in the direction `wanted` (the teacher's) if it has that, else in the one of its file names."""
     check_data(SimpleNamespace(data=str(folder), source_lang=None, target_lang=None))
-    named = data_utils.infer_language_pair(str(folder))
-    if None in named:
+    source, target = data_utils.infer_language_pair(str(folder))
+    if source is None or target is None:
         raise UserError(f"{folder} has no files named SPLIT.SOURCE-TARGET.*; pass the --destdir of fairseq-preprocess")
-    source, target = wanted if set(wanted) == set(named) else named
+    pair = f"{source}-{target}"
+    if wanted == (target, source):
+        source, target = target, source
     check_split(str(folder), "train", source, target)
     if list(folder.glob("train1.*-*.*")):
         raise UserError(
             f"{folder} has its training set in parts (train, train1, ...), of which fairseq-generate decodes the first "
             "alone; binarise them as one split"
         )
-    return DataBin(folder, source, target, "-".join(named))
+    return DataBin(folder, source, target, pair)
 
 
 class Writer:

@@ -1,4 +1,4 @@
-"""From the translations of all shards to a data-bin: what is kept, what is dropped and why, and how many of each."""
+"""From the translations of all shards to a data-bin: filters pairs, and counts what is kept and dropped."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from fairseq_diffusion.distillation.shards import Shards
 from fairseq_diffusion.errors import UserError
 
 SHORT = 5  # a side counts as at least so many tokens when lengths are compared: one word may well become five
-NAMED = 5  # sentences that an error names
+LISTED = 5  # sentences that an error lists
 
 
 @dataclass
 class Filter:
-    """Decides on each pair, and keeps count."""
+    """Decides which pairs are kept, and counts them."""
 
     max_ratio: float
     unk: int
@@ -49,7 +49,7 @@ def by_number(found: Iterable[tuple[int, str]], size: int) -> Iterator[tuple[int
     for number, text in found:
         if not expected <= number < size:
             raise UserError(
-                f"sentence {number} has a second translation, or is none of the {size} to train on; remove the work "
+                f"sentence {number} has a second translation, or is not one of the {size} to train on; remove the work "
                 "folder and decode again"
             )
         yield from ((missing, None) for missing in range(expected, number))
@@ -66,15 +66,15 @@ def check_skipped(numbers: list[int], sides: tuple[Any, Any], shards: Shards) ->
         return limits is not None and any(side.sizes[number] > limit for side, limit in zip(sides, limits))
 
     if lost := [number for number in numbers if not is_long(number)]:
-        named = ", ".join(map(str, lost[:NAMED]))
+        named = ", ".join(map(str, lost[:LISTED]))
         raise UserError(
             f"{len(lost)} sentences of train have no translation, though they are not too long, among them {named}; "
-            f"see what the logs in {shards.work} say, remove that folder and decode again"
+            f"see the logs in {shards.work}, remove that folder and decode again"
         )
 
 
 def gather(data: DataBin, shards: Shards, folder: Path, max_ratio: float, mixed: bool) -> dict[str, Any]:
-    """Fill an empty folder: dictionaries and other splits as they are, and the new training set; its account."""
+    """Write a data-bin to an empty folder, its dictionaries and other splits unchanged; returns the counts."""
     data.copy_all_but_train(folder)
     new, sides = replace(data, folder=folder), data.sides("train")
     chosen = Filter(max_ratio, data.dictionaries()[1].unk(), Counter(sentences=len(sides[0])))
@@ -87,7 +87,7 @@ def gather(data: DataBin, shards: Shards, folder: Path, max_ratio: float, mixed:
     if not chosen.counts["kept"]:
         raise UserError(f"no translation could be kept: {dict(chosen.counts)}; look at those in {shards.work}")
     check_written(new, writer.pairs)
-    return account(chosen.counts, len(missing), writer.pairs, bleu.score())
+    return summary(chosen.counts, len(missing), writer.pairs, bleu.score())
 
 
 def write_translations(
@@ -109,17 +109,17 @@ def write_translations(
 
 
 def encoded(text: str, dictionary: Any) -> Tensor:
-    """As fairseq's encode_line, which fills its tensor word by word and took five times as long."""
+    """As fairseq's encode_line, which fills its tensor word by word and is five times slower."""
     return torch.tensor([*map(dictionary.index, text.split()), dictionary.eos()], dtype=torch.int32)
 
 
-def account(counts: Counter[str], skipped: int, pairs: int, bleu: float) -> dict[str, Any]:
-    """Every sentence to train on is in one of skipped, empty, wild_ratio and kept."""
+def summary(counts: Counter[str], skipped: int, pairs: int, bleu: float) -> dict[str, Any]:
+    """Every sentence of the training set is counted in one of skipped, empty, wild_ratio and kept."""
     names = ("sentences", "empty", "wild_ratio", "kept", "unknown_words")
     return {**{name: counts[name] for name in names}, "skipped": skipped, "pairs": pairs, "bleu_of_pieces": bleu}
 
 
 def check_written(new: DataBin, pairs: int) -> None:
-    """What fairseq will read is what was written."""
+    """fairseq reads as many pairs as were written."""
     if (found := len(new.sides("train")[0])) != pairs:
         raise UserError(f"{new.folder} holds {found} of {pairs} pairs; is the disk full?")

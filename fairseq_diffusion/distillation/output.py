@@ -1,4 +1,4 @@
-"""The new data-bin as a folder: never over another's unasked, and never half of it."""
+"""Writing the new data-bin as a folder: complete or not at all, and never over other files."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 from fairseq_diffusion.errors import UserError
 
-RECORD = "distilled.json"  # how the data were made; what tells a data-bin of ours from others
+RECORD = "distilled.json"  # how the data were made; only our data-bins have it
 
 
 def check_output(output: Path, force: bool) -> None:
-    """Refuse, before any work is done, a folder that is there, unless it is one of ours and `force` says so."""
+    """Before any work is done, refuse a folder that exists, unless it is one of ours and `force` is set."""
     if not output.parent.is_dir():
         raise UserError(f"--output {output} cannot be written: there is no folder {output.parent}; make it first")
     if not output.exists():
@@ -25,9 +25,8 @@ def check_output(output: Path, force: bool) -> None:
 
 
 @contextmanager
-def folder_written_whole(output: Path) -> Iterator[Path]:
-    """A hidden folder beside `output`, new and empty, that takes its place on success; what a killed run left of
-    either name is removed."""
+def atomic_folder(output: Path) -> Iterator[Path]:
+    """A new hidden folder beside `output`, which replaces it on success; leftovers of a killed run are removed."""
     partial, old = (output.with_name(f".{output.name}.{state}") for state in ("partial", "old"))
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()

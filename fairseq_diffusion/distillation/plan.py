@@ -1,4 +1,4 @@
-"""What a set of translations depends on, kept beside it: a rerun goes on with the same work, or says what differs."""
+"""What a set of translations depends on, stored with it: a rerun continues the same work, or reports what differs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 from fairseq_diffusion.distillation.data import DataBin
 from fairseq_diffusion.distillation.teacher import Teacher
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.output import written_whole
+from fairseq_diffusion.files.writing import atomic_write
 
 Plan = dict[str, Any]
 BLOCK = 1 << 20
 
 
 def make_plan(data: DataBin, teacher: Teacher, flags: list[str], shards: int) -> Plan:
-    """Contents count and not paths, so a folder may be moved."""
+    """Files are compared by content and not by path, so a folder may be moved."""
     decoded = [file for file in data.files() if file.name.split(".")[0] in ("dict", "train")]
     return {
         "languages": list(data.languages),
@@ -36,25 +36,25 @@ def sha256(file: Path) -> str:
     return digest.hexdigest()
 
 
-def hash_of(plan: Plan) -> str:
-    """What each shard says it was decoded by."""
+def plan_hash(plan: Plan) -> str:
+    """The hash that each shard stores of its plan."""
     return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
 
 
-def settle(plan: Plan, work: Path, anew: bool) -> None:
-    """`work` is for translations of this plan from now on; those of another are given up only if told so (`anew`)."""
+def prepare_work(plan: Plan, work: Path, restart: bool) -> None:
+    """Store the plan in the folder `work`; translations of another plan are replaced only with `restart`."""
     file = work / "plan.json"
     found = differences(read_plan(file), plan) if file.exists() else []
-    if found and not anew and list(work.glob("shard-*.tsv")):
+    if found and not restart and any(work.glob("shard-*.tsv")):
         raise UserError(
-            f"{work} is for other translations: {'; '.join(found)}. Repeat the earlier command to go on with them, "
-            "name another --work, or pass --force to decode anew"
+            f"{work} holds other translations: {'; '.join(found)}. Repeat the earlier command to continue with them, "
+            "name another --work, or pass --force to decode again"
         )
     if found:
-        print(f"decoding anew: {'; '.join(found)}")
+        print(f"decoding again: {'; '.join(found)}")
     if found or not file.exists():
         work.mkdir(parents=True, exist_ok=True)
-        with written_whole(file) as temporary:
+        with atomic_write(file) as temporary:
             temporary.write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
 
 
@@ -67,9 +67,9 @@ def read_plan(file: Path) -> Plan:
 
 
 def differences(old: Plan, new: Plan) -> list[str]:
-    """In words, what two plans do not share."""
-    said = [key for key in ("languages", "flags", "shards") if old.get(key) != new[key]]
-    found = [f"{key} then {in_words(old.get(key))}, now {in_words(new[key])}" for key in said]
+    """The differences between two plans, in words."""
+    shown = [key for key in ("languages", "flags", "shards") if old.get(key) != new[key]]
+    found = [f"{key} then {as_text(old.get(key))}, now {as_text(new[key])}" for key in shown]
     if old.get("teacher") != new["teacher"]:
         found.append("--path then held other weights")
     files = dict(old.get("data") or {})
@@ -77,5 +77,5 @@ def differences(old: Plan, new: Plan) -> list[str]:
     return found + ([f"the data-bin then had another {', '.join(changed)}"] if changed else [])
 
 
-def in_words(value: Any) -> str:
+def as_text(value: Any) -> str:
     return " ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)

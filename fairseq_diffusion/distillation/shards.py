@@ -1,4 +1,4 @@
-"""Decoding in shards, each a process of fairseq-generate: a shard is written whole or not at all, and only once."""
+"""Decoding in shards, each a process of fairseq-generate: a shard's file is complete or does not exist."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from typing import Any, TextIO
 import torch
 
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.generated import is_generated, sentences
-from fairseq_diffusion.output import written_whole
+from fairseq_diffusion.files.generated import is_generated, sentences
+from fairseq_diffusion.files.writing import atomic_write
 
 SKIPPED = re.compile(r"samples have invalid sizes and will be skipped, max_positions=\((\d+), (\d+)\)")
 LAST_LINES = 5  # of the log, in the sentence for a process that failed
@@ -45,14 +45,14 @@ class Shards:
         return [shard for shard in range(self.count) if self.trailer(shard) is None]
 
     def trailer(self, shard: int) -> dict[str, Any] | None:
-        """What the last line says of a shard that is whole and of this plan; None for anything else."""
+        """The last line of a shard's file, as JSON, if the file is complete and of this plan; else None."""
         if not self.path(shard).exists():
             return None
         digest = hashlib.sha256()
         with self.path(shard).open("rb") as lines:
             for line in lines:
                 if line.startswith(b"{"):
-                    return agreed(line, {"plan": self.plan, "sha256": digest.hexdigest()})
+                    return matching_trailer(line, {"plan": self.plan, "sha256": digest.hexdigest()})
                 digest.update(line)
         return None
 
@@ -72,44 +72,44 @@ class Shards:
     def decode(self, wanted: list[int], jobs: int) -> None:
         """Those of `wanted` that are missing, `jobs` at a time, each job on its GPU.
 
-        When one fails, those that run are finished, and no other is begun.
+        When one fails, those that run are finished, and no other is started.
         """
         todo = sorted(set(wanted) & set(self.missing()))
-        places: Queue[dict[str, str]] = Queue()
-        for place in places_for(min(jobs, len(todo))):
-            places.put(place)
+        environments: Queue[dict[str, str]] = Queue()
+        for environment in environments_for(min(jobs, len(todo))):
+            environments.put(environment)
 
         failed = Event()
 
         def decode_one(shard: int) -> None:
             if failed.is_set():
                 return
-            place = places.get()
+            environment = environments.get()
             try:
-                self.decode_shard(shard, place)
+                self.decode_shard(shard, environment)
             except BaseException:
                 failed.set()
                 raise
-            places.put(place)
+            environments.put(environment)
 
         with ThreadPoolExecutor(max(1, jobs)) as executor:
             list(executor.map(decode_one, todo))
 
-    def decode_shard(self, shard: int, place: dict[str, str]) -> None:
-        """A process decodes; its sentences are kept, and all else that it says goes to the log."""
+    def decode_shard(self, shard: int, environment: dict[str, str]) -> None:
+        """Decode in a process; its sentences are written to the shard's file, its other lines to the log."""
         log = self.log(shard)
         log.unlink(missing_ok=True)
         print(f"shard {shard} of {self.count}: decoding; its progress is in {log}", flush=True)
         part = ["--distributed-world-size", str(self.count), "--distributed-rank", str(shard)]
         with log.open("a", encoding="utf-8") as file:
-            lines = only_generated(printed([*self.command, *part], place, file), file)
+            lines = sentence_lines(process_lines([*self.command, *part], environment, file), file)
             found = sorted((s.number, s.hypotheses[0].text) for s in sentences(lines) if s.hypotheses)
         self.write(shard, found, limits_in(log))
         print(f"shard {shard} of {self.count}: {len(found):,} sentences", flush=True)
 
     def write(self, shard: int, found: list[tuple[int, str]], limits: list[int] | None) -> None:
         digest = hashlib.sha256()
-        with written_whole(self.path(shard)) as temporary, temporary.open("wb") as file:
+        with atomic_write(self.path(shard)) as temporary, temporary.open("wb") as file:
             for number, text in found:
                 line = f"{number}\t{text}\n".encode()
                 digest.update(line)
@@ -118,8 +118,8 @@ class Shards:
             file.write(f"{json.dumps(end)}\n".encode())
 
 
-def agreed(line: bytes, wanted: dict[str, str]) -> dict[str, Any] | None:
-    """A trailer that says what is `wanted`; one that was cut off says nothing."""
+def matching_trailer(line: bytes, wanted: dict[str, str]) -> dict[str, Any] | None:
+    """A trailer with the entries `wanted`; None for another one, or one that was cut off."""
     try:
         trailer = json.loads(line)
     except ValueError:
@@ -127,40 +127,41 @@ def agreed(line: bytes, wanted: dict[str, str]) -> dict[str, Any] | None:
     return trailer if trailer.items() >= wanted.items() else None
 
 
-def places_for(jobs: int) -> list[dict[str, str]]:
-    """Environments that put jobs on the GPUs in turn; a single job is left where it is, on the first."""
-    said = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = [str(i) for i in range(torch.cuda.device_count())] if said is None else list(filter(None, said.split(",")))
+def environments_for(jobs: int) -> list[dict[str, str]]:
+    """Environment variables that assign jobs to GPUs in turn; a single job gets none, and runs on the first."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    every = map(str, range(torch.cuda.device_count()))
+    gpus = list(every if visible is None else filter(None, visible.split(",")))
     if jobs < 2 or not gpus:
         return [{} for _ in range(jobs)]
     return [{"CUDA_VISIBLE_DEVICES": gpus[job % len(gpus)]} for job in range(jobs)]
 
 
-def printed(command: list[str], place: dict[str, str], log: TextIO) -> Iterator[str]:
-    """Lines that a process prints, through a pipe: it breaks when we are killed, and ends the process too.
+def process_lines(command: list[str], extra: dict[str, str], log: TextIO) -> Iterator[str]:
+    """Lines that a process prints, through a pipe, so that it ends too when we are killed.
 
-    Errors go to the log straight away: in the same pipe, a warning could land in the middle of a sentence.
+    Errors go to the log directly: in the same pipe, a warning could appear in the middle of a sentence.
     """
-    environment = {**os.environ, "PYTHONIOENCODING": "utf-8", "LOGLEVEL": "INFO", **place}
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8", "LOGLEVEL": "INFO", **extra}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log) as process:
-        yield from io.TextIOWrapper(process.stdout, encoding="utf-8", newline="\n")  # type: ignore[arg-type]
+        yield from io.TextIOWrapper(process.stdout, encoding="utf-8", newline="\n")  # type: ignore[type-var]
     log.flush()
-    if process.returncode and not had_no_sentence(Path(log.name)):
+    if process.returncode and not is_empty_shard(Path(log.name)):
         last = Path(log.name).read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
         raise UserError(
-            f"fairseq-generate ended with status {process.returncode}; mend what {log.name} says, and run the same "
-            "command again: finished shards are kept. It ends with\n  " + "\n  ".join(last)
+            f"fairseq-generate ended with status {process.returncode}; correct the error in {log.name}, and run "
+            "the same command again: finished shards are kept. It ends with\n  " + "\n  ".join(last)
         )
 
 
-def had_no_sentence(log: Path) -> bool:
-    """Whether fairseq-generate has ended where it divides by the number of its sentences: more shards than batches."""
-    said = log.read_text(encoding="utf-8", errors="replace").rstrip()
-    return said.rpartition("\n")[2].startswith("ZeroDivisionError")
+def is_empty_shard(log: Path) -> bool:
+    """Whether fairseq-generate failed on dividing by its number of sentences, 0: more shards than batches."""
+    text = log.read_text(encoding="utf-8", errors="replace").rstrip()
+    return text.rpartition("\n")[2].startswith("ZeroDivisionError")
 
 
-def only_generated(lines: Iterable[str], log: TextIO) -> Iterator[str]:
-    """Lines that stand for sentences; the others are logged at once, for who looks on."""
+def sentence_lines(lines: Iterable[str], log: TextIO) -> Iterator[str]:
+    """Lines of sentences; the others are written to the log at once."""
     for line in lines:
         if is_generated(line):
             yield line
@@ -170,6 +171,6 @@ def only_generated(lines: Iterable[str], log: TextIO) -> Iterator[str]:
 
 
 def limits_in(log: Path) -> list[int] | None:
-    """The longest source and target that fairseq did not skip, which it says where it did skip some."""
+    """The longest source and target that fairseq does not skip; None if it skipped nothing."""
     found = SKIPPED.search(log.read_text(encoding="utf-8", errors="replace"))
     return [int(limit) for limit in found.groups()] if found else None

@@ -1,4 +1,4 @@
-"""The model whose translations are distilled: what its checkpoint says before anything is decoded."""
+"""The model whose translations are distilled: what is read from its checkpoints before decoding."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ POSITIONS = ("max_source_positions", "max_target_positions")
 
 
 class Teacher:
-    """One checkpoint, or as many as `--path` joins."""
+    """The checkpoints of `--path`, one or an ensemble."""
 
     def __init__(self, path: str):
         self.path = path
@@ -30,7 +30,7 @@ class Teacher:
         self._saved = [state.get("task_state") or {} for state in states]
 
     def check(self, data: DataBin) -> None:
-        """Each checkpoint was trained with this data's dictionaries, as far as it knows them."""
+        """Each checkpoint was trained with this data's dictionaries, as far as it stores them."""
         dictionaries = dict(zip(("source", "target"), data.dictionaries()))
         for saved, embeddings in zip(self._saved, self._embeddings):
             for side in saved.keys() & dictionaries.keys():
@@ -39,18 +39,18 @@ class Teacher:
                 check_sizes({side: len(dictionary) for side, dictionary in dictionaries.items()}, embeddings)
 
     def flags(self) -> list[str]:
-        """The lengths it takes: fairseq-generate's own limit is 1024, whatever the model was trained with."""
+        """The maximal lengths of its training; fairseq-generate's own default is 1024."""
         given = ((name, value) for name, value in self.positions.items() if value)
         return [word for name, value in given for word in (f"--{name.replace('_', '-')}", str(value))]
 
 
 def embeddings_of(state: dict[str, Any]) -> dict[str, Any]:
-    """Those whose sizes are checked; the other weights need not stay in memory while it decodes."""
+    """Those whose sizes are checked; the other weights are not kept in memory."""
     return {key: value for key, value in state["model"].items() if key in EMBEDDINGS.values()}
 
 
 def setting(state: dict[str, Any], name: str) -> Any:
-    """A setting of its training, wherever its fairseq kept it; None where it did not."""
+    """A setting of its training, wherever its fairseq stored it; None if it did not."""
     cfg = state.get("cfg")
     sections = (state.get("args"), getattr(cfg, "model", None), getattr(cfg, "task", None))
     found = (getattr(section, name, None) for section in sections if section is not None)

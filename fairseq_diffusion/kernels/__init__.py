@@ -1,1 +1,1 @@
-"""Operations that never hold all logits at once.  torch only; choice.py says where Triton takes over."""
+"""Operations that never hold all logits at once.  torch only; choice.py decides where Triton's kernels run."""

@@ -1,7 +1,7 @@
-"""Which kernels run: Triton's or the portable ones, which are torch alone.  Both say the same.
+"""Which kernels run: Triton's or the portable ones, which are torch alone.  Both give the same results.
 
-"auto" takes Triton's for tensors on a GPU that has them (`hindrance` is the rule), "portable" never does, and "triton"
-insists.
+"auto" takes Triton's for tensors on a GPU that has them (see `why_no_triton`), "portable" never does, and "triton"
+is an error where they cannot run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def use(mode: str) -> None:
     if mode not in MODES:
         raise UserError(f"unknown kernels {mode!r}; choose one of: {', '.join(MODES)}")
     if mode == "triton":
-        _insist(torch.device("cuda"))
+        require_triton(torch.device("cuda"))
     _chosen = str(mode)  # of a member of fairseq's enumeration, too
 
 
@@ -43,20 +43,20 @@ def uses_triton(*matrices: Tensor) -> bool:
         return False
     device, fits = matrices[0].device, all(matrix.numel() < MOST_ENTRIES for matrix in matrices)
     if _chosen == "triton":
-        _insist(device)
+        require_triton(device)
         return fits
-    return device.type == "cuda" and fits and hindrance(device) is None
+    return device.type == "cuda" and fits and why_no_triton(device) is None
 
 
-def _insist(device: torch.device) -> None:
-    if reason := hindrance(device):
+def require_triton(device: torch.device) -> None:
+    if reason := why_no_triton(device):
         raise UserError(
-            f"--kernels is triton, but {reason}; say --kernels auto: that takes portable ones where it must"
+            f"--kernels is triton, but {reason}; pass --kernels auto, which runs portable kernels where it must"
         )
 
 
 @lru_cache(None)
-def hindrance(device: torch.device) -> str | None:
+def why_no_triton(device: torch.device) -> str | None:
     """Why Triton's kernels cannot run on a device, None if they can."""
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"

@@ -1,8 +1,9 @@
 """Sums and maxima over all alignments of a target with a canvas (CTC, Graves et al. 2006).
 
-A canvas of L positions says y_1..y_T if dropping neighbouring repeats, and then blanks, leaves y.  An alignment is a
-path through the states blank, y_1, blank, y_2, ..., blank (0..2M): it begins in state 0 or 1 and ends in 2T - 1 or 2T,
-and from one position to the next it stays, moves on by one state, or by two from a word to a different word.
+The symbols on a canvas of L positions stand for y_1..y_T if dropping neighbouring repeats, and then blanks, leaves y.
+An alignment is a path through the states blank, y_1, blank, y_2, ..., blank (0..2M): it begins in state 0 or 1 and ends
+in 2T - 1 or 2T, and from one position to the next it stays, moves on by one state, or by two from a word to a different
+word.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ class Lattice(NamedTuple):
 def ctc_log_likelihood(
     emission: Tensor, labels: Tensor, target_length: Tensor, canvas_size: Tensor, form: str | None = None
 ) -> tuple[Tensor, Tensor]:
-    """log P(y | x) [B] over all alignments, and which targets the canvas cannot say [B] (bool): they count 0.
+    """log P(y | x) [B] over all alignments, and which targets do not fit on the canvas [B] (bool): they count 0.
 
     emission [B, L, 1 + M]: log-probabilities at each position of blank (first) and of the target's words y_1..y_M, -inf
-    allowed; labels [B, M]: their token numbers, to tell true repeats; target_length [B] <= M; canvas_size [B] <= L.
+    allowed; labels [B, M]: their token numbers, to find true repeats; target_length [B] <= M; canvas_size [B] <= L.
 
     The scaled form may lose a target whose alignments are hundreds of nats below other prefixes.  A CPU computes it
     again in log space, unless `form` is given; on a GPU, where looking would be a synchronisation, it is flagged too.
@@ -52,7 +53,7 @@ def ctc_log_likelihood(
 
 
 def ctc_best_path(emission: Tensor, labels: Tensor, target_length: Tensor, canvas_size: Tensor) -> Tensor:
-    """The best alignment [B, L]: 0 where it says blank, k where it says y_k, -1 beyond the canvas or if there is none.
+    """The best alignment [B, L]: 0 at a blank, k at y_k, -1 beyond the canvas or if there is none.
 
     Arguments as for the log-likelihood.
     """
@@ -134,7 +135,7 @@ def _near_one(emission: Tensor, inside: Tensor, length: Tensor) -> tuple[Tensor,
     """emission [B, L, 1 + M] brought near 1 by what every alignment pays alike, -inf where there is no such cell.
 
     At each position the largest weight becomes 1, and on the way into word k an alignment gains the tilt [B, M]: what
-    word k lacks where it is likeliest.  Without that, prefixes that say too few words would leave the true ones far
+    word k lacks where it is likeliest.  Without that, prefixes with too few words would leave the true ones far
     behind.  Returned too: what this takes from each alignment [B].
     """
     real = torch.arange(emission.shape[2], device=emission.device) <= length[:, None]

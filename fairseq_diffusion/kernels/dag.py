@@ -30,7 +30,7 @@ def dag_log_likelihood(
     match [B, M, L]: log-probability of target word t at vertex j; links [B, L, L]: log E(i -> j), -inf where there is
     none; target_length [B] <= M, graph_size [B] <= L.  What lies outside, and links that do not lead on, are not read.
 
-    Left out is a target that no path can say.  The "scaled" form also leaves out a target whose sum it may have got
+    Left out is a target that no path has.  The "scaled" form also leaves out a target whose sum it may have got
     wrong, because what it needs is some 700 nats below what it scales by.  On a CPU those are summed again in
     logarithms, so there every target left out is an impossible one; on a GPU that look would be a synchronisation.
     """
@@ -42,7 +42,7 @@ def dag_log_likelihood(
 
 @torch.no_grad()
 def dag_best_path(match: Tensor, links: Tensor, target_length: Tensor, graph_size: Tensor) -> Tensor:
-    """Which word t each vertex says on the best path, -1 off the path (everywhere, if there is none) -> [B, L].
+    """Which word t each vertex has on the best path, -1 off the path (everywhere, if there is none) -> [B, L].
 
     Arguments as above; where two paths are equally good, the one whose vertices are lower, looking from the last word.
     """
@@ -57,7 +57,8 @@ def grouped(match: Tensor, links: Tensor, *sizes: Tensor) -> Iterator[tuple[Tens
 
 
 def likelihood_of_group(form: str | None, *group: Tensor) -> tuple[Tensor, Tensor]:
-    """log P [B] and what was left out [B]; on a CPU, unless a form is asked for, after a second look in logarithms."""
+    """log P [B] and what was left out [B]; on a CPU, unless a form is asked for, computed again in logarithms where
+    needed."""
     device = group[0].device
     log_p, left_out = DagLikelihood.apply(*group, form or form_for(device))
     if form is None and device.type == "cpu" and left_out.any():
@@ -151,7 +152,7 @@ def at_the_end(scores: Tensor, target_length: Tensor, graph_size: Tensor) -> Ten
 
 
 def trace_back(delta: Tensor, links: Tensor, target_length: Tensor, graph_size: Tensor) -> Tensor:
-    """The words [B, L] on the best path, for delta [B, M, L]: the best prefix that says word t at vertex j."""
+    """The words [B, L] on the best path, for delta [B, M, L]: the best prefix that has word t at vertex j."""
     sentence, place = torch.arange(len(delta), device=delta.device), torch.arange(delta.shape[2], device=delta.device)
     exists = at_the_end(delta, target_length, graph_size) > -torch.inf
     vertex = (graph_size - 1).clamp(min=0)

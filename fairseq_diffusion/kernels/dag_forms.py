@@ -20,7 +20,7 @@ def scales(x: Tensor) -> Tensor:
 class Scaled:
     """log(exp(x - max x) E) + max x with E = exp(links), all in fp64: a step is one product of a vector and a matrix.
 
-    What lies more than 745 nats under the largest vertex is lost; `trusted` says where that cannot have mattered.
+    What lies more than 745 nats under the largest vertex is lost; `trusted` is true where that cannot have mattered.
     """
 
     def __init__(self, weights: Tensor) -> None:

@@ -76,7 +76,7 @@ def has_gradients(x: Tensor, table: Tensor) -> bool:
 def precisions(x: Tensor) -> dict[str, Any]:
     """Of products: fp32 is made of three TF32 products, unless torch may take one; 16 bits fit into TF32 whole."""
     matmul = torch.backends.cuda.matmul
-    # torch before 2.9 knows allow_tf32 alone, and later ones refuse to be asked that way once they were told the other
+    # torch before 2.9 knows allow_tf32 alone, and later ones refuse it once the other setting was used
     allowed = matmul.fp32_precision == "tf32" if hasattr(matmul, "fp32_precision") else matmul.allow_tf32
     return {"PRECISION": "tf32" if allowed or x.dtype != torch.float32 else "tf32x3", "WIDEN": interpreted()}
 

@@ -11,8 +11,8 @@ from fairseq_diffusion.kernels import choice, launch
 from fairseq_diffusion.kernels.portable import best_of, log_sum, products
 
 
-class Said(NamedTuple):
-    """What softmax(x W^T) says of N rows."""
+class WordScores(NamedTuple):
+    """softmax(x W^T) of N rows."""
 
     log_p: Tensor  # [N, M] log-probabilities of the words asked for
     mean: Tensor  # [N] mean log-probability over all V words, for label smoothing
@@ -23,7 +23,7 @@ class Said(NamedTuple):
 class LinearLogProbs(torch.autograd.Function):
     """log softmax(x W^T) at `index`; the backward pass makes the logits again.
 
-    Triton's kernels take one word a row, and leave out rows outside `mask`: what is said of those has no meaning.
+    Triton's kernels take one word a row, and leave out rows outside `mask`: their results have no meaning.
     """
 
     @staticmethod
@@ -32,7 +32,7 @@ class LinearLogProbs(torch.autograd.Function):
         ctx.triton = index.shape[1] == 1 and choice.uses_triton(x, weight)
         words, logit, picked, lse = (_scanned if ctx.triton else _chunked)(x, weight, index, mask, best)
         ctx.save_for_backward(x, weight, index, mask, lse)
-        ctx.set_materialize_grads(False)  # None says that an output was not used: less to do
+        ctx.set_materialize_grads(False)  # None: an output was not used, so there is less to do
         mean = x.float() @ weight.mean(0, dtype=torch.float32) - lse
         best_log_p = logit - lse if best else None
         ctx.mark_non_differentiable(*([words, best_log_p] if best else []))
@@ -92,7 +92,7 @@ def _chunked_gradients(
     return grad_x, grad_weight
 
 
-def linear_log_probs(x: Tensor, weight: Tensor, index: Tensor) -> Said:
-    """What softmax(x W^T) says of the words index [N, M], for x [N, D], weight [V, D]; fp32 under any autocast."""
+def linear_log_probs(x: Tensor, weight: Tensor, index: Tensor) -> WordScores:
+    """softmax(x W^T) at the words index [N, M], for x [N, D], weight [V, D]; fp32 under any autocast."""
     with torch.autocast(x.device.type, enabled=False):
-        return Said(*LinearLogProbs.apply(x, weight, index, None, True))
+        return WordScores(*LinearLogProbs.apply(x, weight, index, None, True))

@@ -7,12 +7,22 @@ uninterrupted one would have drawn.  Keys and counters are mixed by the finalise
 from __future__ import annotations
 
 import math
+from enum import IntEnum
 
 import torch
 from torch import Tensor
 
 GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 MULTIPLIERS = (0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)
+
+
+class Stream(IntEnum):
+    """Independent random streams of one sentence: fold its key with one of these."""
+
+    TIME = 0
+    STATE = 1
+    SELF_CONDITIONING = 2
+    SOURCE_DROP = 3
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:
@@ -40,7 +50,7 @@ def fold(key: Tensor, *data: Tensor | int) -> Tensor:
 
 
 def sentence_keys(seed: int, tokens: Tensor, mask: Tensor) -> Tensor:
-    """Keys [B] from what a sentence says, `tokens` [B, L] where `mask` is true: batching and padding leave no trace."""
+    """Keys [B] from the tokens [B, L] of sentences where `mask` is true: they do not depend on batching and padding."""
     place = mask.long().cumsum(-1)
     words = torch.where(mask, _mix(tokens.long() * GOLDEN + place), 0)
     return fold(words.sum(-1), seed)

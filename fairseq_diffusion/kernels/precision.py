@@ -10,7 +10,8 @@ from torch import Tensor, nn
 class KeepsPrecision(nn.Module):
     """Moves between devices, but ignores ``.half()`` and ``.bfloat16()``: fairseq casts whole models that way.
 
-    In bf16 DINOISER's twenty told times in [0.99, 1] collapse to three, and a clipped sigma_min loses its digits.
+    In bf16 DINOISER's twenty conditioning times in [0.99, 1] collapse to three, and a clipped sigma_min loses its
+    digits.
     """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> KeepsPrecision:

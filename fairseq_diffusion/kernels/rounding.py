@@ -1,7 +1,7 @@
 """Rounding vectors to the rows of a table, without the N x V logits.
 
 Logits are x T^T + b.  With b = -|T|^2 / 2 the likeliest row is the nearest one.  Rows numbered in `banned` are in the
-softmax, but never the answer.  With `keys` the answer is a sample of the softmax, the likeliest row under Gumbel noise.
+softmax, but never the answer.  With `keys` the result is a sample of the softmax, the likeliest row under Gumbel noise.
 Of equally likely rows the first is taken.
 """
 

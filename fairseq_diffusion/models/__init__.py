@@ -1,3 +1,3 @@
 """The fairseq skin of the models.  Importing this registers every architecture."""
 
-from fairseq_diffusion.models import diffusion, glancing  # noqa: F401
+from fairseq_diffusion.models import diffusion, one_pass  # noqa: F401

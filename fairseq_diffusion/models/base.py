@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from contextlib import nullcontext
 from dataclasses import fields
 from typing import Any, ClassVar
@@ -9,26 +10,49 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from fairseq.models import ARCH_CONFIG_REGISTRY, BaseFairseqModel, register_model_architecture
 from omegaconf import OmegaConf, open_dict
-from torch import Tensor, nn
+from torch import Tensor
 
 import fairseq_diffusion.systems  # noqa: F401  enters the presets
+from fairseq_diffusion.alignment.base import Symbols
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
+from fairseq_diffusion.models.config import NetworkConfig
+from fairseq_diffusion.models.renamed import RENAMED_KEYS
 from fairseq_diffusion.systems.presets import PRESETS
+from fairseq_diffusion.translators.base import Losses, Translator
+from fairseq_diffusion.translators.diffusion import VALIDATION
 
-VALIDATION = -1  # stands for the update number in validation's noise keys
 
+class TranslatorModel(BaseFairseqModel):
+    """Base class of the registered models.  Wraps a `Translator`, and converts fairseq's batches to its arguments."""
 
-class ParallelModel(BaseFairseqModel):
-    """A model that writes all positions of a translation at once, around a translator made of parts."""
+    Config: ClassVar[type[NetworkConfig]]
 
-    kind: ClassVar[str]
-    needs_mask: ClassVar[bool] = False  # the target dictionary gets a mask symbol before the model is built
-
-    def __init__(self, cfg: Any, translator: nn.Module, bos: int, pad: int):
+    def __init__(self, cfg: Any, translator: Translator, bos: int, pad: int):
         super().__init__()
         self.cfg, self.translator, self.bos, self.pad = cfg, translator, bos, pad
         self.num_updates = 0
+
+    @classmethod
+    def build_model(cls, cfg: Any, task: Any) -> TranslatorModel:
+        fill_up(cfg, cls.Config)
+        source, target = task.source_dictionary, task.target_dictionary
+        if cfg.share_embeddings:
+            check_joined(source, target)
+        mask = len(target) - 1 if cls.needs_mask(cfg) else -1
+        symbols = Symbols(target.bos(), target.pad(), target.eos(), mask)
+        translator = cls.build_translator(cfg, len(source), len(target), symbols)
+        return cls(cfg, translator, target.bos(), target.pad())
+
+    @staticmethod
+    @abstractmethod
+    def needs_mask(cfg: Any) -> bool:
+        """Whether the target dictionary gets a mask symbol, as its last entry, before the model is built."""
+
+    @staticmethod
+    @abstractmethod
+    def build_translator(cfg: Any, source_words: int, target_words: int, symbols: Symbols) -> Translator:
+        """The parts that `cfg` names, for dictionaries of the given sizes."""
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
@@ -36,15 +60,19 @@ class ParallelModel(BaseFairseqModel):
         fairseq_diffusion.load()
         return super().from_pretrained(*args, **kwargs)
 
+    def upgrade_state_dict_named(self, state_dict: dict[str, Any], name: str) -> None:
+        """Weights of older checkpoints get the names they have now."""
+        super().upgrade_state_dict_named(state_dict, name)
+        for old, new in RENAMED_KEYS.items():
+            for key in [key for key in state_dict if key.startswith(old)]:
+                state_dict[new + key[len(old) :]] = state_dict.pop(key)
+
     def set_num_updates(self, num_updates: int) -> None:
         """Called by fairseq before each training step."""
         super().set_num_updates(num_updates)
         self.num_updates = num_updates
-
-    @property
-    def moment(self) -> int:
-        """What noise keys know of the time: the update, or that it is validation."""
-        return self.num_updates if self.training else VALIDATION
+        if self.training:
+            self.translator.adapt(num_updates)
 
     def prepare_for_inference_(self, cfg: Any) -> None:
         """fairseq-generate knows --fp16 only; --bf16 is ours."""
@@ -52,44 +80,27 @@ class ParallelModel(BaseFairseqModel):
         if cfg.common.bf16:
             self.bfloat16()
 
-    def with_bos(self, tokens: Tensor) -> Tensor:
+    def forward(
+        self, src_tokens: Tensor, target: Tensor | None = None, ids: Tensor | None = None, **other: Any
+    ) -> Losses:
+        """Losses of targets [B, L] given sources [B, S], padded on either side; noise depends on (seed, update,
+        sentence id) only."""
+        if target is None or ids is None:
+            raise UserError("this model computes its own losses: train with --criterion diffusion_loss")
+        keys = noise.fold(ids, self.cfg.seed, self.num_updates if self.training else VALIDATION)
+        source, target = self._with_bos(src_tokens), self._with_bos(target)
+        return self.translator.losses(source, source.ne(self.pad), target, target.ne(self.pad), keys, self.num_updates)
+
+    def _with_bos(self, tokens: Tensor) -> Tensor:
         """[B, L] -> [B, L + 1]: both sides begin with <s>, which fairseq's data leave out.
 
         It may stand before left padding: positions count real tokens only.
         """
         return F.pad(tokens, (1, 0), value=self.bos)
 
-    def encode(self, src_tokens: Tensor, *dropped: Tensor | None) -> Any:
-        """src_tokens [B, S], padded on either side -> the encoded Source."""
-        tokens = self.with_bos(src_tokens)
-        return self.translator.encode(tokens, tokens.ne(self.pad), *dropped)
-
-    def forward(
-        self, src_tokens: Tensor, target: Tensor | None = None, ids: Tensor | None = None, **other: Any
-    ) -> dict[str, Any]:
-        """Losses of targets [B, L] given sources [B, S]; noise depends on (seed, update, sentence id) only."""
-        if target is None or ids is None:
-            raise UserError("this model computes its own losses: train with --criterion diffusion_loss")
-        keys = noise.fold(ids, self.cfg.seed, self.moment)
-        target = self.with_bos(target)
-        mask = target.ne(self.pad)
-        terms, weights, watched = self.losses(src_tokens, target, mask, keys)
-        return {
-            "loss": sum(weights[name] * share.sum() for name, share in terms.items() if weights[name]),
-            "terms": {name: share.detach().sum() for name, share in terms.items()},
-            **watched,
-        }
-
-    def losses(
-        self, src_tokens: Tensor, target: Tensor, mask: Tensor, keys: Tensor
-    ) -> tuple[dict[str, Tensor], dict[str, float], dict[str, Any]]:
-        """Each term's shares [B] of the loss, the terms' weights, and what else the criterion takes: sample_size, means
-        and state."""
-        raise NotImplementedError
-
     def max_decoder_positions(self) -> int:
         """Asked by fairseq's own generator, which only another task builds."""
-        raise UserError("this model does not write from left to right: decode it with --task diffusion_translation")
+        raise UserError("this model does not decode from left to right: pass --task diffusion_translation")
 
     def max_positions(self) -> tuple[int, int]:
         return self.cfg.max_source_positions, self.cfg.max_target_positions
@@ -97,10 +108,21 @@ class ParallelModel(BaseFairseqModel):
 
 def fill_up(cfg: Any, config: type) -> None:
     """Defaults for flags that are younger than a checkpoint's configuration: a new flag's default changes nothing."""
-    missing = {field.name: field.default for field in fields(config) if not hasattr(cfg, field.name)}
     with open_dict(cfg) if OmegaConf.is_config(cfg) else nullcontext():
-        for name, value in missing.items():
-            setattr(cfg, name, value)
+        for field in fields(config):
+            if not hasattr(cfg, field.name):
+                setattr(cfg, field.name, field.default)
+
+
+def check_joined(source: Any, target: Any) -> None:
+    """Both fairseq dictionaries are one, so that a word has the same number on both sides; a mask symbol behind the
+    target's words is no word of the data."""
+    words = target.symbols[: getattr(target, "mask_index", None)]
+    if source.symbols != words:
+        raise UserError(
+            f"--share-embeddings needs one dictionary for both sides, but the source's {len(source)} and the target's "
+            f"{len(words)} entries are not the same; binarise with fairseq-preprocess --joined-dictionary"
+        )
 
 
 def enter_architectures(model: str) -> None:

@@ -17,15 +17,14 @@ from fairseq_diffusion.process.prediction import PREDICTIONS
 from fairseq_diffusion.process.time_sampling import TIME_SAMPLERS
 from fairseq_diffusion.samplers.gaussian import SAMPLERS
 from fairseq_diffusion.samplers.grid import GRIDS
+from fairseq_diffusion.states.base import STATES
 from fairseq_diffusion.states.embedding import NORMS
-from fairseq_diffusion.translators.diffusion import SELF_CONDITIONING
-
-LENGTH_TRAINING = ("joint", "off", "only")
+from fairseq_diffusion.translators.diffusion import LENGTH_TRAINING, SELF_CONDITIONING
 
 
-def flag(default: Any, help: str, only: Optional[str] = None) -> Any:
-    """`only`: the one kind of model that reads it (None: every kind)."""
-    return field(default=default, metadata={"help": help, "only": only})
+def flag(default: Any, help: str, alias: Optional[str] = None) -> Any:
+    """`alias`: what the flag was called before, as users typed it."""
+    return field(default=default, metadata={"help": help, **({"argparse_alias": alias} if alias else {})})
 
 
 @dataclass
@@ -37,7 +36,7 @@ class NetworkConfig(FairseqDataclass):
     inner: int = flag(2048, "width inside the feed-forward layers")
     heads: int = flag(8, "attention heads")
     encoder_layers: int = flag(6, "layers of the encoder")
-    decoder_layers: int = flag(6, "layers of the decoder (a Gaussian model's denoiser)")
+    decoder_layers: int = flag(6, "layers of the decoder (a diffusion model's denoiser)")
     dropout: float = flag(0.1, "dropout on embeddings, attention weights, feed-forward activations and residuals")
     activation: ChoiceEnum(list(ACTIVATIONS)) = flag("gelu", "activation of the feed-forward layers")
     pre_norm: bool = flag(False, "LayerNorm before each sub-layer instead of after it")
@@ -62,9 +61,10 @@ class NetworkConfig(FairseqDataclass):
 
 @dataclass
 class DiffusionConfig(NetworkConfig):
-    """What a Gaussian model has besides."""
+    """What a diffusion model has besides."""
 
     # state
+    state: ChoiceEnum(list(STATES)) = flag("embedding", "what is corrupted")
     latent_dim: int = flag(16, "width D of the diffused target embeddings")
     embedding_norm: ChoiceEnum(list(NORMS)) = flag(
         "l2", "embeddings as they are, times sqrt(D) (scaled), of norm sqrt(D) (l2), or behind a LayerNorm"
@@ -83,20 +83,24 @@ class DiffusionConfig(NetworkConfig):
     )
     time_sampler: ChoiceEnum(list(TIME_SAMPLERS)) = flag("uniform", "how training times are drawn")
     # conditioning
-    self_conditioning: ChoiceEnum(SELF_CONDITIONING) = flag(
-        "both", "no self-condition; a coin (with a no-gradient first pass); or both passes trained"
+    self_conditioning: ChoiceEnum((*SELF_CONDITIONING, "coin")) = flag(
+        "both",
+        "none; random, behind a first pass without gradient in a share of the updates; or both passes trained (coin: "
+        "the old name of random)",
     )
-    self_conditioning_p: float = flag(0.5, "probability of the coin")
+    self_conditioning_probability: float = flag(
+        0.5, "share of the updates in which random self-conditioning has a first pass", "--self-conditioning-p"
+    )
     source_drop: float = flag(0.0, "train the denoiser without its source this often, for --guidance")
     # network and length
     latent_map: ChoiceEnum(list(LATENT_MAPS)) = flag("tanh", "maps between embeddings and hidden states")
-    time_features: ChoiceEnum(list(TIME_FEATURES)) = flag("fourier", "what the denoiser sees of the time")
+    time_features: ChoiceEnum(list(TIME_FEATURES)) = flag("fourier", "features of the diffusion time")
     length_training: ChoiceEnum(LENGTH_TRAINING) = flag(
         "joint", "train the length predictor along, not at all, or alone (the rest is frozen; two-stage training)"
     )
     freeze: str = flag("", "parts not to train, as in encoder,embeddings; encoder, embeddings, denoiser or length")
     # decoding
-    sampler: ChoiceEnum(list(SAMPLERS)) = flag("ddim", "sampler used unless the task's --sampler says otherwise")
+    sampler: ChoiceEnum(list(SAMPLERS)) = flag("ddim", "sampler, unless the task's --sampler names another")
     decode_noise_factor: float = flag(1.0, "noise factor of decoding, in place of --noise-factor")
     grid: ChoiceEnum(list(GRIDS)) = flag("time", "how the decoding steps are spaced")
     early_stop: float = flag(0.0, "share of the decoding steps, the last and least noisy, that is left out")

@@ -93,5 +93,5 @@ class SelfAttention(Attention):
 
 
 def joined(*states: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state of one linear layer that says what several of the same input say, one after the other."""
+    """The state of one linear layer with the outputs of several of the same input side by side."""
     return {name: torch.cat([state[name] for state in states]) for name in states[0]}

@@ -1,4 +1,4 @@
-"""A decoder in T blocks, each of which reads what is revealed of the translation so far and says all of it anew."""
+"""A decoder in T blocks, each of which reads what is revealed of the translation so far and predicts all of it anew."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class GatedFuse(nn.Module):
 class BlockDecoder(nn.Module):
     """K bidirectional Transformer layers in T blocks; before each block but the first, h and E[z] are fused.
 
-    The last row of the table `words` [V + 1, h] is the mask, which is never said: all others are the vocabulary V,
+    The last row of the table `words` [V + 1, h] is the mask, which is never predicted: all others are the vocabulary V,
     and the output projection too.
     """
 
@@ -64,7 +64,7 @@ class BlockDecoder(nn.Module):
 
     @property
     def vocabulary(self) -> Tensor:
-        """Rows that may be said, [V, h]."""
+        """Rows that may be predicted, [V, h]."""
         return self.words.weight[: self.mask_symbol]
 
     def memory(self, source: Tensor, mask: Tensor) -> list[Memory]:

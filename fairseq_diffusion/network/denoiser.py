@@ -1,53 +1,52 @@
-"""The denoiser: noisy target embeddings, noise level and source in; the network's estimate out."""
+"""The denoiser: corrupted target, time and source in; the network's output out."""
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from fairseq_diffusion.network.attention import Memory, attention_bias
-from fairseq_diffusion.network.latent_maps import LATENT_MAPS
 from fairseq_diffusion.network.time_features import TIME_FEATURES
 from fairseq_diffusion.network.transformer import Layer, Positions, Size, parameter_dtype
 
 
 class Denoiser(nn.Module):
-    """Bidirectional Transformer decoder over x_t and c, with time added at the input and attention to the source.
+    """Bidirectional Transformer decoder over s_t and c, with time added at the input and attention to the source.
 
-    c is the self-condition, an earlier estimate of x_0 or zeros (Chen et al. 2023); None in a denoiser without it.
+    c is the self-condition, an earlier clean estimate or zeros (Chen et al. 2023); None in a denoiser without it.
+    The maps from s_t and to the estimate are those of the `state`, a states.base.State, which is not kept.
     """
 
     def __init__(
         self,
-        dim: int,
+        state: Any,
         size: Size,
         layers: int,
         max_positions: int,
         self_conditioned: bool = True,
-        latent_map: str = "tanh",
         time_features: str = "fourier",
     ):
         super().__init__()
-        h, latent = size.hidden, LATENT_MAPS[latent_map]
-        self.enter = latent.enter(dim, size, self_conditioned)
+        h = size.hidden
+        self.enter = state.entrance(size, self_conditioned)
         self.time = TIME_FEATURES[time_features](h)
         self.positions = Positions(max_positions, h)
         self.norm = nn.Identity() if size.pre_norm else nn.LayerNorm(h)
         self.dropout = nn.Dropout(size.dropout)
         self.layers = nn.ModuleList(Layer(size, cross=True) for _ in range(layers))
         self.last_norm = nn.LayerNorm(h) if size.pre_norm else nn.Identity()
-        self.leave = latent.leave(dim, size)
+        self.leave = state.exit(size)
 
     def memory(self, source: Tensor, mask: Tensor) -> list[Memory]:
         """Each layer's keys and values of the encoded source [S, T, h]: made once, used at every step."""
         bias = attention_bias(mask, source.dtype)
         return [cast(Layer, layer).remember(source, bias) for layer in self.layers]
 
-    def forward(self, x_t: Tensor, c: Tensor | None, t: Tensor, mask: Tensor, memory: list[Memory]) -> Tensor:
-        """x_t, c [S K, L, D], t [S K], mask [S K, L] true at real positions -> output [S K, L, D] in fp32."""
-        dtype = parameter_dtype(self.enter)
-        x = self.enter(x_t.to(dtype), None if c is None else c.to(dtype))
+    def forward(self, s_t: Tensor, c: Tensor | None, t: Tensor, mask: Tensor, memory: list[Memory]) -> Tensor:
+        """s_t [S K, L, ...], c [S K, L, d], t [S K], mask [S K, L] true at real positions -> [S K, L, d] in fp32."""
+        dtype = parameter_dtype(self)
+        x = self.enter(s_t.to(dtype) if s_t.is_floating_point() else s_t, None if c is None else c.to(dtype))
         x = self.dropout(x + self.time(t)[:, None])
         x = self.norm(x + self.positions(mask))
         bias = attention_bias(mask, x.dtype)

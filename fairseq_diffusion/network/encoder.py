@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from fairseq_diffusion.network.attention import attention_bias
 from fairseq_diffusion.network.transformer import Layer, Positions, Size
-from fairseq_diffusion.states.embedding import EmbeddingState
 
 
 def own_words(vocabulary: int, hidden: int) -> nn.Embedding:
@@ -29,9 +30,10 @@ class Borrowed(nn.Module):
 
 
 class SharedWords(nn.Module):
-    """The vectors x_0 of the target's words, projected to the encoder's width: one table for both sides."""
+    """The vectors that a state embeds the target's words in, projected to the encoder's width: one table for both
+    sides."""
 
-    def __init__(self, state: EmbeddingState, hidden: int):
+    def __init__(self, state: Any, hidden: int):
         super().__init__()
         # Out of sight in a tuple: the table belongs to `state`, and under a second name averages would move it twice.
         self.owner = (state,)
@@ -39,7 +41,7 @@ class SharedWords(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens [B, S] -> [B, S, h]."""
-        return self.project(self.owner[0].encode(tokens).to(self.project.weight.dtype))
+        return self.project(self.owner[0].embed(tokens).to(self.project.weight.dtype))
 
 
 class Encoder(nn.Module):

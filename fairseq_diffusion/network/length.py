@@ -51,7 +51,7 @@ class LengthHead(nn.Module):
         """Log-probabilities [B, beam] of lengths [B, beam], by the logits [B, C]."""
         return logits.log_softmax(-1).gather(1, self.class_of(source_length[:, None], lengths))
 
-    def candidates(self, logits: Tensor, source_length: Tensor, beam: int, kind: str = "top_k") -> Tensor:
+    def candidates(self, logits: Tensor, source_length: Tensor, beam: int, how: str = "top_k") -> Tensor:
         """`beam` different lengths a sentence, [B, beam]: the likeliest, or the likeliest and its neighbours."""
         widest = min(self.classes // 2, self.longest - SHORTEST + 1)
         if beam > widest:
@@ -66,7 +66,7 @@ class LengthHead(nn.Module):
         )
         impossible = (lengths < SHORTEST) | (lengths > self.longest)
         scores = logits.masked_fill(impossible, -torch.inf)
-        if kind == "offsets":
+        if how == "offsets":
             offset = lengths - lengths.gather(1, scores.argmax(-1, keepdim=True))
             scores = (-offset.abs() + (offset < 0) / 2).masked_fill(impossible, -torch.inf)
         return lengths.gather(1, scores.topk(beam, -1).indices)

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import torch
 from torch import Tensor
 
 from fairseq_diffusion.errors import UserError
 
 NORMALISERS = ("sentences", "tokens")
+
+
+class Mean(NamedTuple):
+    """Something to log: a sum over the batch, and the number that it is to be divided by."""
+
+    total: Tensor
+    number: Tensor
+
+    @classmethod
+    def of(cls, values: Tensor) -> Mean:
+        """Of any values."""
+        return cls(values.sum(), torch.ones_like(values, dtype=torch.long).sum())
 
 
 class Reduction:

@@ -1,6 +1,6 @@
 """Loss terms, each [B, L] from the outcome of a training step and the mask [B, L] of where a loss is due.
 
-What a term says elsewhere is not read, so it need not be computed.
+Elsewhere a term's value is not used, so it need not be computed.
 """
 
 from __future__ import annotations
@@ -13,18 +13,21 @@ from torch import Tensor
 
 from fairseq_diffusion.process.level import Level
 from fairseq_diffusion.registry import Registry
-from fairseq_diffusion.states.embedding import EmbeddingState
+from fairseq_diffusion.states.base import State
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a training step produced: `estimates` holds x_0-hat of each graded pass of the denoiser."""
+    """What a training step produced: `estimates` holds the clean estimate of each pass that has a loss."""
 
     tokens: Tensor  # [B, L]
-    x_0: Tensor  # [B, L, D]
-    estimates: list[Tensor]  # each [B, L, D]
+    s_0: Tensor  # [B, L, ...], or in its place what a teacher estimates
+    s_t: Tensor  # [B, L, ...]
+    level: Level  # of s_t
+    weight: Tensor  # [B], importance of the time drawn
+    estimates: list[Tensor]  # each [B, L, d]
+    state: State
     last_level: Level  # at t = 1
-    state: EmbeddingState
     label_smoothing: float = 0.0
 
 
@@ -33,14 +36,14 @@ TERMS: Registry[Term] = Registry("objective term")
 
 
 def over_passes(loss: Callable[[Tensor], Tensor], outcome: Outcome) -> Tensor:
-    """Mean over the graded passes, so that a term weighs the same whatever the self-conditioning."""
-    return torch.stack([loss(estimate) for estimate in outcome.estimates]).mean(0)
+    """Mean over the passes, so that a term weighs the same whatever the self-conditioning; times the importance."""
+    return torch.stack([loss(estimate) for estimate in outcome.estimates]).mean(0) * outcome.weight[:, None].float()
 
 
 @TERMS.register("mse")
 def mse(outcome: Outcome, mask: Tensor) -> Tensor:
     """|| x_0-hat - x_0 ||^2 / D.  x_0 is not detached: the embeddings learn from it too (DINOISER eq. 9)."""
-    return over_passes(lambda estimate: (estimate - outcome.x_0).square().mean(-1), outcome)
+    return over_passes(lambda estimate: (estimate - outcome.s_0).square().mean(-1), outcome)
 
 
 @TERMS.register("rounding")
@@ -59,5 +62,5 @@ def anchor(outcome: Outcome, mask: Tensor) -> Tensor:
 @TERMS.register("prior")
 def prior(outcome: Outcome, mask: Tensor) -> Tensor:
     """|| alpha(1) x_0 ||^2 / D: zero for schedules that end in pure noise."""
-    alpha = outcome.last_level.to(outcome.x_0).alpha
-    return (alpha[..., None] * outcome.x_0).square().mean(-1)
+    alpha = outcome.last_level.to(outcome.s_0).alpha
+    return (alpha[..., None] * outcome.s_0).square().mean(-1)

@@ -1,1 +1,1 @@
-"""The fairseq skin of optimisers."""
+"""Optimisers registered with fairseq."""

@@ -11,7 +11,7 @@ from fairseq_diffusion.models.config import flag
 
 @dataclass
 class FusedAdamConfig(FairseqDataclass):
-    """The flags that fairseq's adam has, but for those of its other forms."""
+    """The flags of fairseq's adam, without those that choose another implementation."""
 
     adam_betas: Any = flag((0.9, 0.999), "betas for Adam optimizer")
     adam_eps: float = flag(1e-8, "epsilon for Adam optimizer")

@@ -20,44 +20,47 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class FusedAdam(adam.Adam):
-    """The state of fairseq's Adam and its rule, for all parameters at once.
+    """fairseq's Adam with the same state and the same update, for all parameters at once.
 
-    fairseq has theta -= lr sqrt(1 - beta2^t) / (1 - beta1^t) m / (sqrt(v) + eps), behind theta *= 1 - lr decay; torch
-    has the same with sqrt(1 - beta2^t) eps in eps' place, and is given an eps that makes up for it.
+    fairseq has theta *= 1 - lr decay, then theta -= lr sqrt(1 - beta2^t) / (1 - beta1^t) m / (sqrt(v) + eps); torch has
+    the same with sqrt(1 - beta2^t) eps for eps, and is given eps / sqrt(1 - beta2^t).
     """
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None if closure is None else closure()
         for group in self.param_groups:
-            alike: dict[tuple[int, torch.device], list[Tensor]] = {}
+            groups: dict[tuple[int, torch.device], list[Tensor]] = {}
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    state = self.state[parameter] = self._counted(parameter, group)
-                    alike.setdefault((state["step"], parameter.device), []).append(parameter)
-            for (step, device), parameters in alike.items():
+                    state = self.state[parameter] = self._next_state(parameter, group)
+                    groups.setdefault((state["step"], parameter.device), []).append(parameter)
+            for (step, device), parameters in groups.items():
                 self._update(group, step, device, parameters)
         return loss
 
-    def _counted(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Any]:
-        """The parameter's state with this update counted; moments are in fp32 even where the parameter is not."""
+    def _next_state(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Any]:
+        """The parameter's state with the step of this update; moments are in fp32 even where the parameter is not."""
         state, dtype = self.state[parameter], torch.float if parameter.dtype in HALF else parameter.dtype
         if not state:
             return {"step": 1, **{name: torch.zeros_like(parameter, dtype=dtype) for name in MOMENTS}}
-        step = state["step"] if "step" in state else group["step"]  # apex counts a group's updates
+        step = state["step"] if "step" in state else group["step"]  # apex has the step in the group
         return {"step": step + 1, **{name: state[name].to(parameter.device, dtype) for name in MOMENTS}}
 
     def _update(self, group: dict[str, Any], step: int, device: torch.device, parameters: list[Tensor]) -> None:
         """The update numbered `step` of parameters on one device."""
-        group["step"] = max(step, group.get("step", 0))  # where apex looks, if it goes on from here
-        copies, form = [in_full(parameter) for parameter in parameters], form_on(device.type)
+        group["step"] = max(step, group.get("step", 0))  # for apex, if it continues this training
+        copies = [in_fp32(parameter) for parameter in parameters]
+        means, squares = ([self.state[parameter][name] for parameter in parameters] for name in MOMENTS)
+        form: dict[str, Any] = {adam_implementation(device.type): True}
         beta1, beta2 = group["betas"]
         adamw(
             copies,
-            [in_full(parameter.grad) for parameter in parameters],  # type: ignore[arg-type]
-            *([self.state[parameter][name] for parameter in parameters] for name in MOMENTS),
+            [in_fp32(parameter.grad) for parameter in parameters],  # type: ignore[arg-type]
+            means,
+            squares,
             max_exp_avg_sqs=[],
-            # counted on the host, so that nobody has to ask the device
+            # made on the host, so that no step is read from the device
             state_steps=list(torch.full((len(copies),), step - 1.0, device=device).unbind()),
             beta1=beta1,
             beta2=beta2,
@@ -66,23 +69,24 @@ class FusedAdam(adam.Adam):
             weight_decay=group["weight_decay"],
             amsgrad=False,
             maximize=False,
-            **{form: True},
+            **form,
         )
         for parameter, copy in zip(parameters, copies):
             if copy is not parameter:
                 parameter.copy_(copy)
 
 
-def in_full(x: Tensor) -> Tensor:
+def in_fp32(x: Tensor) -> Tensor:
     """x, in fp32 if it was in half precision."""
     return x.float() if x.dtype in HALF else x
 
 
 @functools.lru_cache
-def form_on(device: str) -> str:
+def adam_implementation(device: str) -> str:
     """Either "fused", or "foreach" where this torch has no fused Adam for such devices (a CPU before torch 2.4)."""
     x = torch.zeros(1, device=device)
-    rest = {"amsgrad": False, "maximize": False, "beta1": 0.9, "beta2": 0.9, "lr": 0.0, "weight_decay": 0.0, "eps": 1.0}
+    rates = {"beta1": 0.9, "beta2": 0.9, "lr": 0.0, "weight_decay": 0.0, "eps": 1.0}
+    rest: dict[str, Any] = {"amsgrad": False, "maximize": False, **rates}
     try:
         adamw([x], [x.clone()], [x.clone()], [x.clone()], [], [x[0].clone()], fused=True, **rest)
     except (RuntimeError, NotImplementedError):
@@ -92,14 +96,14 @@ def form_on(device: str) -> str:
 
 @register_optimizer("fused_adam", dataclass=FusedAdamConfig)
 class FairseqAdam(adam.FairseqAdam):
-    """Goes on from fairseq's checkpoints, and fairseq from its: hence the class name, which fairseq compares."""
+    """Resumes fairseq's checkpoints, and fairseq resumes its: hence the class name, which fairseq compares."""
 
     def __init__(self, cfg: FusedAdamConfig, params: Iterable[Tensor]):
         FairseqOptimizer.__init__(self, cfg)
         self._optimizer = FusedAdam(params, **self.optimizer_config)
         device = self._optimizer.param_groups[0]["params"][0].device.type
         where = f"torch {torch.__version__} on {device}"
-        if form_on(device) == "fused":
+        if adam_implementation(device) == "fused":
             logger.info(f"Adam by the fused kernel of {where}")
         else:
             logger.warning(f"Adam by the foreach form of {where}, which has no fused kernel for it")

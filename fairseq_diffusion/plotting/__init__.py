@@ -1,1 +1,1 @@
-"""Pictures of trainings, decodings and tables; only `draw`, and what it imports, needs matplotlib."""
+"""Figures of trainings, decodings and tables; only `draw`, and what it imports, needs matplotlib."""

@@ -1,4 +1,4 @@
-"""What trainings did over their updates: loss, BLEU, the noise scale, and the loss by noise level."""
+"""Curves of trainings over updates: loss, BLEU, the noise scale, and the loss by noise level."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.ticker import MaxNLocator
 
-from fairseq_diffusion.plotting.look import MIDDLE, NOISY, QUIET, RUNS, Panel, dress, legend_beside
 from fairseq_diffusion.plotting.read import Series, Training
+from fairseq_diffusion.plotting.style import HIGH_NOISE, LOW_NOISE, MID_NOISE, RUNS, Panel, legend_beside, style_axis
 
 CURVE_HEIGHT = 3.0
 SMOOTHED_ABOVE = 80  # points; shorter curves are drawn as they are
@@ -44,24 +44,24 @@ def draw_losses(axis: Axes, trainings: list[Training]) -> None:
             draw_curve(axis, curve, run_colour(index), label, strong=False)
         if training.valid_loss:
             draw_curve(axis, training.valid_loss, run_colour(index), training.name)
-    dress_curves(axis, "Loss (pale: in training, strong: in validation)", "loss")
+    style_curves(axis, "Loss (pale: in training, strong: in validation)", "loss")
     axis.set_ylim(top=top_of([curve for t in trainings for curve in (t.train_loss, t.valid_loss) if curve]))
     if len(trainings) > 1:
-        axis.legend(loc="upper right", frameon=False, fontsize=8)  # within: losses fall, and leave that corner free
+        axis.legend(loc="upper right", frameon=False, fontsize=8)  # inside: losses fall, so that corner is free
 
 
 def top_of(losses: Sequence[Series]) -> float:
-    """Where the axis ends: the first updates' losses are so high that the rest would lie flat on the ground."""
+    """The upper end of the axis: losses of the first updates are cut off, else the rest would look flat."""
     late = [np.quantile(values[len(values) // 20 :], 0.95) for _, values in losses]
     return 1.25 * float(max(late)) or 1.0
 
 
 def draw_bleu(axis: Axes, trainings: list[Training]) -> None:
-    """BLEU of the validation set, as --eval-bleu saw it."""
+    """BLEU of the validation set, by --eval-bleu."""
     for index, training in enumerate(trainings):
         if training.valid_bleu:
             draw_curve(axis, training.valid_bleu, run_colour(index), training.name)
-    dress_curves(axis, "BLEU in validation", "BLEU")
+    style_curves(axis, "BLEU in validation", "BLEU")
     if len(trainings) > 1:
         legend_beside(axis)
 
@@ -71,7 +71,7 @@ def draw_noise_scale(axis: Axes, trainings: list[Training]) -> None:
     for index, training in enumerate(trainings):
         if training.sigma_min:
             draw_curve(axis, training.sigma_min, run_colour(index), training.name)
-    dress_curves(axis, "Smallest noise scale in training", r"$\sigma_{\min}$")
+    style_curves(axis, "Smallest noise scale in training", r"$\sigma_{\min}$")
     if len(trainings) > 1:
         legend_beside(axis)
 
@@ -83,7 +83,7 @@ def draw_noise_losses(axis: Axes, training: Training, name: str) -> None:
         label = f"{bucket / 100:.1f}\u2013{(bucket + 10) / 100:.1f}"
         draw_curve(axis, smoothed(curve, window), noise_colour(bucket / 90), label)
     note = f", mean of {window} points" if window > 1 else ""
-    dress_curves(axis, f"Loss by noise level{name}", f"squared error{note}")
+    style_curves(axis, f"Loss by noise level{name}", f"squared error{note}")
     legend_beside(axis, title=r"noise $\sigma$")
 
 
@@ -112,15 +112,15 @@ def run_colour(index: int) -> Colour:
 
 
 def noise_colour(share: float) -> Colour:
-    """A colour between quiet (0) and noisy (1)."""
-    stops = np.array([to_rgb(colour) for colour in (QUIET, MIDDLE, NOISY)])
+    """A colour between low noise (0) and high noise (1)."""
+    stops = np.array([to_rgb(colour) for colour in (LOW_NOISE, MID_NOISE, HIGH_NOISE)])
     red, green, blue = (float(np.interp(share, (0.0, 0.5, 1.0), stops[:, channel])) for channel in range(3))
     return red, green, blue
 
 
-def dress_curves(axis: Axes, title: str, ylabel: str) -> None:
+def style_curves(axis: Axes, title: str, ylabel: str) -> None:
     """Both axes begin at zero, and updates are whole numbers."""
-    dress(axis, title, "updates", ylabel)
+    style_axis(axis, title, "updates", ylabel)
     axis.set_xlim(left=0.0)
     axis.set_ylim(bottom=0.0)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,6 +1,6 @@
 """Curves from the event files of ``--tensorboard-logdir``, read without TensorFlow.
 
-A file is a row of records: length (8 bytes), its checksum (4), a protobuf `Event`, its checksum (4).
+A file is a sequence of records: length (8 bytes), its checksum (4), a protobuf `Event`, its checksum (4).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PARTS = {"train_inner": "", "train": "train_", "valid": "valid_"}  # fairseq's f
 
 
 def read_tensorboard(folder: Path) -> Training:
-    """The curves in a folder of event files, or a sentence on why there are none."""
+    """The curves in a folder of event files."""
     try:
         from tensorboardX.proto.event_pb2 import Event
     except ImportError as error:
@@ -33,16 +33,16 @@ def read_tensorboard(folder: Path) -> Training:
 
 
 def scalars(path: Path, prefix: str, event_class: Any) -> Iterator[dict[str, Any]]:
-    """Every number in a file, as a JSON log would have it."""
-    for data in framed(path.read_bytes()):
+    """Every number in a file, as an entry of a JSON log."""
+    for data in records_in(path.read_bytes()):
         event = event_class.FromString(data)
         for value in event.summary.value:
             if value.HasField("simple_value"):
                 yield {f"{prefix}num_updates": event.step, prefix + value.tag: value.simple_value}
 
 
-def framed(data: bytes) -> Iterator[bytes]:
-    """The records of a file; the last one may be cut off while a training is writing it."""
+def records_in(data: bytes) -> Iterator[bytes]:
+    """The records of a file; the last one may be incomplete while a training writes it."""
     at = 0
     while at + 12 <= len(data):
         (length,) = struct.unpack_from("<Q", data, at)

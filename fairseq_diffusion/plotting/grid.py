@@ -1,4 +1,4 @@
-"""One sentence on its way: steps below each other, positions side by side."""
+"""The tokens of one sentence at each decoding step: steps below each other, positions side by side."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from fairseq_diffusion.plotting.look import GREY, INK, SETTLED, Panel
 from fairseq_diffusion.plotting.read import Trajectory
+from fairseq_diffusion.plotting.style import FINAL, GREY, INK, Panel
 
 ROW_HEIGHT, HEADER_HEIGHT = 0.165, 0.95
 LINE_CHARACTERS = 142  # of the grid's type, across the page
@@ -25,9 +25,9 @@ def trajectory_panels(trajectory: Trajectory) -> list[Panel]:
 
     def draw(axis: Axes, index: int) -> None:
         draw_grid(axis, grid, blocks[index])
-        dress_grid(axis, shown, blocks[index])
+        style_grid(axis, shown, blocks[index])
         if index == 0:
-            head_grid(axis, trajectory)
+            title_grid(axis, trajectory)
         if index == len(blocks) - 1:
             axis.set_xlabel("position (shaded: the token of the last step)", fontsize=9, color=INK, loc="left")
 
@@ -58,7 +58,7 @@ def fitting_blocks(widths: list[int], limit: int = LINE_CHARACTERS) -> list[dict
 
 
 def even_blocks(widths: list[int]) -> list[dict[int, int]]:
-    """As few blocks as the page allows, and those of like width, so that no stray position is left for the last."""
+    """As few blocks as fit across the page, of similar widths, so that the last one is not a single position."""
     fewest = len(fitting_blocks(widths))
     limits = range(max(widths, default=0), LINE_CHARACTERS + 1)
     return next(blocks for limit in limits if len(blocks := fitting_blocks(widths, limit)) == fewest)
@@ -73,16 +73,16 @@ def draw_grid(axis: Axes, grid: list[list[str]], block: dict[int, int]) -> None:
     for left, (position, width) in zip(left_edges(block), block.items()):
         for row, tokens in enumerate(grid):
             if position < len(tokens):
-                settled = position < len(grid[-1]) and tokens[position] == grid[-1][position]
-                draw_cell(axis, left, row, width, tokens[position], settled)
+                final = position < len(grid[-1]) and tokens[position] == grid[-1][position]
+                draw_cell(axis, left, row, width, tokens[position], final)
 
 
 def left_edges(block: dict[int, int]) -> list[int]:
     return [0, *np.cumsum(list(block.values())).tolist()][:-1]
 
 
-def draw_cell(axis: Axes, left: float, row: int, width: float, token: str, settled: bool) -> None:
-    colour = SETTLED if settled else "white"
+def draw_cell(axis: Axes, left: float, row: int, width: float, token: str, final: bool) -> None:
+    colour = FINAL if final else "white"
     axis.add_patch(Rectangle((left, row), width, 1, facecolor=colour, edgecolor="white", linewidth=1.0))
     axis.text(
         left + width / 2,
@@ -92,12 +92,12 @@ def draw_cell(axis: Axes, left: float, row: int, width: float, token: str, settl
         va="center",
         fontsize=6.5,
         family="monospace",
-        color=INK if settled else GREY,
+        color=INK if final else GREY,
         parse_math=False,
     )
 
 
-def dress_grid(axis: Axes, steps: list[int], block: dict[int, int]) -> None:
+def style_grid(axis: Axes, steps: list[int], block: dict[int, int]) -> None:
     """Step numbers at the left, positions below."""
     axis.set_xlim(0, LINE_CHARACTERS)
     axis.set_ylim(len(steps), 0)
@@ -109,8 +109,8 @@ def dress_grid(axis: Axes, steps: list[int], block: dict[int, int]) -> None:
     axis.spines[:].set_visible(False)
 
 
-def head_grid(axis: Axes, trajectory: Trajectory) -> None:
-    """Which sentence it is, and its source."""
+def title_grid(axis: Axes, trajectory: Trajectory) -> None:
+    """The title: the sentence's number and its source."""
     title = f"Sentence {trajectory.sentence} over the decoding steps"
     axis.set_title(title, loc="left", fontsize=11, color=INK, fontweight="bold", pad=20)
     place: dict[str, Any] = {"xy": (0, 1), "xycoords": "axes fraction", "xytext": (0, 5), "textcoords": "offset points"}

@@ -1,6 +1,6 @@
-"""One page of HTML on how sentences come about step by step: it needs no network, no server and no other file.
+"""One page of HTML with the decoding steps of sentences: it needs no network, no server and no other file.
 
-Without scripting, and on paper, each candidate is a table of all its steps; with it, a strip that moves.
+Without JavaScript, and in print, each candidate is a table of all its steps; with it, one line that is animated.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from fairseq_diffusion.output import written_whole
+from fairseq_diffusion.files.texts import BEGINS, CONTINUES
+from fairseq_diffusion.files.writing import atomic_write
 from fairseq_diffusion.plotting.page_script import SCRIPT
 from fairseq_diffusion.plotting.page_style import SHADES, STYLE
-from fairseq_diffusion.texts import BEGINS, CONTINUES
 
 SPECIAL = re.compile(r"<(?!unk>)[^<>]+>")
 LABEL_LENGTH = 60
@@ -46,12 +46,12 @@ def write_page(sentences: Sequence[Mapping[str, Any]], path: Path, title: str, a
         f"<title>{escape(title)}</title><style>{STYLE}</style><body><h1>{escape(title)}</h1>"
         f"<p class=about>{escape(about)}</p>{LEGEND}{BAR}<main>\n{articles}\n</main><script>{SCRIPT}</script></html>\n"
     )
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def article(sentence: Mapping[str, Any]) -> str:
-    """All about one sentence."""
+    """The HTML of one sentence."""
     number, source = escape(str(sentence["id"])), sentence["source"]
     label = escape(f"{sentence['id']}: {source}"[:LABEL_LENGTH])
     texts = f"<dt>source<dd>{escape(source)}"
@@ -65,9 +65,10 @@ def article(sentence: Mapping[str, Any]) -> str:
 
 
 def candidate(rank: int, found: Mapping[str, Any]) -> str:
-    """What it ended as, and the table of its steps."""
+    """The HTML of a candidate: its final text, and the table of its steps."""
     calls = f"{found['calls']} network call{'' if found['calls'] == 1 else 's'}"
-    rows, before = [], []
+    rows: list[str] = []
+    before: Sequence[str] = []
     for number, step in enumerate(found["steps"]):
         rows.append(f"<tr><th>{number}{row(step['tokens'], step['p'], before)}")
         before = step["tokens"]
@@ -80,19 +81,19 @@ def candidate(rank: int, found: Mapping[str, Any]) -> str:
 
 def row(tokens: Sequence[str], p: Sequence[float | None], before: Sequence[str]) -> str:
     """The cells of one step; `before` are the tokens of the step before, none for the first."""
-    joined = joins(tokens)
+    joined = joined_to_next(tokens)
     cells = []
     for i, (token, probability) in enumerate(zip(tokens, p)):
         changed = bool(before) and (i >= len(before) or before[i] != token)
         marks = {"s": SPECIAL.fullmatch(token), "n": changed, "j": joined[i], "k": i > 0 and joined[i - 1]}
         classes = " ".join([shade(probability), *(name for name, holds in marks.items() if holds)])
         exact = "" if probability is None else f" title={probability:.2f}"
-        cells.append(f'<td class="{classes}"{exact}>{spelt(token)}')
+        cells.append(f'<td class="{classes}"{exact}>{token_html(token)}')
     return "".join(cells)
 
 
-def joins(tokens: Sequence[str]) -> list[bool]:
-    """Whether each token and the next one are pieces of a word."""
+def joined_to_next(tokens: Sequence[str]) -> list[bool]:
+    """Whether each token and the next one are pieces of the same word."""
     sentencepiece = any(token.startswith(BEGINS) for token in tokens)
     following = [*tokens[1:], "</s>"]
     return [
@@ -103,12 +104,12 @@ def joins(tokens: Sequence[str]) -> list[bool]:
 
 
 def shade(p: float | None) -> str:
-    """The class of a probability."""
+    """The CSS class of a probability."""
     return "u" if p is None else f"c{min(SHADES - 1, int(p * SHADES))}"
 
 
-def spelt(token: str) -> str:
-    """A token's text; marks of pieces are there, but quiet, and a mask is a dot."""
+def token_html(token: str) -> str:
+    """A token's text; marks of word pieces are pale, and a mask is a dot."""
     if token == "<mask>":
         return "\u00b7"
     if token.endswith(CONTINUES):

@@ -1,6 +1,6 @@
-"""What moves on the page of ``fairseq-diffusion plot --history``: one sentence at a time, over its steps.
+"""The JavaScript of the page of ``fairseq-diffusion plot --history``: shows one sentence at a time, step by step.
 
-It reads the tables that are there without it, so nothing is on the page twice.
+It reads the tables of the page, so no data are on it twice.
 """
 
 SCRIPT = """
@@ -13,7 +13,7 @@ SCRIPT = """
   const tables = () => [...article.querySelectorAll("table")];
   const last = () => Math.max(...tables().map(table => table.tBodies[0].rows.length)) - 1;
 
-  // A strip has a place for each position, and in it every token that ever stands there, so that nothing jumps.
+  // A strip has a place for each position, and in it every token of that position, so that the layout does not move.
   function strip(table) {
     const rows = [...table.tBodies[0].rows];
     const line = table.closest(".candidate").querySelector(".strip");

@@ -1,26 +1,26 @@
-"""How the page of ``fairseq-diffusion plot --history`` looks, by day, by night and on paper.
+"""The CSS of the page of ``fairseq-diffusion plot --history``: light mode, dark mode, and print.
 
-Shades from unsure to sure: lightness goes one way only, from amber to the paper's own blue-grey, so they keep their
-order for every eye and in black and white.
+The shades of probabilities get lighter (darker in dark mode) from 0 to 1, so their order is kept in black and white and
+for readers with any colour vision.
 """
 
-SURE_BY_DAY = "#d9812b #e0944a #e6a667 #ebb784 #efc8a1 #f1d7bd #f0e3d5 #eceae6 #e8eef2 #e4eff6".split()
-SURE_BY_NIGHT = "#e39a4e #cb8944 #b3793d #9c6a38 #855c34 #6f4f32 #594331 #453932 #343335 #283440".split()
-SHADES = len(SURE_BY_DAY)
-DARK_INK_BY_NIGHT = 3  # as many of the shades are light enough for dark letters
+LIGHT_SHADES = "#d9812b #e0944a #e6a667 #ebb784 #efc8a1 #f1d7bd #f0e3d5 #eceae6 #e8eef2 #e4eff6".split()
+DARK_SHADES = "#e39a4e #cb8944 #b3793d #9c6a38 #855c34 #6f4f32 #594331 #453932 #343335 #283440".split()
+SHADES = len(LIGHT_SHADES)
+DARK_TEXT_SHADES = 3  # this many of the dark mode's shades need dark text
 
 
 def shades(colours: list[str]) -> str:
     return "".join(f"--c{i}:{colour};" for i, colour in enumerate(colours))
 
 
-DAY = "--paper:#fdfdfc;--ink:#1f2933;--quiet:#6b7785;--rule:#e1e5e9;--accent:#2a6f97;--none:#f0f1f2;"
-NIGHT = "--paper:#14181d;--ink:#dfe5ea;--quiet:#8b98a5;--rule:#2b323a;--accent:#79b4d6;--none:#1e242a;"
-NIGHT_INK = "".join(f".c{i}{{color:#1b1206}}" for i in range(DARK_INK_BY_NIGHT))
+LIGHT_MODE = "--paper:#fdfdfc;--ink:#1f2933;--quiet:#6b7785;--rule:#e1e5e9;--accent:#2a6f97;--none:#f0f1f2;"
+DARK_MODE = "--paper:#14181d;--ink:#dfe5ea;--quiet:#8b98a5;--rule:#2b323a;--accent:#79b4d6;--none:#1e242a;"
+DARK_MODE_TEXT = "".join(f".c{i}{{color:#1b1206}}" for i in range(DARK_TEXT_SHADES))
 
 STYLE = (
-    f":root{{color-scheme:light dark;{DAY}{shades(SURE_BY_DAY)}}}"
-    f"@media screen and (prefers-color-scheme:dark){{:root{{{NIGHT}{shades(SURE_BY_NIGHT)}}}{NIGHT_INK}}}"
+    f":root{{color-scheme:light dark;{LIGHT_MODE}{shades(LIGHT_SHADES)}}}"
+    f"@media screen and (prefers-color-scheme:dark){{:root{{{DARK_MODE}{shades(DARK_SHADES)}}}{DARK_MODE_TEXT}}}"
 )
 STYLE += "".join(f".c{i}{{background:var(--c{i})}}" for i in range(SHADES))
 STYLE += """

@@ -1,23 +1,25 @@
-"""BLEU against network calls: what each system costs, what it gives, and which of them no other beats."""
+"""BLEU against network calls: a point for each system, and the Pareto front."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
 
-from fairseq_diffusion.plotting.look import GREY, INK, RUNS, dress, legend_beside, new_figure
-from fairseq_diffusion.plotting.table import Point, pareto_front
+from fairseq_diffusion.plotting.points import Point, pareto_front
+from fairseq_diffusion.plotting.style import GREY, INK, RUNS, legend_beside, new_figure, style_axis
 
 HEIGHT = 5.6
 MARKERS = "osD^vPX*"
 TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
-ROOM = 1.35  # left and right of the points, as a factor
+MARGIN = 1.35  # left and right of the points, as a factor
 DIRECTIONS = ((1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1), (-1, 0))
 DISTANCES = (7, 15, 26, 40, 58)  # points from a marker to its label, nearest first
 
@@ -37,17 +39,17 @@ def pareto_figure(points: Sequence[Point]) -> Figure:
         marker = MARKERS[(index + index // len(RUNS)) % len(MARKERS)]  # beyond eight, another one with each colour
         draw_series(axis, [p for p in points if p.series == series], front, colours[series], marker)
     axis.plot([], [], color=GREY, marker="o", markerfacecolor="white", linestyle="none", label="hollow: beaten")
-    dress_pareto(axis, points)
-    figure.draw_without_rendering()  # the layout must stand before labels look for room in it
+    style_pareto(axis, points)
+    figure.draw_without_rendering()  # labels are placed in the final layout
     write_labels(figure, axis, points, colours)
     return figure
 
 
 def draw_front(axis: Axes, front: list[Point]) -> None:
-    """The best that so many calls buy: level from one point of the front to the next."""
+    """The best BLEU for a number of calls: constant from one point of the front to the next."""
     calls = [*(point.calls for point in front), front[-1].calls * 100]
     bleu = [*(point.bleu for point in front), front[-1].bleu]
-    style = {"color": GREY, "linewidth": 1.0, "linestyle": (0, (4, 3)), "drawstyle": "steps-post"}
+    style: dict[str, Any] = {"color": GREY, "linewidth": 1.0, "linestyle": (0, (4, 3)), "drawstyle": "steps-post"}
     axis.plot(calls, bleu, label="Pareto front", **style)
 
 
@@ -57,20 +59,20 @@ def draw_series(axis: Axes, points: list[Point], front: list[Point], colour: str
     if len(points) > 1:
         path = zip(*((point.calls, point.bleu) for point in points))
         axis.plot(*path, color=colour, linewidth=1.2, alpha=0.45, zorder=2)
+    style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 7, "linestyle": "none", "zorder": 3}
     for point in points:
-        face = colour if point in front else "white"
-        style = {"color": colour, "markerfacecolor": face, "markersize": 7, "linestyle": "none", "zorder": 3}
-        axis.plot([point.calls], [point.bleu], marker=marker, **style)
+        axis.plot([point.calls], [point.bleu], markerfacecolor=colour if point in front else "white", **style)
     if any(point.label for point in points):  # others carry their name themselves
         axis.plot([], [], color=colour, marker=marker, linewidth=1.2, label=points[0].series)
 
 
-def dress_pareto(axis: Axes, points: Sequence[Point]) -> None:
-    dress(axis, "BLEU against network calls", "network calls of the decoder a candidate (logarithmic)", "sacreBLEU")
+def style_pareto(axis: Axes, points: Sequence[Point]) -> None:
+    xlabel = "network calls of the decoder per candidate (logarithmic)"
+    style_axis(axis, "BLEU against network calls", xlabel, "sacreBLEU")
     calls, bleu = [point.calls for point in points], [point.bleu for point in points]
     axis.set_xscale("log")
-    axis.set_xlim(min(calls) / ROOM, max(calls) * ROOM)
-    shown = [tick for tick in TICKS if min(calls) / ROOM <= tick <= max(calls) * ROOM]
+    axis.set_xlim(min(calls) / MARGIN, max(calls) * MARGIN)
+    shown = [tick for tick in TICKS if min(calls) / MARGIN <= tick <= max(calls) * MARGIN]
     axis.set_xticks(shown, [f"{tick:,}" for tick in shown])
     axis.set_xticks([], minor=True)
     margin = 0.1 * (max(bleu) - min(bleu)) + 0.5
@@ -79,10 +81,10 @@ def dress_pareto(axis: Axes, points: Sequence[Point]) -> None:
 
 
 def write_labels(figure: Figure, axis: Axes, points: Sequence[Point], colours: dict[str, str]) -> None:
-    """Each point's label beside it, where it hides as little as can be; a thin line to those far off."""
+    """Each point's label beside it, where it overlaps least; a thin line to those that are far."""
     scale = figure.dpi / 72
     centres = [tuple(axis.transData.transform((point.calls, point.bleu))) for point in points]
-    taken = [box_around(x, y, 10 * scale, 10 * scale) for x, y in centres] + on_lines(axis)
+    taken = [box_around(x, y, 10 * scale, 10 * scale) for x, y in centres] + boxes_along_lines(axis)
     for (x, y), point in zip(centres, points):
         text = axis.annotate(
             point.label or point.series,
@@ -106,12 +108,12 @@ def write_labels(figure: Figure, axis: Axes, points: Sequence[Point], colours: d
             axis.plot(*zip((point.calls, point.bleu), end), color=GREY, linewidth=0.5, alpha=0.6, zorder=1)
 
 
-def on_lines(axis: Axes) -> list[Bbox]:
-    """Small boxes along every line that is drawn, for labels to keep off."""
+def boxes_along_lines(axis: Axes) -> list[Bbox]:
+    """Small boxes along every line that is drawn, which labels avoid."""
     boxes = []
     for line in axis.lines:
-        path = line.get_path().transformed(axis.transData)
-        for (x, y), (x2, y2) in zip(path.vertices[:-1], path.vertices[1:]):
+        corners = np.asarray(line.get_path().transformed(axis.transData).vertices)
+        for (x, y), (x2, y2) in zip(corners[:-1], corners[1:]):
             count = int(min(max(abs(x2 - x), abs(y2 - y)) // 4, 1000))
             shares = [i / max(1, count) for i in range(count + 1)]
             boxes += [box_around(x + share * (x2 - x), y + share * (y2 - y), 2, 2) for share in shares]
@@ -121,7 +123,7 @@ def on_lines(axis: Axes) -> list[Bbox]:
 def free_offset(
     x: float, y: float, width: float, height: float, taken: Sequence[Bbox], inside: Bbox, scale: float
 ) -> tuple[float, float]:
-    """From a point at (x, y) to the centre of its label: the nearest place that is free, or the least crowded."""
+    """From a point at (x, y) to the centre of its label: the nearest free place, or the one with the least overlap."""
     best, least = (0.0, 0.0), float("inf")
     for distance, (right, up) in product(DISTANCES, DIRECTIONS):
         gap = distance * scale

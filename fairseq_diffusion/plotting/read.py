@@ -1,4 +1,4 @@
-"""What a picture shows, read from a training log and from the output of fairseq-generate."""
+"""The data of a figure, read from a training log or from the output of fairseq-generate."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fairseq_diffusion import generated
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.files import generated
 
 NOISE_LOSS = re.compile(r"(?:train_)?mse_noise_(\d\d)")
-TRAINING = ("", "train_")  # of what is logged at intervals, and of what is once an epoch
+TRAINING = ("", "train_")  # prefixes of what is logged at intervals, and once an epoch
 
 Series = tuple[list[float], list[float]]
 
@@ -31,7 +31,7 @@ class Training(NamedTuple):
 
 
 class Trajectory(NamedTuple):
-    """One sentence on its way through the decoding steps."""
+    """The tokens of one sentence at each decoding step."""
 
     sentence: str
     source: str
@@ -46,7 +46,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_training(path: Path) -> Training:
-    """The curves in a log written with ``--log-format json``, or a sentence on why there are none."""
+    """The curves in a log written with ``--log-format json``."""
     records = [record for line in read_lines(path) if (record := json_record(line)) is not None]
     if not records:
         raise UserError(f"{path} holds no JSON lines; train with --log-format json and keep the log (--log-file)")
@@ -70,7 +70,7 @@ def training_of(name: str, records: list[dict[str, Any]], path: Path) -> Trainin
     return training
 
 
-def told_apart(trainings: list[Training], paths: list[Path]) -> list[Training]:
+def with_distinct_names(trainings: list[Training], paths: list[Path]) -> list[Training]:
     """Trainings that share a name (runs/a/log, runs/b/log) with that of their folder before it."""
     names = [training.name for training in trainings]
     longer = [f"{path.resolve().parent.name}/{name}" for path, name in zip(paths, names)]
@@ -89,7 +89,7 @@ def json_record(line: str) -> dict[str, Any] | None:
 def series(records: list[dict[str, Any]], key: str, prefixes: Sequence[str] = TRAINING) -> Series | None:
     """Updates and values of a key under the first prefix that has any; None if it never has a value.
 
-    Where a resumed training passes the same update again, its later value stands.
+    Where a resumed training repeats an update, the later value is taken.
     """
     for prefix in prefixes:
         logged = [record for record in records if prefix + key in record]
@@ -110,14 +110,14 @@ def number(text: Any) -> float:
 
 def read_trajectory(path: Path, sentence: str) -> Trajectory:
     """Source and tokens at each step of a sentence's first hypothesis, from the lines S-ID and E-ID_STEP."""
-    found = {str(number): said for number, said in generated.read(path).items()}
+    found = {str(number): one for number, one in generated.read(path).items()}
     if not found:
         raise UserError(f"{path} has no S- lines; is it the output of fairseq-generate?")
     if sentence not in found:
         there = ", ".join(islice(found, 5))
         raise UserError(f"{path} holds no sentence {sentence!r}; it has {len(found)}, among them {there}")
-    said = found[sentence]
-    if not said.hypotheses or not said.hypotheses[0].steps:
+    chosen = found[sentence]
+    if not chosen.hypotheses or not chosen.hypotheses[0].steps:
         raise UserError(f"sentence {sentence} in {path} has no E- lines; decode with --retain-iter-history")
-    steps = {step: text.split() for step, text in said.hypotheses[0].steps.items()}
-    return Trajectory(sentence, said.source or "", steps)
+    steps = {step: text.split() for step, text in chosen.hypotheses[0].steps.items()}
+    return Trajectory(sentence, chosen.source or "", steps)

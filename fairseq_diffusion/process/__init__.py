@@ -1,1 +1,1 @@
-"""The forward process: what is corrupted (state), how much (schedule), and with which noise.  torch only."""
+"""The forward process: how much is corrupted at which time.  torch only."""

@@ -33,8 +33,17 @@ class Modifier(KeepsPrecision):
         super().__init__()
         self.factor = checked(factor)
 
-    def level(self, sigma: Tensor, factor: float | None = None) -> Level:
-        """Level where the curve has sigma, any shape; `factor`, if given, stands for the F trained with."""
+    def level(
+        self,
+        sigma: Tensor,
+        factor: float | None = None,
+        positions: Tensor | None = None,
+        tokens: Tensor | None = None,
+    ) -> Level:
+        """Level where the curve has sigma, any shape; `factor`, if given, stands for the F trained with.
+
+        A subclass may make it depend on positions and tokens, [B, L] (see Schedule.level).
+        """
         F = self.factor if factor is None else checked(factor)
         return self.with_factor(Level.variance_preserving(sigma), F)
 

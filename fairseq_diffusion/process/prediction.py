@@ -15,7 +15,7 @@ PREDICTIONS: Registry[Prediction] = Registry("prediction")
 
 @PREDICTIONS.register("x_0")
 def x_0(output: Tensor, x_t: Tensor, level: Level) -> Tensor:
-    """The network says x_0 itself, [B, L, D]."""
+    """The network's output is x_0 itself, [B, L, D]."""
     return output
 
 

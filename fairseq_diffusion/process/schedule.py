@@ -28,9 +28,22 @@ class Schedule(KeepsPrecision):
         self.curve = DiscreteCurve(CURVES[curve], steps) if steps else CURVES[curve]
         self.modifier = MODIFIERS[modifier](factor)
 
-    def level(self, t: Tensor, factor: float | None = None) -> Level:
-        """Level at times t, [B, 1] or [B, L]; `factor` replaces the noise factor trained with."""
-        return self.modifier.level(self.curve.sigma(t.double()), factor)
+    def level(
+        self,
+        t: Tensor,
+        factor: float | None = None,
+        positions: Tensor | None = None,
+        tokens: Tensor | None = None,
+    ) -> Level:
+        """Level at times t, [B, 1] or [B, L].
+
+        Args:
+            t: diffusion times in [0, 1].
+            factor: replaces the noise factor trained with.
+            positions: numbers [B, L] or [L] of the positions, for a modifier whose levels depend on them.
+            tokens: clean tokens [B, L], for a modifier whose levels depend on them; there are none in decoding.
+        """
+        return self.modifier.level(self.curve.sigma(t.double()), factor, positions, tokens)
 
     def snap(self, t: Tensor) -> Tensor:
         """The nearest times that the schedule has."""

@@ -1,6 +1,6 @@
-"""What every run of fairseq-generate says at its end, so that a number cannot be taken for another.
+"""The report at the end of every run of fairseq-generate: what was decoded, how, how well, how fast, and on what.
 
-`run` is what makes it, and alone needs fairseq; a report is read and rendered without.
+`run` makes it, and needs fairseq; `read` and `render` do not.
 """
 
 from fairseq_diffusion.reporting.block import render

@@ -1,15 +1,16 @@
-"""A report as lines of text; each begins with a bar, so that no reader takes it for a line of a sentence."""
+"""A report as lines of text; each begins with a bar, which no line of a sentence does."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-FIRST = ("steps", "calls", "sampler", "told", "grid")  # the order in which decoding is told; what is unknown goes last
+# Order of the facts of decoding; others are between THEN and LAST.  "told" is in older reports.
+FIRST = ("steps", "calls", "sampler", "told", "conditioning_sigma", "grid")
 THEN = ("selection", "utility", "rescored", "oracle_length")
 LAST = ("seed",)
 UNITS = {"calls": " (mean of a candidate)"}
-NAMES = {"calls": "network calls", "rescored": "AR rescoring", "told": "told sigma"}
+NAMES = {"calls": "network calls", "rescored": "AR rescoring", "told": "conditioning sigma"}
 ORACLE = "LENGTHS OF THE REFERENCES WERE USED: FOR ANALYSIS ONLY"
 
 
@@ -67,10 +68,10 @@ def decoding_rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def candidate_rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Both beams on one line, with what they make together."""
+    """Both beams on one line, with the number of candidates."""
     if "length_beam" in facts and "noise_beam" in facts:
         lengths, noises = facts.pop("length_beam"), facts.pop("noise_beam")
-        count = noises * (lengths if isinstance(lengths, int) else 1)  # an oracle's length is one, and said in words
+        count = noises * (lengths if isinstance(lengths, int) else 1)  # an oracle's length is one, and has a name
         kind = facts.pop("length_beam_kind", None)
         how = f" ({kind})" if kind and lengths != 1 and isinstance(lengths, int) else ""
         yield "candidates", f"length beam {lengths}{how} x noise beam {noises} = {count}"
@@ -115,12 +116,12 @@ def raw_text(score: dict[str, Any]) -> str:
 
 def last_rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     speed, here = report["speed"], report["environment"]
-    silent = "" if speed["printed"] else ", without printing (--quiet)"
-    yield "sentences/s", f"{rate_text(speed['end_to_end'])} end to end{silent}"
+    quiet = "" if speed["printed"] else ", without printing (--quiet)"
+    yield "sentences/s", f"{rate_text(speed['end_to_end'])} end to end{quiet}"
     yield "", f"{rate_text(speed['inference_step'])} inside inference_step"
     if speed["model"]:
         yield "", f"{rate_text(speed['model'])} inside encoder and sampler"
-    if speed.get("compile_seconds"):  # reports from before it was counted have none
+    if speed.get("compile_seconds"):  # older reports have none
         yield "compiling", f"{speed['compile_seconds']:.2f} s of this run, not inside encoder and sampler"
     yield "loading", f"{speed['loading_seconds']:.2f} s before the first batch, not counted above"
     limits = [

@@ -1,4 +1,4 @@
-"""The report as a dictionary: what was decoded, by what, how, how well, how fast, and on what."""
+"""The report as a dictionary."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import fairseq
 import torch
 
 from fairseq_diffusion import __version__, compat
-from fairseq_diffusion.reporting.record import Recorder
+from fairseq_diffusion.reporting.recorder import Recorder
 from fairseq_diffusion.reporting.scores import scores_of
 
 PRECISIONS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.float64: "fp64"}
 
 
 def facts_of(recorder: Recorder) -> dict[str, Any]:
-    told = dict(recorder.generator.describe()) if hasattr(recorder.generator, "describe") else {}
-    model = {key: told.pop(key, None) for key in ("model_seconds", "sentences", "compile_seconds")}
-    precision = told.pop("precision", None) or precisions(recorder.models)
+    own = dict(recorder.generator.describe()) if hasattr(recorder.generator, "describe") else {}
+    model = {key: own.pop(key, None) for key in ("model_seconds", "sentences", "compile_seconds")}
+    precision = own.pop("precision", None) or precisions(recorder.models)
     return {
         "system": recorder.checkpoints[0]["system"],
         "task": name_of_task(recorder.cfg),
         "checkpoints": recorder.checkpoints,
         "data": data_of(recorder),
-        "decoding": told or usual_decoding(recorder),
+        "decoding": own or usual_decoding(recorder),
         "scores": scores_of(recorder),
         "speed": speed_of(recorder, **model),
         "environment": {**environment_of(recorder.models[0]), "precision": precision},
@@ -38,8 +38,8 @@ def name_of_task(cfg: Any) -> str | None:
 
 
 def data_of(recorder: Recorder) -> dict[str, Any]:
-    """`skipped` is unknown to a shard, which does not know the others' sentences."""
-    decoded, sentences = len(recorder.decoded), len(recorder.dataset)
+    """`skipped` is None for a shard: the other sentences are the other shards'."""
+    decoded, sentences = len(recorder.hypotheses), len(recorder.dataset)
     languages = [getattr(recorder.task_cfg, side, None) for side in ("source_lang", "target_lang")]
     return {
         "directory": recorder.cfg.task.data,
@@ -54,7 +54,7 @@ def data_of(recorder: Recorder) -> dict[str, Any]:
 
 
 def usual_decoding(recorder: Recorder) -> dict[str, Any]:
-    """Of a generator that does not describe itself: fairseq's own beam search."""
+    """Decoding by a generator without `describe`, such as fairseq's beam search."""
     generation = recorder.cfg.generation
     facts = {
         "decoder": type(recorder.generator).__name__,
@@ -70,13 +70,12 @@ def usual_decoding(recorder: Recorder) -> dict[str, Any]:
 def speed_of(
     recorder: Recorder, model_seconds: float | None, sentences: int | None, compile_seconds: float | None
 ) -> dict[str, Any]:
-    """End to end is from the first batch to the last line printed, without the writing of a history; the rest is a part
-    of it."""
+    """End to end is from the first batch to fairseq's end, less what the recorder took; the rest is a part of it."""
     first = recorder.first_batch or recorder.ended
-    decoded = len(recorder.decoded)
+    decoded = len(recorder.hypotheses)
     return {
-        "loading_seconds": first - recorder.begun,
-        "end_to_end": rate(decoded, recorder.ended - first - recorder.history_seconds),
+        "loading_seconds": first - recorder.started,
+        "end_to_end": rate(decoded, recorder.ended - first - recorder.own_seconds),
         "inference_step": rate(decoded, recorder.inference_seconds),
         "model": rate(decoded if sentences is None else sentences, model_seconds),
         "compile_seconds": compile_seconds or 0.0,
@@ -87,7 +86,7 @@ def speed_of(
 
 
 def rate(sentences: int, seconds: float | None) -> dict[str, Any] | None:
-    """Sentences a second, where the seconds are known."""
+    """Sentences per second, if the seconds are known."""
     if seconds is None:
         return None
     return {"seconds": seconds, "sentences_per_second": sentences / seconds if seconds else None}
@@ -111,19 +110,19 @@ def device_of(device: torch.device) -> str:
 
 
 def processor() -> str:
-    """The name Linux has for it; platform's is often empty."""
+    """The name of the processor by Linux; platform's is often empty."""
     listed = Path("/proc/cpuinfo")
     found = re.search(r"^model name\s*: (.+)$", listed.read_text(), re.MULTILINE) if listed.exists() else None
     return found[1] if found else platform.processor() or platform.machine()
 
 
 def precisions(models: list[Any]) -> str:
-    """One where all agree; else each, in the order of the checkpoints."""
+    """One if all are the same; else each, in the order of the checkpoints."""
     found = [precision_of(model) for model in models]
     return found[0] if len(set(found)) == 1 else ", ".join(found)
 
 
 def precision_of(model: Any) -> str:
-    """That of the weights: flags may promise another, as --bf16 does, of which fairseq-generate takes no notice."""
+    """That of the weights, not of the flags: fairseq-generate ignores --bf16."""
     dtype = next(model.parameters()).dtype
     return PRECISIONS.get(dtype, str(dtype))

@@ -1,15 +1,15 @@
-"""Where a report is written, and reading it back."""
+"""The files of a report: where they are written, and reading the report back."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.output import written_whole
+from fairseq_diffusion.files.writing import atomic_write
 
-KIND = "fairseq-generate, by fairseq-diffusion"  # what tells our files from others
+KIND = "fairseq-generate, by fairseq-diffusion"  # an entry of every report, by which our files are known
 
 
 def json_path(cfg: Any, shard: int, shards: int) -> Path | None:
@@ -31,19 +31,21 @@ def read(path: Path) -> dict[str, Any]:
     return report
 
 
-def make_room(path: Path) -> None:
-    """Remove the report of the text that fairseq has just emptied: it must not stand beside another one."""
-    if not path.exists():
-        return
+def is_report(path: Path) -> bool:
     try:
-        read(path)
-    except UserError as error:
-        raise UserError(
-            f"the report would replace {path}, which we did not write; take another --results-path"
-        ) from error
-    path.unlink()
+        return bool(read(path))
+    except UserError:
+        return False
+
+
+def remove_older(path: Path, is_ours: Callable[[Path], bool]) -> None:
+    """Remove the file of an earlier run: fairseq has just emptied the text that it is about."""
+    if path.exists():
+        if not is_ours(path):
+            raise UserError(f"this run would replace {path}, which we did not write; take another --results-path")
+        path.unlink()
 
 
 def write(report: dict[str, Any], path: Path) -> None:
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""BLEU twice: of the tokenised text that was printed, and of text as people write it against raw references."""
+"""BLEU twice: of tokenised text against the references in the data-bin, and of detokenised text against raw ones."""
 
 from __future__ import annotations
 
@@ -7,88 +7,66 @@ from typing import Any, Callable
 
 from sacrebleu.metrics import BLEU
 
-from fairseq_diffusion.reporting.record import Recorder
-from fairseq_diffusion.reporting.texts import Surface, name_of
-from fairseq_diffusion.texts import language_of, pieces_in
+from fairseq_diffusion.files.texts import join_pieces, language_of, pieces_in
+from fairseq_diffusion.reporting.recorder import Recorder
+from fairseq_diffusion.reporting.texts import detokeniser
 
 logger = logging.getLogger(__name__)
 
+Score = dict[str, Any]
 
-def scores_of(recorder: Recorder) -> dict[str, Any]:
+
+def scores_of(recorder: Recorder) -> dict[str, Score]:
     """Each score, or why there is none."""
-    if recorder.cfg.common_eval.quiet:
-        return dict.fromkeys(("tokenised", "sacrebleu"), none("--quiet prints no hypotheses to score"))
     if not recorder.hypotheses:
-        return dict.fromkeys(("tokenised", "sacrebleu"), none("no sentence was decoded"))
-    bpe = recorder.task.build_bpe(recorder.cfg.bpe)
-    tokenizer = recorder.task.build_tokenizer(recorder.cfg.tokenizer)
-    join = bpe.decode if bpe else str
-    words = {i: join(text) for i, text in sorted(recorder.hypotheses.items())}
-    return {
-        "tokenised": attempt(lambda: tokenised(recorder, words, tokenised_references(recorder, join, tokenizer))),
-        "sacrebleu": attempt(lambda: against_raw(recorder, words, tokenizer)),
-    }
+        return dict.fromkeys(("tokenised", "sacrebleu"), unavailable("no sentence was decoded"))
+    return {"tokenised": attempt(tokenised, recorder), "sacrebleu": attempt(sacrebleu, recorder)}
 
 
-def none(why: str) -> dict[str, Any]:
+def unavailable(why: str) -> Score:
     return {"unavailable": why}
 
 
-def attempt(score: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """One score's failure (no tokenizer for Japanese, say) must not take the rest of the report with it."""
+def attempt(score: Callable[[Recorder], Score], recorder: Recorder) -> Score:
+    """One score may fail, as without a tokenizer for Japanese, and the rest of the report is still made."""
     try:
-        return score()
+        return score(recorder)
     except Exception as error:
         logger.exception("a score could not be computed")
-        return none(f"{type(error).__name__}: {error}")
+        return unavailable(f"{type(error).__name__}: {error}")
 
 
-def tokenised_references(recorder: Recorder, join: Callable[[str], str], tokenizer: Any) -> dict[int, str]:
-    """The T- lines, with words kept apart as in the H- lines: with --tokenizer fairseq joins those of T- alone."""
-    if not tokenizer:
-        return recorder.references
-    dictionary, generator = recorder.task.target_dictionary, recorder.generator
-    silent = getattr(generator, "symbols_to_strip_from_output", None)
-    post_process = recorder.cfg.common_eval.post_process
-
-    def reference(i: int) -> str:
-        tokens = recorder.dataset[i]["target"]
-        return join(dictionary.string(tokens, post_process, escape_unk=True, extra_symbols_to_ignore=silent))
-
-    return {i: reference(i) for i in recorder.references}
-
-
-def tokenised(recorder: Recorder, words: dict[int, str], references: dict[int, str]) -> dict[str, Any]:
-    """BLEU of what was printed against the references in the data-bin, on their own tokens."""
-    if not references:
-        return none("the data hold no references")
-    both = sorted(words.keys() & references.keys())
-    hypotheses, wanted = [words[i] for i in both], [references[i] for i in both]
-    pieces = pieces_in([*hypotheses, *wanted])
-    asked = recorder.cfg.common_eval.post_process or name_of(recorder.cfg.bpe)
-    removed = f"removed ({asked.strip()})" if asked else "none to remove"
+def tokenised(recorder: Recorder) -> Score:
+    """BLEU of words as decoded against the references in the data-bin."""
+    if not recorder.references:
+        return unavailable("the data hold no references")
+    both = sorted(recorder.hypotheses.keys() & recorder.references.keys())
+    hypotheses, references = [recorder.hypotheses[i] for i in both], [recorder.references[i] for i in both]
+    pieces, name = pieces_in([*hypotheses, *references]), recorder.texts.bpe_name
+    removed = f"removed ({name.strip()})" if name else "none to remove"
     bpe = f"NOT REMOVED ({pieces}), so this is BLEU of pieces" if pieces else removed
-    return {**bleu(hypotheses, wanted, tokenize="none", force=True), "bpe": bpe}
+    return {**bleu(hypotheses, references, tokenize="none", force=True), "bpe": bpe}
 
 
-def against_raw(recorder: Recorder, words: dict[int, str], tokenizer: Any) -> dict[str, Any]:
+def sacrebleu(recorder: Recorder) -> Score:
     """BLEU of joined words against the raw file; a sentence that was not decoded is empty, unless a shard is scored."""
-    if recorder.raw is None:
-        return none("no --raw-reference was given")
-    language = language_of(recorder.task_cfg.target_lang)
-    surface = Surface(recorder.cfg, tokenizer, language, list(words.values()))
-    scored = sorted(words) if recorder.shards > 1 else range(len(recorder.raw))
-    hypotheses = [surface(words.get(i, "")) for i in scored]
+    found, raw = recorder.hypotheses, recorder.raw
+    if raw is None:
+        return unavailable("no --raw-reference was given")
+    language, pieces = language_of(recorder.task_cfg.target_lang), pieces_in(found.values())
+    join, how = detokeniser(recorder.texts, language, pieces)
+    scored = sorted(found) if recorder.shards > 1 else range(len(raw))
+    hypotheses = [join(join_pieces(found.get(i, ""), pieces)) for i in scored]
     return {
-        **bleu(hypotheses, [recorder.raw[i] for i in scored], trg_lang=language),
+        **bleu(hypotheses, [raw[i] for i in scored], trg_lang=language),
         "reference": recorder.cfg.task.raw_reference,
-        "detokenised": surface.how,
-        "missing": sum(i not in words for i in scored),
+        "detokenised": how,
+        "missing": sum(i not in found for i in scored),
         "shard_alone": recorder.shards > 1,
     }
 
 
-def bleu(hypotheses: list[str], references: list[str], **options: Any) -> dict[str, Any]:
+def bleu(hypotheses: list[str], references: list[str], **options: Any) -> Score:
     metric = BLEU(**options)
     result = metric.corpus_score(hypotheses, [references])
     return {

@@ -1,1 +1,3 @@
-"""The backward process: one short rule a sampler, over two grids computed beforehand.  torch only."""
+"""The backward process: a loop, and short rules over grids computed beforehand.  torch only."""
+
+from fairseq_diffusion.samplers import gaussian  # noqa: F401  enters them in SAMPLERS

@@ -1,4 +1,4 @@
-"""Which candidates are still in the batch: pruning of the worse half, and a stop for those that have converged."""
+"""Which candidates are still in the batch: the worse half may be dropped, and those that have converged may stop."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Callable, NamedTuple
 import torch
 from torch import Tensor
 
-LOOK = 4  # the host asks the device who has finished every so many steps, and not at each
+CHECK_EVERY = 4  # steps after which the host asks the device who has finished: each time it has to wait
 
 
 class Kept(NamedTuple):
@@ -22,22 +22,22 @@ class Kept(NamedTuple):
         return x[self.sentences[:, None], self.members]
 
 
-class Roster:
-    """Books of S x K candidates; in this one, everybody stays to the end."""
+class ActiveRows:
+    """The S x K candidates and which of them are in the batch, [S', K']; here, all of them to the end."""
 
     def __init__(self, sentences: int, candidates: int, device: torch.device | str = "cpu"):
         self.shape, self.device = (sentences, candidates), device
-        self.left = candidates  # of each sentence, those that were not pruned: known without asking the device
+        self.remaining = candidates  # of each sentence, those not dropped: known without asking the device
         self.total = 0
 
     @property
-    def here(self) -> tuple[Any, Any]:
-        """Where the rows of the batch, [S', K'], are in the books."""
+    def index(self) -> tuple[Any, Any]:
+        """Where the rows of the batch are among all candidates, to index [S, K, ...] with."""
         return slice(None), slice(None)
 
     @property
-    def held(self) -> Tensor:
-        """Rows of the batch whose estimates no longer count, [S', K']: others go on beside them."""
+    def stopped(self) -> Tensor:
+        """Rows of the batch, [S', K'], whose estimates no longer count: they are in it for the others' sake."""
         return torch.zeros(self.shape, dtype=torch.bool, device=self.device)
 
     @property
@@ -47,44 +47,44 @@ class Roster:
 
     @property
     def alive(self) -> Tensor:
-        """Candidates that were not pruned, [S, K]; as many in each sentence."""
+        """Candidates that were not dropped, [S, K]; as many in each sentence."""
         return torch.ones(self.shape, dtype=torch.bool, device=self.device)
 
-    def called(self, count: int) -> None:
+    def count_calls(self, count: int) -> None:
         """The network was called `count` times for all rows of the batch."""
         self.total += count
 
-    def leave(self, steps: int, x_0: Tensor) -> Kept | None:
-        """Look at the estimates x_0 [S', K', L, D] after so many steps; None if all rows stay."""
+    def drop(self, steps: int, s_t: Tensor, estimate: Tensor) -> Kept | None:
+        """The rows that stay behind so many steps, by s_t and the estimates of the batch; None if all do."""
         return None
 
-    def last(self, x_0: Tensor) -> Tensor:
-        """What every candidate ended with, [S, K, L, D], given the last estimates of those still here."""
-        return x_0
+    def final(self, s: Tensor, estimate: Tensor) -> tuple[Tensor, Tensor]:
+        """Where all candidates ended, [S, K, ...], given where those still in the batch are."""
+        return s, estimate
 
 
-class Leaving(Roster):
+class EarlyExit(ActiveRows):
     """Candidates leave on the way; all is decided on their device.
 
-    After the steps in `prune`, the worse half of each sentence's candidates, by mean log-probability, goes for good.
-    With `stable` = r > 0 a candidate whose tokens were the same at r checks in a row, one a step, is finished: what it
-    ended with is held from then on, so the result does not depend on when its row is taken from the batch.
+    After the steps in `prune`, the worse half of each sentence's candidates, by mean log-probability, is dropped.
+    With `stable` = r > 0 a candidate whose tokens were the same at r checks in a row, one a step, is finished: its
+    estimate is kept from then on, so the result does not depend on when its row is taken from the batch.
     """
 
     def __init__(
         self,
         mask: Tensor,
-        round: Callable[[Tensor], tuple[Tensor, Tensor]],
+        read: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
         prune: Collection[int],
         stable: int,
         rounded: Callable[[int], int] = int,
     ):
-        """`mask` [S, K, L] is true at real positions; `round` gives tokens and log-probabilities of estimates.
+        """`mask` [S, K, L] is true at real positions; `read` gives tokens and log-probabilities of s_t and estimates.
 
-        With the stop, as many rows are left as are needed, or more if that number is to be `rounded` up.
+        Where candidates may finish, as many rows are left as are needed, or more if that number is to be `rounded` up.
         """
         super().__init__(mask.shape[0], mask.shape[1], mask.device)
-        self.mask, self.round, self.prune, self.stable, self.rounded = mask, round, set(prune), stable, rounded
+        self.mask, self.read, self.prune, self.stable, self.rounded = mask, read, set(prune), stable, rounded
         self.sentences = torch.arange(self.shape[0], device=mask.device)
         self.members = torch.arange(self.shape[1], device=mask.device).expand(self.shape)
         self.counted = torch.zeros(self.shape, dtype=torch.long, device=mask.device)
@@ -93,15 +93,15 @@ class Leaving(Roster):
         self.streak = torch.zeros_like(self.counted)
         self.score = torch.zeros(self.shape, device=mask.device)
         self.tokens = mask.new_full(mask.shape, -1, dtype=torch.long)
-        self.ended: Tensor | None = None
+        self.ended: list[Tensor] = []
 
     @property
-    def here(self) -> tuple[Tensor, Tensor]:
+    def index(self) -> tuple[Tensor, Tensor]:
         return self.sentences[:, None], self.members
 
     @property
-    def held(self) -> Tensor:
-        return self.finished[self.here]
+    def stopped(self) -> Tensor:
+        return self.finished[self.index]
 
     @property
     def calls(self) -> Tensor:
@@ -111,55 +111,57 @@ class Leaving(Roster):
     def alive(self) -> Tensor:
         return self.surviving
 
-    def called(self, count: int) -> None:
-        self.counted[self.here] += count
+    def count_calls(self, count: int) -> None:
+        self.counted[self.index] += count
 
-    def last(self, x_0: Tensor) -> Tensor:
-        for _ in self.prune:  # all had finished before: whoever else is in the batch must make no difference
+    def final(self, s: Tensor, estimate: Tensor) -> tuple[Tensor, Tensor]:
+        for _ in self.prune:  # all had finished before: what else is in the batch must make no difference
             self._halve()
-        return self._hold(x_0)
+        s, estimate = self._keep(s, estimate)
+        return s, estimate
 
-    def leave(self, steps: int, x_0: Tensor) -> Kept | None:
+    def drop(self, steps: int, s_t: Tensor, estimate: Tensor) -> Kept | None:
         pruning = steps in self.prune
         if not self.stable and not pruning:
             return None
-        self._look(x_0)
+        self._update(s_t, estimate)
         if pruning:
             self.prune.remove(steps)
             self._halve()
-        return self._compact() if pruning or steps % LOOK == 0 else None
+        return self._compact() if pruning or steps % CHECK_EVERY == 0 else None
 
-    def _hold(self, x_0: Tensor) -> Tensor:
-        """Enter the rows' estimates, but not over those of finished candidates; [S, K, L, D] of all."""
-        if self.ended is None:
-            self.ended = x_0.clone()
-        held = self.held[..., None, None]
-        self.ended[self.here] = torch.where(held, self.ended[self.here], x_0)
+    def _keep(self, *parts: Tensor) -> list[Tensor]:
+        """Enter what the rows have, but not over that of finished candidates; all candidates', [S, K, ...]."""
+        if not self.ended:
+            self.ended = [part.clone() for part in parts]
+        for ended, part in zip(self.ended, parts):
+            stopped = self.stopped.view(*part.shape[:2], *[1] * (part.dim() - 2))
+            ended[self.index] = torch.where(stopped, ended[self.index], part)
         return self.ended
 
-    def _look(self, x_0: Tensor) -> None:
-        """Enter estimates, scores, tokens and streaks."""
-        self._hold(x_0)
-        tokens, log_p = self.round(x_0)
-        mask, finished = self.mask[self.here], self.held
+    def _update(self, s_t: Tensor, estimate: Tensor) -> None:
+        """Enter estimates, scores, tokens, and for how many checks these have been the same."""
+        self._keep(s_t, estimate)
+        tokens, log_p = self.read(s_t, estimate)
+        mask, finished = self.mask[self.index], self.stopped
         score = torch.where(mask, log_p, 0).sum(-1) / mask.sum(-1)
-        self.score[self.here] = torch.where(finished, self.score[self.here], score)
-        same = ((tokens == self.tokens[self.here]) | ~mask).all(-1)
-        streak = torch.where(same, self.streak[self.here] + 1, 0)
-        self.tokens[self.here], self.streak[self.here] = tokens, streak
+        self.score[self.index] = torch.where(finished, self.score[self.index], score)
+        same = ((tokens == self.tokens[self.index]) | ~mask).all(-1)
+        streak = torch.where(same, self.streak[self.index] + 1, 0)
+        self.tokens[self.index], self.streak[self.index] = tokens, streak
         if self.stable:
-            self.finished[self.here] = finished | (streak >= self.stable)
+            self.finished[self.index] = finished | (streak >= self.stable)
 
     def _halve(self) -> None:
         """Keep the better half, rounded up, of each sentence's candidates."""
-        self.left = (self.left + 1) // 2
+        self.remaining = (self.remaining + 1) // 2
         best = self.score.masked_fill(~self.surviving, -torch.inf).argsort(dim=-1, descending=True, stable=True)
-        self.surviving = torch.zeros_like(self.surviving).scatter(1, best[:, : self.left], True)
+        self.surviving = torch.zeros_like(self.surviving).scatter(1, best[:, : self.remaining], True)
 
     def _compact(self) -> Kept | None:
-        """The smallest rectangle of rows that holds all who still need calls; sorted, so that order does not change."""
-        needed = (self.surviving & ~self.finished)[self.here]
-        width, sentences = self.left, torch.arange(len(needed), device=needed.device)
+        """The smallest rectangle of rows that holds all that still need calls, in their order."""
+        needed = (self.surviving & ~self.finished)[self.index]
+        width, sentences = self.remaining, torch.arange(len(needed), device=needed.device)
         if self.stable:  # who has finished is known to the device alone
             occupied = needed.any(-1)
             rows, columns = torch.stack([occupied.sum(), needed.sum(-1).max()]).tolist()

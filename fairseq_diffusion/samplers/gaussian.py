@@ -1,6 +1,6 @@
-"""Update rules: from x_t and the clean estimate to x_s, s < t.
+"""Gaussian samplers: from x_t and the clean estimate to x_s, s < t.
 
-Every Gaussian sampler is one equation,
+Each is one equation,
 
     x_s = keep x_t + (alpha_s - keep alpha_t) D + fresh z,     D = x_0 + lead (x_0 - x_0 of the step before),
 
@@ -15,29 +15,14 @@ import torch
 from torch import Tensor
 
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.process.level import Level
-from fairseq_diffusion.registry import Registry
 from fairseq_diffusion.samplers.grid import Grid
+from fairseq_diffusion.samplers.loop import SAMPLERS
+from fairseq_diffusion.states.base import State
 
 
-class Sampler(NamedTuple):
-    """What sets one sampler apart from another."""
-
-    eta: float = 0.0  # share of the posterior's standard deviation drawn anew: 0 is DDIM, 1 is DDPM
-    order: int = 1  # 2 leads the estimate on from the step before
-    told: tuple[float, float] | None = None  # noise levels told to the network, if not the true ones
-    trusts_told: bool = False  # read the noise in x_t off the told level, not the true one
-
-
-SAMPLERS: Registry[Sampler] = Registry("sampler")
-SAMPLERS.register("ddim")(Sampler())  # Song et al. 2021, eq. 12
-SAMPLERS.register("ddpm")(Sampler(eta=1.0))  # Ho et al. 2020, eq. 6-7
-SAMPLERS.register("cedi")(Sampler(told=(1.0, 0.99), trusts_told=True))  # DINOISER, alg. 2
-SAMPLERS.register("fixed_t")(Sampler(eta=1.0, told=(0.99, 0.99)))  # DDPM, but the network is told one level throughout
-SAMPLERS.register("dpmpp_2m")(Sampler(order=2))  # Lu et al. 2022, alg. 2
-
-
-class Step(NamedTuple):
+class GaussianStep(NamedTuple):
     """The numbers of one step."""
 
     x_t: float
@@ -45,26 +30,50 @@ class Step(NamedTuple):
     previous: float
     noise: float
 
-    def __call__(self, x_t: Tensor, x_0: Tensor, previous: Tensor, z: Tensor | None) -> Tensor:
-        """x_s from x_t, this step's and the previous estimate and fresh noise, all [..., L, D]."""
+    @property
+    def draws(self) -> bool:
+        return self.noise != 0
+
+    def __call__(self, state: State, s_t: Tensor, estimate: Tensor, previous: Tensor, keys: Tensor | None) -> Tensor:
+        """x_s from x_t, this step's and the previous estimate, all [S, K, L, D], and keys [S, K] of fresh noise."""
+        z = None if keys is None else noise.normal(keys, *s_t.shape[-2:])
+        return self.apply(s_t, estimate, previous, z)
+
+    def apply(self, x_t: Tensor, x_0: Tensor, previous: Tensor, z: Tensor | None) -> Tensor:
+        """The same for given noise z [..., L, D]."""
         x_s = self.x_t * x_t + self.x_0 * x_0
         if self.previous:
             x_s = x_s + self.previous * previous
         return x_s if z is None else x_s + self.noise * z
 
 
-def steps_of(sampler: Sampler, grid: Grid, eta: float | None = None, temperature: float = 1.0) -> list[Step]:
-    """The M steps of `sampler` over `grid`; `eta` replaces the sampler's own."""
-    eta = sampler.eta if eta is None else eta
-    check(sampler, eta, temperature)
-    now, next_ = grid.level[:-1], grid.level[1:]
-    seen = grid.told_level[:-1] if sampler.trusts_told else now
-    v = eta**2 * posterior_variance(now, next_)
-    keep = (next_.sigma.square() - v).clamp(min=0).sqrt() / seen.sigma * tempering(now, next_, temperature)
-    lead = extrapolation(grid.level) if sampler.order == 2 else torch.zeros_like(keep)
-    x_0 = next_.alpha - keep * seen.alpha
-    table = torch.stack([keep, x_0 * (1 + lead), -x_0 * lead, v.sqrt()], -1)
-    return [Step(*row) for row in table.tolist()]
+class GaussianSampler(NamedTuple):
+    """What sets one sampler apart from another."""
+
+    eta: float = 0.0  # share of the posterior's standard deviation drawn anew: 0 is DDIM, 1 is DDPM
+    order: int = 1  # 2 extrapolates the estimate from the step before
+    conditioning: tuple[float, float] | None = None  # noise levels to condition the network on, if not the sample's own
+    assumes_conditioning: bool = False  # take x_t to have the noise level that the network is conditioned on
+    family: str = "gaussian"
+
+    def steps(self, grid: Grid, eta: float | None = None, temperature: float = 1.0) -> list[GaussianStep]:
+        eta = self.eta if eta is None else eta
+        check(self, eta, temperature)
+        now, next_ = grid.level[:-1], grid.level[1:]
+        seen = grid.conditioning_level[:-1] if self.assumes_conditioning else now
+        v = eta**2 * posterior_variance(now, next_)
+        keep = (next_.sigma.square() - v).clamp(min=0).sqrt() / seen.sigma * tempering(now, next_, temperature)
+        lead = extrapolation(grid.level) if self.order == 2 else torch.zeros_like(keep)
+        x_0 = next_.alpha - keep * seen.alpha
+        table = torch.stack([keep, x_0 * (1 + lead), -x_0 * lead, v.sqrt()], -1)
+        return [GaussianStep(*row) for row in table.tolist()]
+
+
+SAMPLERS.register("ddim")(GaussianSampler())  # Song et al. 2021, eq. 12
+SAMPLERS.register("ddpm")(GaussianSampler(eta=1.0))  # Ho et al. 2020, eq. 6-7
+SAMPLERS.register("cedi")(GaussianSampler(conditioning=(1.0, 0.99), assumes_conditioning=True))  # DINOISER, alg. 2
+SAMPLERS.register("fixed_t")(GaussianSampler(eta=1.0, conditioning=(0.99, 0.99)))  # DDPM, one level throughout
+SAMPLERS.register("dpmpp_2m")(GaussianSampler(order=2))  # Lu et al. 2022, alg. 2
 
 
 def posterior_variance(now: Level, next_: Level) -> Tensor:
@@ -93,8 +102,8 @@ def tempering(now: Level, next_: Level, temperature: float) -> Tensor:
     return torch.where((ratio > 0) & ratio.isfinite(), ratio, 1.0) ** (1 / temperature - 1)
 
 
-def check(sampler: Sampler, eta: float, temperature: float) -> None:
-    """Refuse dials that have no meaning."""
+def check(sampler: GaussianSampler, eta: float, temperature: float) -> None:
+    """Refuse values that have no meaning."""
     if not 0 <= eta <= 1:
         raise UserError(f"--eta is {eta}, but a share of the posterior's noise is between 0 (DDIM) and 1 (DDPM)")
     if sampler.order > 1 and eta > 0:

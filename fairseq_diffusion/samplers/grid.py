@@ -1,4 +1,4 @@
-"""The two grids of a sampler: where the sample is, and what the network is told."""
+"""The two grids of a sampler: the times of the sample, and those that the network is conditioned on."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ LOWEST = -4.0  # of log(alpha / sigma) in a grid even in it: pure noise has none
 class Grid:
     """Times and their levels, each [M + 1], from noise to data; fp64, on the host: steps are numbers, not tensors."""
 
-    where: Tensor
-    told: Tensor
+    t: Tensor
+    conditioning_t: Tensor
     level: Level
-    told_level: Level
+    conditioning_level: Level
 
     @property
     def steps(self) -> int:
-        return len(self.where) - 1
+        return len(self.t) - 1
 
 
 def even(start: float, end: float, count: int) -> Tensor:
@@ -86,45 +86,55 @@ def make_grid(
     schedule: Schedule,
     steps: int,
     final_time: float | None = None,
-    told: tuple[float, float] | None = None,
+    conditioning: tuple[float, float] | None = None,
     spacing: str = "time",
     early_stop: int = 0,
     factor: float | None = None,
 ) -> Grid:
-    """M = `steps` steps, of which the last `early_stop` are left out, on a sample whose noise is `factor` times the
-    curve's.  `told` gives the noise levels *sigma* of the curve between which the network's times run instead of the
-    true ones, as in CeDi's 1 to 0.99 (DINOISER section 4.2 and its footnote 5)."""
+    """The grid of a number of steps.
+
+    Args:
+        schedule: the model's.
+        steps: M, of which the last `early_stop` are left out.
+        final_time: where the steps end (default: FINAL_TIME).
+        conditioning: noise levels *sigma* of the curve between which the times that the network is conditioned on run,
+            instead of the sample's own, as in CeDi's 1 to 0.99 (DINOISER section 4.2 and its footnote 5).
+        spacing: a name in GRIDS.
+        early_stop: number of steps to leave out.
+        factor: the sample's noise is this many times the curve's (default: as in training).
+    """
     final = FINAL_TIME if final_time is None else final_time
     if final_time is not None and spacing == "respaced" and schedule.steps:
         raise UserError(
             "--final-time has no meaning on the grid respaced, which ends at the model's own last step; drop it, pass "
             "--grid time, or stop earlier with --early-stop"
         )
-    check(steps, final, told)
+    check(steps, final, conditioning)
     kept = steps - early_stop + 1
-    where = schedule.snap(GRIDS[spacing](schedule, steps, final)).cpu()[:kept]
-    if (where.diff() >= 0).any():
+    t = schedule.snap(GRIDS[spacing](schedule, steps, final)).cpu()[:kept]
+    if (t.diff() >= 0).any():
         raise UserError(
             f"{steps} steps are more than the model's {schedule.steps} have room for on the grid {spacing}; "
             "pass a smaller --iter-decode-max-iter, or --grid time"
         )
-    telling = where if told is None else schedule.snap(even(*told_times(schedule, told), steps + 1)).cpu()[:kept]
-    return Grid(where, telling, on_host(schedule, where, factor), on_host(schedule, telling, factor))
+    seen = t if conditioning is None else conditioning_times(schedule, conditioning, steps)[:kept]
+    return Grid(t, seen, on_host(schedule, t, factor), on_host(schedule, seen, factor))
 
 
-def told_times(schedule: Schedule, told: tuple[float, float]) -> tuple[float, float]:
-    start, end = schedule.time(times(told)).tolist()
-    return start, end
+def conditioning_times(schedule: Schedule, sigma: tuple[float, float], steps: int) -> Tensor:
+    """M + 1 times, even between those at which the curve reaches the two noise levels."""
+    start, end = schedule.time(times(sigma)).tolist()
+    return schedule.snap(even(start, end, steps + 1)).cpu()
 
 
-def check(steps: int, final_time: float, told: tuple[float, float] | None) -> None:
+def check(steps: int, final_time: float, conditioning: tuple[float, float] | None) -> None:
     """Refuse grids without steps, or outside of time."""
     if steps < 1:
         raise UserError(f"{steps} decoding steps were asked for; --iter-decode-max-iter takes 1 or more")
     if not 0 < final_time < 1:
         raise UserError(f"the final time {final_time} is outside (0, 1); --final-time 0.001 is usual")
-    if told is not None and not 0 < told[1] <= told[0] <= 1:
+    if conditioning is not None and not 0 < conditioning[1] <= conditioning[0] <= 1:
         raise UserError(
-            f"the network cannot be told noise from {told[0]} down to {told[1]}; --told-start and --told-end are noise "
-            "levels sigma with 0 < end <= start <= 1, for example 1 and 0.99"
+            f"--conditioning-sigma-start is {conditioning[0]} and --conditioning-sigma-end {conditioning[1]}; they are "
+            "noise levels with 0 < end <= start <= 1, for example 1 and 0.99"
         )

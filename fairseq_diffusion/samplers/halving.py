@@ -24,7 +24,7 @@ from torch import Tensor
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.process.level import Level
 from fairseq_diffusion.process.schedule import Schedule
-from fairseq_diffusion.samplers.gaussian import SAMPLERS, steps_of
+from fairseq_diffusion.samplers.gaussian import GaussianSampler
 from fairseq_diffusion.samplers.grid import FINAL_TIME, even, make_grid
 
 Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]  # x_t [B, L, D], t [B], self-condition [B, L, D] -> x_0-hat
@@ -65,13 +65,13 @@ class Halving:
         check(schedule, steps)
         self.steps = steps
         grid = make_grid(schedule, 2 * steps, factor=factor)
-        taken = torch.tensor(steps_of(SAMPLERS["ddim"], grid), dtype=torch.float64)[::2]
+        taken = torch.tensor(GaussianSampler().steps(grid), dtype=torch.float64)[::2]
         r = grid.level.alpha / grid.level.sigma
         r[-1] = math.inf  # decoding ends in the last estimate, as if the last step led to clean data
         w = 1 - (r[1::2] - r[:-1:2]) / (r[2::2] - r[:-1:2])
         later = torch.arange(steps) > 0
         level = grid.level[:-1:2]
-        columns = [*grid.where[:-1].view(steps, 2).T, level.alpha, level.sigma, taken[:, 0], taken[:, 1], w, later]
+        columns = [*grid.t[:-1].view(steps, 2).T, level.alpha, level.sigma, taken[:, 0], taken[:, 1], w, later]
         self.table = torch.stack([column.double() for column in columns], -1).to(device)
 
     def draw(self, u: Tensor) -> Pair:

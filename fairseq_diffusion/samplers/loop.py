@@ -1,29 +1,64 @@
-"""The sampling loop: the only place that counts network calls."""
+"""The sampling loop, which alone counts network calls, and the contracts of samplers and batches."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Callable, Protocol, Sequence
+from typing import Any, Callable, Protocol
 
 import torch
 from torch import Tensor
 
-from fairseq_diffusion.samplers.early_exit import Roster
-from fairseq_diffusion.samplers.gaussian import Step
+from fairseq_diffusion.registry import Registry
+from fairseq_diffusion.samplers.early_exit import ActiveRows
 from fairseq_diffusion.samplers.grid import Grid
+from fairseq_diffusion.states.base import State
+
+
+class Step(Protocol):
+    """One step of a sampler, from s_t to s_s, s < t."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether it draws random numbers."""
+
+    def __call__(self, state: State, s_t: Tensor, estimate: Tensor, previous: Tensor, keys: Tensor | None) -> Tensor:
+        """s_s from s_t [S, K, L, ...], this step's and the previous clean estimate [S, K, L, d] and keys [S, K]."""
+
+
+class Sampler(Protocol):
+    """A rule to step with, for states of one family."""
+
+    family: str
+    conditioning: tuple[float, float] | None  # noise levels to condition the network on, if not the sample's own
+
+    def steps(self, grid: Grid, eta: float | None = None, temperature: float = 1.0) -> Sequence[Step]:
+        """The M steps over a grid; `eta` replaces the sampler's own."""
+
+
+SAMPLERS: Registry[Any] = Registry("sampler")
 
 
 class Batch(Protocol):
-    """What the loop asks of S sentences with K candidates each; D is the width of the state."""
+    """S sentences with K candidates each, as the loop needs them."""
 
-    def noise(self, i: int) -> Tensor:
-        """The i-th N(0, 1) of each candidate, [S, K, L, D]."""
+    @property
+    def state(self) -> State:
+        """What is corrupted."""
 
-    def denoise(self, x_t: Tensor, t: Tensor, c: Tensor) -> Tensor:
-        """x_0-hat [S, K, L, D] from x_t and the self-condition c, both [S, K, L, D], told the time t []."""
+    @property
+    def keys(self) -> Tensor:
+        """[M, S, K], for the M random numbers drawn on the way."""
 
-    def denoise_without_source(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """x_0-hat [S, K, L, D] by a network that sees neither the source nor an earlier estimate."""
+    @property
+    def mask(self) -> Tensor:
+        """[S, K, L], true at real positions."""
+
+    def denoise(self, s_t: Tensor, t: Tensor, c: Tensor) -> Tensor:
+        """The clean estimate [S, K, L, d] from s_t and the self-condition c [S, K, L, d], conditioned on t []."""
+
+    def denoise_without_source(self, s_t: Tensor, t: Tensor) -> Tensor:
+        """The clean estimate by a network that sees neither the source nor an earlier estimate."""
 
     def select(self, sentences: Tensor, members: Tensor) -> Batch:
         """The batch of some sentences [S'] and some candidates of each, [S', K']."""
@@ -31,12 +66,13 @@ class Batch(Protocol):
 
 @dataclass(frozen=True)
 class Sample:
-    """Each candidate's last clean estimate, the network calls it took part in, and whether it was not pruned."""
+    """Where each candidate ended, the network calls it took part in, and whether it was kept to the end."""
 
-    x_0: Tensor  # [S, K, L, D]
+    s: Tensor  # [S, K, L, ...]
+    estimate: Tensor  # [S, K, L, d]
     calls: Tensor  # [S, K]
     alive: Tensor  # [S, K]
-    left: int  # of each sentence's candidates, so many were not pruned
+    remaining: int  # candidates of each sentence that are alive
 
 
 @dataclass(frozen=True)
@@ -53,10 +89,10 @@ class Refinement:
     def calls(self) -> int:
         return 1 if self.guidance == 1 else 2
 
-    def __call__(self, batch: Batch, x_t: Tensor, t: Tensor, x_0: Tensor) -> Tensor:
+    def __call__(self, batch: Batch, s_t: Tensor, t: Tensor, estimate: Tensor) -> Tensor:
         if self.guidance != 1:
-            x_0 = torch.lerp(batch.denoise_without_source(x_t, t), x_0, self.guidance)
-        return x_0 if self.clamp is None else self.clamp(x_0)
+            estimate = torch.lerp(batch.denoise_without_source(s_t, t), estimate, self.guidance)
+        return estimate if self.clamp is None else self.clamp(estimate)
 
 
 @torch.no_grad()
@@ -65,27 +101,37 @@ def sample(
     grid: Grid,
     steps: Sequence[Step],
     refine: Refinement = Refinement(),
-    roster: Roster | None = None,
-    on_step: Callable[[Roster, Tensor], None] | None = None,
+    rows: ActiveRows | None = None,
+    on_step: Callable[[ActiveRows, Tensor, Tensor], None] | None = None,
 ) -> Sample:
     """Walk `steps` over `grid` from noise; each estimate conditions the next.
 
-    `roster` decides who leaves the batch on the way; `on_step(roster, x_0)` sees each estimate.
+    Args:
+        batch: the candidates.
+        grid: times and noise levels of the steps.
+        steps: the sampler's.
+        refine: guidance and clamping.
+        rows: decides which candidates leave the batch on the way (default: none).
+        on_step: called with the active rows, s_t and the estimate of each step.
     """
-    x = grid.level.sigma[0] * batch.noise(0)  # a number on the host: nothing waits for it
-    roster = roster or Roster(x.shape[0], x.shape[1], device=x.device)
-    told, x_0 = grid.told.float().to(x.device, non_blocking=True), torch.zeros_like(x)
+    state = batch.state
+    s = state.prior(batch.keys[0], batch.mask.shape[-1], grid.level[0])
+    rows = rows or ActiveRows(s.shape[0], s.shape[1], device=s.device)
+    times, estimate = grid.conditioning_t.float().to(s.device, non_blocking=True), state.blank(s)
     for i, step in enumerate(steps):
-        previous, x_0 = x_0, refine(batch, x, told[i], batch.denoise(x, told[i], x_0))
-        roster.called(refine.calls)
+        previous, estimate = estimate, refine(batch, s, times[i], batch.denoise(s, times[i], estimate))
+        rows.count_calls(refine.calls)
         if on_step is not None:
-            on_step(roster, x_0)
+            on_step(rows, s, estimate)
         if i + 1 == len(steps):
             break
-        x = step(x, x_0, previous, batch.noise(i + 1) if step.noise else None)
-        if (kept := roster.leave(i + 1, x_0)) is not None:
-            x, x_0 = kept(x), kept(x_0)
-            if not len(x):
+        shown = s
+        s = step(state, s, estimate, previous, batch.keys[i + 1] if step.draws else None)
+        if (kept := rows.drop(i + 1, shown, estimate)) is not None:
+            s, estimate, shown = kept(s), kept(estimate), kept(shown)
+            if not len(s):
+                s = shown
                 break
             batch = batch.select(*kept)
-    return Sample(roster.last(x_0), roster.calls, roster.alive, roster.left)
+    s, estimate = rows.final(s, estimate)
+    return Sample(s, estimate, rows.calls, rows.alive, rows.remaining)

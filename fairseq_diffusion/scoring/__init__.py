@@ -1,1 +1,1 @@
-"""How good translations are: every figure beside what must be said with it."""
+"""Scoring and comparing translations: metrics, signatures and significance."""

@@ -1,4 +1,4 @@
-"""COMET, by the command of its own environment: it wants older libraries than fairseq's torch can live with."""
+"""COMET, by the command of its own environment: it needs older libraries than fairseq's torch works with."""
 
 from __future__ import annotations
 
@@ -24,37 +24,37 @@ def check_installed() -> None:
 
 
 def comet_scores(model: str, sources: list[str], systems: list[list[str]], references: list[str]) -> list[float]:
-    """The score of each system's text, as people write it."""
+    """The score of each system's detokenised text."""
     with tempfile.TemporaryDirectory() as folder:
         names = [f"system{i}" for i in range(len(systems))]
         for name, lines in zip(["source", "reference", *names], [sources, references, *systems]):
             write(Path(folder, name), lines)
         files = ["-s", "source", "-r", "reference", "-t", *names]
         found = SCORE.findall(
-            printed_by([*files, "--model", model, "--gpus", gpus(), "--quiet", "--only_system"], folder)
+            output_of([*files, "--model", model, "--gpus", gpus(), "--quiet", "--only_system"], folder)
         )
     if len(found) != len(systems):
-        raise UserError(f"{COMMAND} printed {len(found)} scores for {len(systems)} systems; try it by hand")
+        raise UserError(f"{COMMAND} printed {len(found)} scores for {len(systems)} systems; run it by hand to see why")
     return list(map(float, found))
 
 
 def write(path: Path, lines: list[str]) -> None:
-    """One line each, also for readers that take a carriage return for the end of a line."""
+    """One line each, also for readers to which a carriage return ends a line."""
     path.write_text("".join(line.replace("\r", " ") + "\n" for line in lines), encoding="utf-8")
 
 
-def printed_by(arguments: list[str], folder: str) -> str:
-    """What the command prints; it finds its own libraries, not ours."""
+def output_of(arguments: list[str], folder: str) -> str:
+    """What the command prints; it imports its own libraries, not ours."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
         [COMMAND, *arguments], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=False
     )
     if done.returncode:
-        raise UserError(f"{COMMAND} ended with status {done.returncode}; what it said is above")
+        raise UserError(f"{COMMAND} ended with status {done.returncode}; its messages are above")
     return done.stdout
 
 
 def gpus() -> str:
-    import torch  # only this question needs it
+    import torch  # slow to import, and needed here only
 
     return str(int(torch.cuda.is_available()))

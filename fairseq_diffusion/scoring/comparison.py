@@ -1,4 +1,4 @@
-"""Several systems over one set of references: rows of figures, and everything that must be said with them."""
+"""Several systems compared on one set of references: a row of metrics for each, with what it depends on."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.scoring.figures import Figures, Manner
+from fairseq_diffusion.files.texts import language_of
+from fairseq_diffusion.scoring.metrics import Metrics, Options
 from fairseq_diffusion.scoring.outputs import Output
 from fairseq_diffusion.scoring.significance import SEED, p_values
-from fairseq_diffusion.scoring.wording import Wording
-from fairseq_diffusion.texts import language_of
+from fairseq_diffusion.scoring.text_forms import TextForms
 
 COMPOUND_PAIR = ("en", "de")
 
@@ -19,30 +19,32 @@ def language_from(outputs: list[Output]) -> str:
     """The target language that the reports beside the outputs agree on; "" where there are none."""
     found = sorted({language_of(output.languages[1]) for output in outputs if output.languages})
     if len(found) > 1:
-        raise UserError(f"the systems write different languages ({', '.join(found)}); score those of one at a time")
+        raise UserError(
+            f"the systems have different target languages ({', '.join(found)}); score one language at a time"
+        )
     return found[0] if found else ""
 
 
 def is_compound_pair(outputs: list[Output]) -> bool:
-    """Whether the reports say that this is English to German, where papers split compounds."""
+    """Whether this is English to German by the reports: papers split compounds there."""
     pairs = {tuple(map(language_of, output.languages)) for output in outputs if output.languages}
     return pairs == {COMPOUND_PAIR}
 
 
 def compared(
-    outputs: list[Output], paths: list[Path], references: list[list[str]], language: str, manner: Manner, samples: int
+    outputs: list[Output], paths: list[Path], references: list[list[str]], language: str, options: Options, samples: int
 ) -> tuple[dict[str, Any], dict[str, list[str]]]:
-    """The comparison as it is written to JSON, and each system's text as people write it."""
-    wording = Wording(language, outputs)
-    figures = Figures(references, wording, manner)
-    forms = {output.name: wording.text(output) for output in outputs}
+    """The comparison as it is written to JSON, and the detokenised text of each system."""
+    text_forms = TextForms(language, outputs)
+    metrics = Metrics(references, text_forms, options)
+    forms = {output.name: text_forms.detokenised(output) for output in outputs}
     texts = {name: text for name, (text, _) in forms.items()}
     rows = [
         {
             **head_of(output),
-            **figures.of(output, texts[output.name]),
+            **metrics.scores(output, texts[output.name]),
             "text": forms[output.name][1],
-            "notes": notes_on(output, texts, references, manner.lowercase),
+            "notes": notes_on(output, texts, references, options.lowercase),
         }
         for output in outputs
     ]
@@ -50,10 +52,10 @@ def compared(
         "references": list(map(str, paths)),
         "sentences": len(references[0]),
         "language": language,
-        "reference_repetition": figures.reference_repetition,
+        "reference_repetition": metrics.reference_repetition,
         "rows": rows,
-        "signatures": figures.signatures(),
-        "significance": significance(figures, texts, samples),
+        "signatures": metrics.signatures(),
+        "significance": significance(metrics, texts, samples),
     }, texts
 
 
@@ -70,7 +72,7 @@ def head_of(output: Output) -> dict[str, Any]:
     }
 
 
-def significance(figures: Figures, texts: dict[str, list[str]], samples: int) -> dict[str, Any] | None:
+def significance(metrics: Metrics, texts: dict[str, list[str]], samples: int) -> dict[str, Any] | None:
     """p-values for all pairs; None with a single system, or where no samples are asked for."""
     if samples == 0 or len(texts) < 2:
         return None
@@ -78,12 +80,12 @@ def significance(figures: Figures, texts: dict[str, list[str]], samples: int) ->
         "test": "paired bootstrap",
         "samples": samples,
         "seed": SEED,
-        "p": {name: p_values(figures.written[name], texts, samples) for name in ("sacrebleu", "chrf")},
+        "p": {name: p_values(metrics.detokenised[name], texts, samples) for name in ("sacrebleu", "chrf")},
     }
 
 
 def notes_on(output: Output, texts: dict[str, list[str]], references: list[list[str]], lowercase: bool) -> list[str]:
-    """What a reader of the row must know."""
+    """What changes the meaning of the row."""
     decoding, own = output.report.get("decoding", {}), texts[output.name]
     empty = sum(not text.strip() for text in own) - output.skipped
     twins = [name for name, text in texts.items() if text == own and name != output.name]

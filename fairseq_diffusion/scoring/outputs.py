@@ -1,4 +1,4 @@
-"""What systems wrote, read from what fairseq-generate printed or from plain text, and what is known of how."""
+"""Outputs of systems, read from what fairseq-generate printed or from plain text, with the reports beside them."""
 
 from __future__ import annotations
 
@@ -6,24 +6,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fairseq_diffusion import generated, reporting
+from fairseq_diffusion import reporting
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.generated import Hypothesis, Sentence
-from fairseq_diffusion.texts import join_pieces, pieces_in, read_lines
+from fairseq_diffusion.files import generated
+from fairseq_diffusion.files.generated import Hypothesis, Sentence
+from fairseq_diffusion.files.texts import join_pieces, pieces_in, read_lines
 
-LEFT_TO_RIGHT = "SequenceGenerator"  # fairseq's decoder that makes a token with each network call
+LEFT_TO_RIGHT = "SequenceGenerator"  # fairseq's decoders that call the network once a token
 SHOWN = 5  # numbers of missing sentences that a message lists
 
 
 @dataclass
 class Output:
-    """One system's translations, one for each line of the references."""
+    """A system's translations, one for each line of the references."""
 
     name: str
     path: Path
     printed: list[str]  # pieces joined
-    detokenised: list[str] | None = None  # where fairseq-generate joined the words too
-    report: dict[str, Any] = field(default_factory=dict)  # what lies beside the file, without times and scores
+    detokenised: list[str] | None = None  # by the --tokenizer of fairseq-generate
+    report: dict[str, Any] = field(default_factory=dict)  # the one beside the file, without times and scores
     calls: float | None = None
     skipped: int = 0
 
@@ -39,8 +40,8 @@ class Output:
         return (source, target) if target else None
 
 
-def named(spec: str) -> tuple[str, Path]:
-    """``NAME=FILE``, or a file that is called after itself, or after its folder where fairseq chose the name."""
+def name_and_path(spec: str) -> tuple[str, Path]:
+    """Of ``NAME=FILE``, or of a file: its own name, or its folder's where fairseq chose the file's name."""
     name, equals, path = spec.partition("=")
     if not equals or Path(spec).exists():
         name, path = "", spec
@@ -61,7 +62,7 @@ def text_file(path: Path) -> Path:
 
 
 def read_output(name: str, path: Path, count: int) -> Output:
-    """The translations of the `count` sentences that there are references for."""
+    """The translations of `count` sentences, as many as there are references."""
     lines = read_lines(path, "--hyp")
     if any(map(generated.is_generated, lines)):
         return from_log(name, path, count)
@@ -88,13 +89,13 @@ def from_log(name: str, path: Path, count: int) -> Output:
 
 
 def without_pieces(texts: list[str]) -> list[str]:
-    """Pieces joined, of the kind that the texts show."""
+    """Texts with their word pieces joined."""
     kind = pieces_in(texts)
     return [join_pieces(text, kind) for text in texts]
 
 
 def report_beside(log: Path) -> dict[str, Any]:
-    """The facts of generate-SUBSET.json, less its times and scores; nothing where there is no such file of ours."""
+    """generate-SUBSET.json without times and scores; nothing where there is no report."""
     path = log.with_suffix(".json")
     if not path.exists():
         return {}
@@ -106,7 +107,7 @@ def report_beside(log: Path) -> dict[str, Any]:
 
 
 def check_complete(path: Path, sentences: dict[int, Sentence], count: int, report: dict[str, Any]) -> int:
-    """The number of sentences that were skipped on purpose, as the report says; other gaps are refused."""
+    """The number of sentences that were skipped on purpose, by the report; other gaps are refused."""
     beyond = [number for number in sentences if number >= count]
     if beyond:
         raise UserError(
@@ -125,7 +126,7 @@ def check_complete(path: Path, sentences: dict[int, Sentence], count: int, repor
 
 
 def calls_of(decoding: dict[str, Any], sentences: list[Sentence]) -> float | None:
-    """Network calls of the decoder, mean of a candidate; of a left-to-right decoder the tokens and the end it wrote."""
+    """Network calls of the decoder, mean of a candidate; of a left-to-right decoder, tokens and </s>."""
     if not str(decoding.get("decoder", "")).startswith(LEFT_TO_RIGHT):
         return decoding.get("calls")
     lengths = [len(sentence.hypotheses[0].word_scores) for sentence in sentences]

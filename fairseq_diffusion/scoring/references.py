@@ -1,4 +1,4 @@
-"""References as people write them: what is something else is refused."""
+"""Untokenised references; other files are refused."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.generated import is_generated
-from fairseq_diffusion.texts import looks_tokenised, pieces_in, read_lines
+from fairseq_diffusion.files.generated import is_generated
+from fairseq_diffusion.files.texts import looks_tokenised, pieces_in, read_lines
 
 
 def read_references(paths: list[Path]) -> list[list[str]]:
@@ -33,13 +33,13 @@ def read_reference(path: Path) -> list[str]:
 
 
 RAW = (
-    "sacreBLEU is defined against text as people write it, so name the file as it was before tokenisation "
+    "sacreBLEU is defined against untokenised text, so name the file as it was before tokenisation "
     "(BLEU against tokenised references is in the last line of fairseq-generate)"
 )
 
 
 def check_distinct(paths: Iterable[tuple[str, Path]]) -> None:
-    """No file is named twice, not even to be read once and written once."""
+    """No file is named twice, neither for reading nor for writing."""
     seen: dict[Path, str] = {}
     for flag, path in paths:
         if first := seen.get(path.resolve()):

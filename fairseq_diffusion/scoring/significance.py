@@ -1,8 +1,8 @@
-"""Paired bootstrap between all pairs of systems, with the numbers that ``sacrebleu --paired-bs`` gives.
+"""Paired bootstrap between all pairs of systems, with the results of ``sacrebleu --paired-bs``.
 
 sacreBLEU compares each system with one baseline, and draws the same resamples for every pair; here each system's
-resampled scores are computed once, so that n systems cost n times one and not n (n - 1) / 2 times two. The two methods
-of its metrics that this takes are private to sacreBLEU; tests compare with its own p-values.
+resampled scores are computed once, so that n systems take n times one and not n (n - 1) / 2 times two. The two methods
+of its metrics that are used here are private to sacreBLEU; tests compare with its own p-values.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Matrix = dict[str, dict[str, float | None]]
 
 
 def p_values(metric: Any, systems: dict[str, list[str]], samples: int) -> Matrix:
-    """p of the two-sided test for each pair, both ways; None for a pair of the same text, of which p says nothing."""
+    """p of the two-sided test for each pair, both ways; None for a pair of the same text."""
     scores = {name: resampled(metric, texts, samples) for name, texts in systems.items()}
     found: Matrix = {name: {} for name in systems}
     for one, other in combinations(systems, 2):

@@ -1,16 +1,19 @@
-"""The state of Gaussian systems: target words as vectors, corrupted by noise, and rounded back to words."""
+"""Embeddings as a state: target words are vectors, corrupted by Gaussian noise, and rounded back to words."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairseq_diffusion.kernels.cross_entropy import linear_cross_entropy
-from fairseq_diffusion.kernels.distinct import distinct
-from fairseq_diffusion.kernels.rounding import best_rows, round_to_rows
+from fairseq_diffusion.kernels import noise
+from fairseq_diffusion.network.latent_maps import LATENT_MAPS
+from fairseq_diffusion.network.transformer import Size
 from fairseq_diffusion.process.level import Level
 from fairseq_diffusion.registry import Registry
+from fairseq_diffusion.states.base import STATES, State
 
 
 class Norm(nn.Module):
@@ -65,57 +68,56 @@ NORMS.register("l2")(Spherical)
 NORMS.register("layer")(Layered)
 
 
-class EmbeddingState(nn.Module):
+@STATES.register("embedding")
+class EmbeddingState(State):
     """x_0 from E[y], x_t = alpha x_0 + sigma eps, and the tied rounding p(y | x) = softmax(x E^T).
 
     All vectors are fp32, whatever the network computes in.
     """
 
-    def __init__(self, vocabulary: int, dim: int, norm: str = "l2", init_std: float = 1e-3):
+    family = "gaussian"
+    state_dims = 1
+
+    def __init__(self, vocabulary: int, dim: int, norm: str = "l2", init_std: float = 1e-3, latent_map: str = "tanh"):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(vocabulary, dim) * init_std)
         self.norm = NORMS[norm](dim)
+        self.maps = LATENT_MAPS[latent_map]
+
+    @classmethod
+    def build(cls, words: int, cfg: Any) -> EmbeddingState:
+        return cls(words, cfg.latent_dim, str(cfg.embedding_norm), cfg.embedding_init_std, str(cfg.latent_map))
 
     @property
     def dim(self) -> int:
         return self.weight.shape[1]
 
     def table(self) -> Tensor:
-        """What all words are encoded to, [V, D]."""
         return self.norm(self.weight.float())
 
     def readout(self) -> Tensor:
-        """What rounding compares vectors with, [V, D]."""
         return self.norm.readout(self.weight.float())
 
     def encode(self, tokens: Tensor) -> Tensor:
-        """tokens [B, L] -> x_0 [B, L, D]."""
+        """Tokens [B, L] -> x_0 [B, L, D]."""
         return self.norm(F.embedding(tokens, self.weight).float())
 
-    def corrupt(self, x_0: Tensor, level: Level, eps: Tensor) -> Tensor:
+    def embed(self, tokens: Tensor) -> Tensor:
+        return self.encode(tokens)
+
+    def corrupt(self, s_0: Tensor, level: Level, keys: Tensor) -> Tensor:
         """x_t [B, L, D] ~ q(x_t | x_0)."""
-        return level.mix(x_0, eps)
+        return level.mix(s_0, noise.normal(keys, *s_0.shape[1:]))
 
-    def nll(self, x: Tensor, tokens: Tensor, label_smoothing: float = 0.0, mask: Tensor | None = None) -> Tensor:
-        """-log p(tokens | x), x [B, L, D], tokens [B, L] -> [B, L]; the logits are never held all at once.
+    def prior(self, keys: Tensor, length: int, level: Level) -> Tensor:
+        return level.sigma * noise.normal(keys, length, self.dim)  # a number on the host: nothing waits for it
 
-        Where `mask` [B, L] is false it is 0, whatever x is there.
-        """
-        rows = None if mask is None else mask.flatten()
-        loss = linear_cross_entropy(x.flatten(0, -2), self.readout(), tokens.flatten(), label_smoothing, rows)
-        return loss.view(tokens.shape)
+    def entrance(self, size: Size, self_conditioned: bool) -> nn.Module:
+        return self.maps.enter(self.dim, size, self_conditioned)
 
-    def clean_nll(self, tokens: Tensor, mask: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        """-log p(tokens | x_0), tokens [B, L] -> [B, L], 0 where `mask` is false: once for each word of a batch."""
-        words, real, place = distinct(tokens, mask)
-        loss = self.nll(self.encode(words), words, label_smoothing, real)
-        return loss[place].where(mask, 0.0)
+    def exit(self, size: Size) -> nn.Module:
+        return self.maps.leave(self.dim, size)
 
-    def round(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The most probable tokens for x [B, L, D], and their log-probabilities, both [B, L]."""
-        tokens, log_p = round_to_rows(x.flatten(0, -2), self.readout())
-        return tokens.view(x.shape[:-1]), log_p.view(x.shape[:-1])
-
-    def clamp(self, x: Tensor) -> Tensor:
-        """x [B, L, D] moved to the vectors of its most probable tokens (Li et al. 2022, section 4.2)."""
-        return self.encode(best_rows(x.flatten(0, -2), self.readout()).view(x.shape[:-1]))
+    def error(self, estimate: Tensor, s_0: Tensor) -> Tensor:
+        """|| x_0-hat - x_0 ||^2 / D."""
+        return (estimate - s_0).square().mean(-1)

@@ -1,7 +1,7 @@
 """DA-Transformer: Directed Acyclic Transformer for Non-Autoregressive Machine Translation (Huang et al., ICML 2022,
 arXiv 2205.07459).
 
-The decoder writes a graph of L = 8 |x| vertices; a translation is a path through it, so that each way to say it has
+The decoder writes a graph of L = 8 |x| vertices; a translation is a path through it, so that each way to put it has
 vertices of its own, and words of two ways do not meet in one sentence.
 
     P(y | x) = sum_A prod_t P(y_t | v_(a_t)) E(a_(t-1) -> a_t),   L = -log P(y | x) / M
@@ -11,7 +11,7 @@ Glancing shows N = floor(rho |{t: argmax P(.|v_(a_t)) != y_t}|) random words of 
 to 0.1 in 200,000 updates; paths must go through them.
 
 *Decoding*: --path-search greedy, lookahead (the default), viterbi, joint_viterbi, sample, or beam (over words, all
-paths that say them summed up).
+paths that have them summed up).
 
 Ours against the released code: N is rounded down, not to the nearest; repeats are kept (--drop-repeats drops them);
 Viterbi searches grade a link together with the word it leads to, the end's too and the begin's not; beam search sums
@@ -26,7 +26,7 @@ preset(
     "da_transformer",
     base="nat",
     two_pass=True,
-    back_end="dag",
+    alignment="dag",
     upsample=8.0,
     source_copy="none",
     glance_source="any",

@@ -21,15 +21,15 @@ shows its word from a random boundary on, kappa_s = s / T or 1 - cos(pi s / 2T):
 
     L = sum_s w_s / |not S_(s-1)| sum_(i not in S_(s-1)) -log p_s(y_i|i),   w_s = 1 / T or 2s / (T (T + 1))
 
-With --two-pass a pass without gradient and with the same dropout says what is wrong, and glancing starts before block
-1.
+With --two-pass a pass without gradient and with the same dropout decides what is wrong, and glancing starts before
+block 1.
 
-*Decoding* is one pass: behind block s the floor(kappa_s n) likeliest words are revealed and stay; block T says the
+*Decoding* is one pass: behind block s the floor(kappa_s n) likeliest words are revealed and stay; block T predicts the
 rest.
 
-*Back ends*: a predicted length; CTC, where block s's own best alignment says which position shows which word, and what
-is shown forces all later alignments; or a DAG, likewise.  Positions i are then the canvas' (CTC: blanks too; a DAG in
-decoding: vertices on its likeliest path), and a block's loss is -log P(y | shown, x) over the number of words.
+*Alignments*: a predicted length; CTC, where block s's own best alignment decides which position shows which word, and
+what is shown forces all later alignments; or a DAG, likewise.  Positions i are then the canvas' (CTC: blanks too; a DAG
+in decoding: vertices on its likeliest path), and a block's loss is -log P(y | shown, x) over the number of words.
 """
 
 from fairseq_diffusion.systems import vanilla_nat  # noqa: F401  whose presets are the base of these
@@ -52,11 +52,11 @@ preset(
     block_weights="uniform",
 )
 # Each block more means another likelihood in training, and on a canvas this long another projection in decoding.
-preset("diffglat_ctc", base="diffglat", back_end="ctc", upsample=2.0, blocks=3, label_smoothing=0.0)
+preset("diffglat_ctc", base="diffglat", alignment="ctc", upsample=2.0, blocks=3, label_smoothing=0.0)
 preset(
     "diffglat_dag",
     base="diffglat",
-    back_end="dag",
+    alignment="dag",
     upsample=8.0,
     blocks=2,
     source_copy="none",
@@ -66,5 +66,5 @@ preset(
     loss_normaliser="sentences",
 )
 
-for back_end in ("", "_ctc", "_dag"):
-    sized("diffglat", back_end)
+for alignment in ("", "_ctc", "_dag"):
+    sized("diffglat", alignment)

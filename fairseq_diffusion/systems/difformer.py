@@ -2,7 +2,7 @@
 arXiv 2212.09412).
 
 One table E for the encoder, for what is diffused, and for rounding.  Words become x_0 = sqrt(D) E[y]; noise is F times
-what the schedule says, so that it is not small beside the space between rows (the *noise factor*):
+what the schedule gives, so that it is not small beside the space between rows (the *noise factor*):
 
     q(x_t | x_0) = N(sqrt(abar_t) x_0, F^2 (1 - abar_t) I)
 
@@ -14,9 +14,9 @@ the likelihood of the words given the estimate: without it the first is least wh
 
     ||x_0-hat - x_0||^2 / D  -  log softmax(x_0-hat E^T)[y]  -  0.1 log p(l)
 
-*Self-conditioning* falls with a coin, p = 0.5, once a batch:
+*Self-conditioning* at random, with probability p = 0.5, once a batch:
 
-    x_0-hat = z(x_t, t, c),   c = stopgrad z(x_t, t, 0) if heads, else 0
+    x_0-hat = z(x_t, t, c),   c = stopgrad z(x_t, t, 0) with probability p, else 0
 
 *Network*: h = FFN([W x_t ; W c]) + time(1000 t) + position behind a LayerNorm, a post-norm Transformer, x_0-hat = W' h.
 
@@ -31,13 +31,13 @@ out (early stop 0.25): 15 network calls.  Each draws from the posterior of DDPM 
 --iter-decode-max-iter 20 --iter-decode-with-beam 7 --noise-beam 3 --path OURS.pt:AR.pt
 --iter-decode-with-external-reranker.
 
-Ours against the released code: the coin is seeded and falls alike on all ranks; modifier `factor_vp` (the same
-signal-to-noise ratio at unit variance) applies F once, where the code's option applies it twice; layers start from
-this package's initialisation, not from N(0, 0.02^2), but for E; step i is told as 1000 (i + 1) / T, not 1000 i / T;
-dropout of the denoiser's input stands before positions and LayerNorm; the encoder ends in a LayerNorm; early stop is
-a share of the steps, where the code leaves out 5 of however many; LayerNorm on the embeddings (embedding_norm layer)
-is part of what rounding compares with, too; a sentence's length loss weighs as much as its tokens (the code means
-over sentences), and all means are over the whole batch, not over each rank's part of it.
+Ours against the released code: self-conditioning is seeded and drawn alike on all ranks; modifier `factor_vp` (the same
+signal-to-noise ratio at unit variance) applies F once, where the code's option applies it twice; layers start from this
+package's initialisation, not from N(0, 0.02^2), but for E; the network is conditioned on 1000 (i + 1) / T in step i,
+not 1000 i / T; dropout of the denoiser's input stands before positions and LayerNorm; the encoder ends in a LayerNorm;
+early stop is a share of the steps, where the code leaves out 5 of however many; LayerNorm on the embeddings
+(embedding_norm layer) is part of what rounding compares with, too; a sentence's length loss weighs as much as its
+tokens (the code means over sentences), and all means are over the whole batch, not over each rank's part of it.
 """
 
 from fairseq_diffusion.systems.presets import preset
@@ -57,7 +57,7 @@ preset(
     objective="mse=1,anchor=1",
     loss_normaliser="tokens",
     label_smoothing=0.1,
-    self_conditioning="coin",
+    self_conditioning="random",
     sampler="ddpm",
     grid="respaced",
     early_stop=0.25,

@@ -13,8 +13,8 @@ Words become rows of norm sqrt(D), x_0 = E[y]; noise is variance preserving with
 
     ||x_0-hat(x_t, t, c) - x_0||^2 / D  -  log softmax(x_0 E^T)[y],   c in {0, stopgrad x_0-hat(x_t, t, 0)}
 
-*CeDi* (section 4.2).  M steps; the sample walks t_i from 1 to 0.001, the network is told tau_i from 1 to 0.99, so
-that it must lean on the source; with x_0-hat = z(x, tau_i, c):
+*CeDi* (section 4.2).  M steps; the sample walks t_i from 1 to 0.001, the network is conditioned on tau_i from 1 to
+0.99, so that it must lean on the source; with x_0-hat = z(x, tau_i, c):
 
     x <- alpha(t_{i+1}) x_0-hat + sigma(t_{i+1}) (x - alpha(tau_i) x_0-hat) / sigma(tau_i),   c <- x_0-hat
 

@@ -1,7 +1,7 @@
 """DSLP: Non-Autoregressive Translation with Layer-Wise Prediction and Deep Supervision (Huang et al., AAAI 2022,
 arXiv 2110.07515).
 
-Each layer says the whole translation, and the next reads it: a chain of K blocks that shows the model's own words,
+Each layer predicts the whole translation, and the next reads it: a chain of K blocks that shows the model's own words,
 nothing true, and is graded everywhere.
 
     h_s = Layer_s(U_s [h_(s-1) ; E[argmax p_(s-1)]]),   L = 1 / K sum_s -sum_j log p_s(y_j) / n
@@ -25,6 +25,6 @@ preset(
     keep_schedule="none",
     block_weights="uniform",
 )
-preset("dslp_ctc", base="dslp", back_end="ctc", upsample=2.0, label_smoothing=0.0)
+preset("dslp_ctc", base="dslp", alignment="ctc", upsample=2.0, label_smoothing=0.0)
 sized("dslp")
 sized("dslp", "_ctc")

@@ -1,8 +1,8 @@
 """GLAT: Glancing Transformer for Non-Autoregressive Neural Machine Translation (Qian et al., ACL 2021,
 arXiv 2008.07905).
 
-A first pass without gradient says y-hat; of the n words, N random ones are shown to the second, which is graded on the
-rest.  Whoever errs less is shown less:
+A first pass without gradient predicts y-hat; of the n words, N random ones are shown to the second, which is graded on
+the rest.  Whoever errs less is shown less:
 
     N = floor(rho(u) |{i: y-hat_i != y_i}|),   rho(u) = 0.5 - 0.2 min(1, u / 300,000)
     L = -1 / (n - N) sum_(i not shown) log p(y_i | shown, x)
@@ -30,6 +30,6 @@ preset(
     glance_end=0.3,
     glance_updates=300_000,
 )
-preset("glat_ctc", base="glat", back_end="ctc", upsample=2.0, label_smoothing=0.0)
+preset("glat_ctc", base="glat", alignment="ctc", upsample=2.0, label_smoothing=0.0)
 sized("glat")
 sized("glat", "_ctc")

@@ -18,7 +18,7 @@ PRESETS: Registry[Preset] = Registry("architecture")
 
 
 def preset(name: str, base: str | None = None, model: str | None = None, **changes: Any) -> None:
-    """Enter `name`: everything `base` says, but for `changes`; without a base, say which `model`."""
+    """Enter `name`: everything that `base` has, but for `changes`; without a base, name the `model`."""
     if (base is None) == (model is None):
         raise ValueError(f"preset {name} needs either a base or a model")
     start = PRESETS[base] if base else Preset(str(model), {})

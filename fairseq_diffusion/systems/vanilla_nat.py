@@ -6,7 +6,7 @@ systems compare with: no fertilities, but a length n as a class, and the source'
 
 with label smoothing 0.1, and each sentence weighed by its tokens.
 
-Every word is said at once and on its own: where several translations are right, the words of one may stand beside
+Every word is predicted at once and on its own: where several translations are right, the words of one may stand beside
 those of another.
 """
 
@@ -17,7 +17,7 @@ preset(
     "nat",
     model="glancing",
     blocks=1,
-    back_end="length",
+    alignment="length",
     source_copy="uniform",
     glance_start=0.0,
     glance_end=0.0,

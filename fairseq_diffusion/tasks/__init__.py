@@ -1,4 +1,4 @@
-"""The fairseq skin of the task; the door through which --user-dir enters."""
+"""The fairseq skin of the task; fairseq's --user-dir imports it."""
 
 from fairseq_diffusion import compat
 from fairseq_diffusion.errors import exit_with_a_sentence
@@ -9,4 +9,7 @@ compat.patch()
 
 from fairseq_diffusion.criterions import diffusion_loss  # noqa: E402, F401  fairseq imports tasks/ and models/ only
 from fairseq_diffusion.optim import fused_adam  # noqa: E402, F401
+from fairseq_diffusion.reporting.run import run  # noqa: E402
 from fairseq_diffusion.tasks import diffusion_translation  # noqa: E402, F401
+
+compat.around_generation(run)

@@ -20,7 +20,7 @@ def bleu_counts(hypotheses: list[str], references: list[str], tokenize: str) -> 
 
 
 def bleu_from_counts(counts: Tensor) -> float:
-    """BLEU (0..100) from summed statistics in the order of KEYS; 0 when nothing was said."""
+    """BLEU (0..100) from summed statistics in the order of KEYS; 0 without words."""
     sys_len, ref_len, *rest = (int(count) for count in counts)
     return BLEU.compute_bleu(rest[:ORDER], rest[ORDER:], sys_len, ref_len, smooth_method="exp").score
 

@@ -1,4 +1,4 @@
-"""What can be wrong with the data a user names, said in a sentence."""
+"""Errors for what can be wrong with the data a user names."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from fairseq import utils
 
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.models.base import TranslatorModel
 
 
 def languages_of(directory: Path) -> set[str]:
@@ -18,7 +19,7 @@ def languages_of(directory: Path) -> set[str]:
 
 
 def check_data(cfg: Any) -> None:
-    """The data-bin exists and holds the language pair that is asked for."""
+    """The data-bin exists and holds the language pair asked for."""
     directory = Path(utils.split_paths(cfg.data)[0])
     if not directory.is_dir():
         raise UserError(f"the data directory {directory} does not exist; fairseq-preprocess --destdir makes one")
@@ -67,7 +68,7 @@ def check_dictionary(side: str, ours: dict[str, Any], saved: dict[str, Any]) -> 
 
 def check_whole(model: Any) -> None:
     """Each rank holds all weights of our models; fairseq wraps what fully_sharded cuts up in a class of this name."""
-    if type(model).__name__ == "FullyShardedDataParallel" and hasattr(model.module, "translator"):
+    if type(model).__name__ == "FullyShardedDataParallel" and isinstance(model.module, TranslatorModel):
         raise UserError(
             "--ddp-backend fully_sharded leaves no rank a whole embedding table, which these models measure between "
             "updates; train with --ddp-backend legacy_ddp or c10d"

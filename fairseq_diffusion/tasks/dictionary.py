@@ -20,7 +20,7 @@ class TableDictionary(Dictionary):
     mask_index: int | None = None
 
     def add_mask(self) -> int:
-        """The number of the mask symbol, which is entered behind all words of the data when it is first asked for."""
+        """The number of the mask symbol, entered behind all words of the data at the first call."""
         if self.mask_index is None:
             if MASK in self:
                 raise UserError(
@@ -61,20 +61,23 @@ class TableDictionary(Dictionary):
             )
             return "\n".join(rows)
         unknown = self.unk_string(escape_unk) if unk_string is None else unk_string
-        words = self._words(tensor, self._silent(extra_symbols_to_ignore, include_eos), unknown)
+        words = self._words(tensor, self._special_ids(extra_symbols_to_ignore, include_eos), unknown)
         return data_utils.post_process(separator.join(words), bpe_symbol)
 
-    def _silent(self, extra: Iterable[int] | None, include_eos: bool) -> set[int]:
+    def _special_ids(self, extra: Iterable[int] | None, include_eos: bool) -> set[int]:
         """Numbers of the symbols that are left out."""
-        silent = set(extra or ())
+        special_ids = set(extra or ())
         if not include_eos:
-            silent.add(self.eos())
+            special_ids.add(self.eos())
         if hasattr(self, "bos_index"):
-            silent.add(self.bos())
-        return silent
+            special_ids.add(self.bos())
+        return special_ids
 
-    def _words(self, tokens: Any, silent: set[int], unknown: str) -> list[str]:
-        """Words of tokens [L]; numbers beyond the table are unknown by fairseq's name, whatever stands for <unk>."""
+    def _words(self, tokens: Any, special_ids: set[int], unknown: str) -> list[str]:
+        """Words of tokens [L]; numbers beyond the table have fairseq's name for unknown words, whatever `unknown`
+        is."""
         numbers = tokens.tolist() if hasattr(tokens, "tolist") else map(int, tokens)
         symbols, size, unk = self.symbols, len(self.symbols), self.unk()
-        return [unknown if i == unk else symbols[i] if i < size else self.unk_word for i in numbers if i not in silent]
+        return [
+            unknown if i == unk else symbols[i] if i < size else self.unk_word for i in numbers if i not in special_ids
+        ]

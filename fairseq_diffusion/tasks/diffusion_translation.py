@@ -15,14 +15,17 @@ from fairseq.tasks.fairseq_task import FairseqTask
 from fairseq.tasks.translation import TranslationTask
 
 from fairseq_diffusion import compat
+from fairseq_diffusion.compat.batches import EpochBatches
 from fairseq_diffusion.decoding.generator import Generator
-from fairseq_diffusion.decoding.kinds import KINDS, kind_of
+from fairseq_diffusion.decoding.options import SelectionOptions, read_options
 from fairseq_diffusion.decoding.rescore import Teacher
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import choice as kernels
+from fairseq_diffusion.models.base import TranslatorModel
+from fairseq_diffusion.models.renamed import note_old_names, with_new_names
 from fairseq_diffusion.tasks.bleu import bleu_counts, log_bleu
 from fairseq_diffusion.tasks.checks import check_data, check_dictionary, check_split, check_whole, fingerprint
-from fairseq_diffusion.tasks.config import DiffusionTranslationConfig
+from fairseq_diffusion.tasks.config import DataConfig, DiffusionTranslationConfig
 from fairseq_diffusion.tasks.dictionary import TableDictionary
 from fairseq_diffusion.tasks.flags import check_flags
 from fairseq_diffusion.tasks.teacher import check_alone, check_count, check_embeddings, check_when_loaded
@@ -32,13 +35,15 @@ from fairseq_diffusion.tasks.teacher import check_alone, check_count, check_embe
 class DiffusionTranslationTask(TranslationTask):
     """Data are those of fairseq's translation task, from the same data-bin."""
 
-    cfg: DiffusionTranslationConfig
+    cfg: DataConfig
+    tgt_dict: TableDictionary
 
     @classmethod
-    def setup_task(cls, cfg: DiffusionTranslationConfig, **kwargs: Any) -> DiffusionTranslationTask:
+    def setup_task(cls, cfg: DataConfig, **kwargs: Any) -> DiffusionTranslationTask:
         check_data(cfg)
+        note_old_names()
         compat.prefer_ema(cfg.use_ema)
-        if not kwargs.get("from_checkpoint"):  # what another machine was told does not bind this one
+        if not kwargs.get("from_checkpoint"):  # another machine's choice is not this one's
             kernels.use(cfg.kernels)
         return super().setup_task(cfg, **kwargs)
 
@@ -79,26 +84,38 @@ class DiffusionTranslationTask(TranslationTask):
 
     def can_reuse_epoch_itr(self, dataset: Any) -> bool:
         """Never: fairseq after 0.12.2 keeps the batches of the epoch it started in, so a resumed training, started in a
-        later epoch, would see other batches than the uninterrupted one."""
+        later epoch, would see other batches than the uninterrupted one.  Iterators that are not reused must end their
+        workers: see `EpochBatches`."""
         return False
 
-    def get_batch_iterator(self, dataset: Any, *args: Any, required_batch_size_multiple: int = 1, **kwargs: Any) -> Any:
+    def get_batch_iterator(
+        self, dataset: Any, *args: Any, required_batch_size_multiple: int = 1, **kwargs: Any
+    ) -> EpochBatches:
         """Batches of any size: after 0.12.2, fairseq drops a last batch that is no multiple, even in generate."""
-        return super().get_batch_iterator(dataset, *args, required_batch_size_multiple=1, **kwargs)
+        batches = super().get_batch_iterator(dataset, *args, required_batch_size_multiple=1, **kwargs)
+        self._last_batches = EpochBatches(batches)
+        return self._last_batches
 
     # -- models and decoding ------------------------------------------------------------------------------------------
 
     def build_model(self, cfg: Any, *args: Any, **kwargs: Any) -> Any:
         """A model that wants a mask symbol finds it in the target dictionary, to which others here have a reference
         already; to any other model the dictionary is the data's."""
-        if getattr(class_of(cfg), "needs_mask", False):
+        found = class_of(cfg)
+        if not issubclass(found, TranslatorModel):
+            return self._build_other(cfg, *args, **kwargs)
+        with_new_names(cfg)
+        if found.needs_mask(cfg):
             self.tgt_dict.add_mask()
             return super().build_model(cfg, *args, **kwargs)
         with self._data_dictionary():
+            return super().build_model(cfg, *args, **kwargs)
+
+    def _build_other(self, cfg: Any, *args: Any, **kwargs: Any) -> Any:
+        """An AR model: a baseline, or one that rescores."""
+        with self._data_dictionary():
             check_embeddings(cfg, self.src_dict, self.tgt_dict)
             model = super().build_model(cfg, *args, **kwargs)
-            if hasattr(model, "translator"):
-                return model
             return check_when_loaded(model, {"source": len(self.src_dict), "target": len(self.tgt_dict)})
 
     @contextmanager
@@ -115,17 +132,22 @@ class DiffusionTranslationTask(TranslationTask):
         check_whole(model)
 
     def build_generator(self, models: list[Any], args: Any, **kwargs: Any) -> Any:
-        if not hasattr(models[0], "translator"):  # an AR baseline, decoded with our batches and our report
+        model = models[0]
+        if not isinstance(model, TranslatorModel):  # an AR baseline, decoded with our batches and our report
             check_alone(models)
             return super().build_generator(models, args, **kwargs)
-        decoder = KINDS[kind_of(models[0])]()
-        check_flags(self.cfg, args, kind_of(models[0]), decoder.what)
-        options = decoder.options.from_flags(self.cfg, args, models[0].cfg)
-        check_count(models, options.rescore)
-        teacher = Teacher(models[-1], self.tgt_dict) if options.rescore else None
-        return decoder.generator(options, models[0].translator, self.tgt_dict, teacher)
+        check_flags(self.cfg, args, model.translator)
+        options = read_options(model.translator.Options, self.cfg, args, model.cfg)
+        selection = read_options(SelectionOptions, self.cfg, args, model.cfg)
+        check_count(models, selection.rescore)
+        teacher = Teacher(models[-1], self.tgt_dict) if selection.rescore else None
+        return Generator(model.translator, options, selection, self.tgt_dict, teacher)
 
     # -- validation -------------------------------------------------------------------------------------------------
+
+    def post_validate(self, *args: Any) -> None:
+        """Called by fairseq after each validation subset, whose iterator is the last one that was made."""
+        self._last_batches.close()
 
     def valid_step(self, sample: Any, model: Any, criterion: Any) -> tuple[torch.Tensor, Any, dict[str, Any]]:
         loss, sample_size, log = FairseqTask.valid_step(self, sample, model, criterion)

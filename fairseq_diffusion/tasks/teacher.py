@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.models.base import TranslatorModel
 
 EMBEDDINGS = {"source": "encoder.embed_tokens.weight", "target": "decoder.embed_tokens.weight"}
 
@@ -42,7 +43,7 @@ def check_sizes(sizes: dict[str, int], state: dict[str, Any], *_: Any) -> None:
 
 def check_alone(models: list[Any]) -> None:
     """Where the first checkpoint on --path is an AR model, the others are too."""
-    if any(hasattr(model, "translator") for model in models):
+    if any(isinstance(model, TranslatorModel) for model in models):
         raise UserError(
             "--path names an AR model before a diffusion model; name the diffusion model first, and the AR model that "
             "rescores last, --path OURS.pt:AR.pt"

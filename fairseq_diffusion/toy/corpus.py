@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.generated import is_generated, read
-from fairseq_diffusion.texts import join_pieces
+from fairseq_diffusion.files.generated import is_generated, read
+from fairseq_diffusion.files.texts import join_pieces
 from fairseq_diffusion.toy.language import Language
 
 SOURCE, TARGET = "xx", "yy"
 SPLITS = ("train", "valid", "test")
 REGISTERS = {"formal": 0, "informal": -1}  # places among a sentence's translations, of which there are one or two
 OPTIONS = "language.json"
-DRAWS_PER_SENTENCE = 1000  # repeated draws of known sentences before a language counts as used up
+DRAWS_PER_SENTENCE = 1000  # draws of known sentences until the language counts as used up
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def draw_corpus(language: Language, sizes: dict[str, int]) -> dict[str, Split]:
 
 
 def draw_new(language: Language, rng: random.Random, seen: set[str]) -> str:
-    """Draw a sentence that is not in `seen`, and enter it."""
+    """Draw a sentence that is not in `seen`, and add it."""
     for _ in range(DRAWS_PER_SENTENCE):
         source = language.sample(rng)
         if source not in seen:
@@ -115,7 +115,7 @@ def read_hypotheses(path: str | Path) -> list[str]:
 
 
 def best_hypotheses(path: str | Path) -> list[str]:
-    """The first hypothesis of each sentence, in corpus order, detokenised where fairseq-generate has done so."""
+    """The first hypothesis of each sentence, in corpus order, detokenised if fairseq-generate has done that."""
     found = {number: sentence.hypotheses[0] for number, sentence in read(path).items() if sentence.hypotheses}
     missing = sorted(set(range(max(found, default=0) + 1)) - set(found))
     if missing:
@@ -125,7 +125,7 @@ def best_hypotheses(path: str | Path) -> list[str]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file that must be there and must not be empty."""
+    """The lines of a text file, which must exist and not be empty."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

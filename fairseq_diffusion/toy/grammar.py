@@ -57,7 +57,7 @@ class NounPhrase:
 
 @dataclass(frozen=True)
 class Sentence:
-    """One clause; `register` is what its particle says, None without a particle."""
+    """One clause; `register` is that of its particle, None without one."""
 
     adverb: Entry | None
     subject: NounPhrase
@@ -96,7 +96,7 @@ def spell(word: Word, register: int) -> str:
 
 
 def spellings(word: Word) -> set[str]:
-    """Every spelling of a word when each of its morphs may choose its own register."""
+    """Every spelling of a word when each of its morphs may be in either register."""
     return set(map("".join, product(*word)))
 
 
@@ -105,7 +105,7 @@ def parse(source: str, lexicon: Lexicon) -> Sentence:
     words = source.split()
     match = SENTENCE.fullmatch("".join(tag(word, lexicon) for word in words))
     if match is None:
-        raise UserError(f"{source!r} is not a sentence of this toy language: its words are in no order the grammar has")
+        raise UserError(f"{source!r} is not a sentence of this toy language: the grammar has no such order of words")
     adverb, subject, verb, object_, preposition, place, marker = (words[slice(*match.span(i))] for i in range(1, 8))
     return Sentence(
         adverb=lexicon.adverbs[adverb[0]] if adverb else None,

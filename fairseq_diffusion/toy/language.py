@@ -1,4 +1,4 @@
-"""The toy language itself: it draws sentences and knows all their translations."""
+"""The toy language: draws source sentences, and lists all their translations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ADJECTIVES = (0.6, 0.3, 0.1)  # how often a noun phrase has none, one, two
 class Language:
     """A toy language, fixed by its options: the same options always give the same words.
 
-    `ambiguity` is the share of drawn sentences that leave the register open; the others say it with a particle.
+    `ambiguity` is the share of drawn sentences whose register is not marked; the others have a particle for it.
     """
 
     def __init__(

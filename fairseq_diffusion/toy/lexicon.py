@@ -1,4 +1,4 @@
-"""The words of the toy language: pronounceable, built from syllables, with other sounds on either side."""
+"""The words of the toy language: pronounceable, built from syllables, which differ between source and target."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Coiner:
         self.taken: set[str] = set()
 
     def coin(self, syllables: int) -> str:
-        """A new word of so many syllables, or of more where the short ones run out."""
+        """A new word of so many syllables, or of more when short ones are used up."""
         for attempt in count():
             length = syllables + attempt // TRIES_PER_LENGTH
             word = "".join(self.phonotactics.syllable(self.rng) for _ in range(length))

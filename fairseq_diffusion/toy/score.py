@@ -1,4 +1,4 @@
-"""How good translations of the toy language are, told from all that would be valid."""
+"""Scores of translations of the toy language, of which all valid translations are known."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class ToyScore:
     """Shares are in [0, 1], BLEU in [0, 100]; None where there is no sentence to take a share of.
 
     valid:            outputs that are a valid translation
-    mixed:            outputs, of the ambiguous sentences, that would be valid if only their register were one
+    mixed:            outputs of the ambiguous sentences that would be valid in one register, but mix both
     exact:            outputs, of the unambiguous sentences, that are the one valid translation
     bleu:             corpus BLEU against all valid translations
-    bleu_single:      corpus BLEU against the one reference of the file, which no system can fill up
+    bleu_single:      corpus BLEU against the one reference of the file; no system can reach 100
     bleu_unambiguous: corpus BLEU of the unambiguous sentences
     signature:        sacreBLEU's description of `bleu`
     """
@@ -46,18 +46,18 @@ def score(language: Language, sources: Sequence[str], hypotheses: Sequence[str],
         not right and is_valid_but_for_register(language, source, hypothesis)
         for source, hypothesis, right in zip(sources, hypotheses, valid)
     ]
-    open_ = [i for i, choices in enumerate(translations) if len(choices) > 1]
-    closed = [i for i, choices in enumerate(translations) if len(choices) == 1]
+    ambiguous = [i for i, choices in enumerate(translations) if len(choices) > 1]
+    unambiguous = [i for i, choices in enumerate(translations) if len(choices) == 1]
     bleu, signature = corpus_bleu(hypotheses, translations)
     return ToyScore(
         sentences=len(sources),
-        ambiguous=len(open_),
+        ambiguous=len(ambiguous),
         valid=sum(valid) / len(valid),
-        mixed=share(mixed, open_),
-        exact=share(valid, closed),
+        mixed=share(mixed, ambiguous),
+        exact=share(valid, unambiguous),
         bleu=bleu,
         bleu_single=corpus_bleu(hypotheses, [[reference] for reference in references])[0],
-        bleu_unambiguous=bleu_of(hypotheses, translations, closed),
+        bleu_unambiguous=bleu_of(hypotheses, translations, unambiguous),
         signature=signature,
     )
 

@@ -1,93 +1,122 @@
-"""The nine parts put together: training losses on one side, a denoiser to sample from on the other.  torch only."""
+"""The diffusion translator: corrupt the target and train a denoiser; or denoise step by step.  torch only."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Callable
+from typing import Any, Callable
 
 import torch
 from torch import Tensor, nn
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
+from fairseq_diffusion.kernels.noise import Stream
 from fairseq_diffusion.network.attention import Memory
 from fairseq_diffusion.network.denoiser import Denoiser
 from fairseq_diffusion.network.encoder import Encoder
 from fairseq_diffusion.network.length import LengthHead
 from fairseq_diffusion.network.transformer import masked_mean
+from fairseq_diffusion.objective.means import error_by_noise
 from fairseq_diffusion.objective.objective import Objective
 from fairseq_diffusion.objective.terms import Outcome
-from fairseq_diffusion.process.level import Level
 from fairseq_diffusion.process.prediction import Prediction
 from fairseq_diffusion.process.schedule import Schedule
-from fairseq_diffusion.samplers.halving import Denoise, Halving
-from fairseq_diffusion.states.embedding import EmbeddingState
-from fairseq_diffusion.translators.source import Source
+from fairseq_diffusion.process.time_sampling import TimeSampler, chance
+from fairseq_diffusion.samplers.halving import Halving
+from fairseq_diffusion.states.base import State
+from fairseq_diffusion.translators.base import Losses, Source, Translator
+from fairseq_diffusion.translators.diffusion_decoding import DiffusionDecoder, DiffusionOptions
 
-SELF_CONDITIONING = ("none", "coin", "both")
-
-
-@dataclass(frozen=True)
-class Losses:
-    """A batch's unweighted loss shares, [B] a term, with what curves want to see."""
-
-    terms: dict[str, Tensor]
-    length_correct: Tensor  # [B]
-    sigma: Tensor | None = None  # [B], the noise trained on, as its share of a state of unit variance
-    error: Tensor | None = None  # [B], mean squared error of the last estimate
+SELF_CONDITIONING = ("none", "random", "both")
+LENGTH_TRAINING = ("joint", "off", "only")
+VALIDATION = -1  # stands for the update number in the random keys of validation
 
 
 @dataclass(frozen=True)
-class Lessons:
-    """What a student learns by: its steps, its teacher of twice as many, and what is graded."""
+class DistillationTargets:
+    """What a student of N steps learns instead of s_0: where its teacher's two steps lead."""
 
     halving: Halving
-    teacher: Denoise
+    teacher: DiffusionTranslator
     objective: Objective
 
 
-class Translator(nn.Module):
-    """A Gaussian diffusion translator, whatever the paper."""
+class DiffusionTranslator(Translator):
+    """Encoder, denoiser, state, schedule and loss terms, whatever the paper.
+
+    Args:
+        encoder, denoiser, state, schedule, length: the parts that have weights or learn.
+        prediction: what the denoiser's output means.
+        objective: the loss terms and their weights.
+        time_sampler: how training times are drawn.
+        self_conditioning: "none"; "random", with an ungraded first pass in a share of the updates; "both" passes.
+        self_conditioning_probability: that share.
+        label_smoothing: of the terms that predict words.
+        source_drop: probability that a sentence trains without its source, for guidance.
+        length_loss: weight of the length predictor's loss.
+        length_training: "joint", "off", or "only" (no other loss is computed).
+        adapt_every: updates after which the schedule adapts again.
+        seed: of self-conditioning, which is drawn once an update, alike on all ranks.
+        special_ids: symbols that are no words, left out of translations.
+    """
+
+    name = "diffusion"
+    Options = DiffusionOptions
+    special_ids: Tensor
 
     def __init__(
         self,
         encoder: Encoder,
         denoiser: Denoiser,
-        state: EmbeddingState,
+        state: State,
         schedule: Schedule,
         length: LengthHead,
         prediction: Prediction,
         objective: Objective,
-        time_sampler: Callable[[Tensor], Tensor],
-        self_conditioning: str,
-        label_smoothing: float,
+        time_sampler: TimeSampler,
+        self_conditioning: str = "both",
+        self_conditioning_probability: float = 0.5,
+        label_smoothing: float = 0.0,
         source_drop: float = 0.0,
+        length_loss: float = 0.1,
+        length_training: str = "joint",
+        adapt_every: int = 50,
+        seed: int = 1,
+        special_ids: Sequence[int] = (),
     ):
         super().__init__()
         self.encoder, self.denoiser, self.state = encoder, denoiser, state
         self.schedule, self.length = schedule, length
         self.prediction, self.objective, self.time_sampler = prediction, objective, time_sampler
-        self.self_conditioning, self.label_smoothing = self_conditioning, label_smoothing
-        self.source_drop = source_drop
+        self.reduction = objective
+        self.self_conditioning, self.self_conditioning_p = self_conditioning, self_conditioning_probability
+        self.label_smoothing, self.source_drop = label_smoothing, source_drop
+        self.length_weight = 0.0 if length_training == "off" else length_loss
+        self.length_only, self.adapt_every, self.seed = length_training == "only", adapt_every, seed
         self.null = nn.Parameter(torch.zeros(encoder.hidden)) if source_drop else None
+        self.register_buffer("special_ids", torch.tensor(sorted(special_ids)), persistent=False)
+        self.targets: DistillationTargets | None = None
+        self._adapted_at = -1  # --update-freq announces the same update several times
 
-    def dropped(self, keys: Tensor) -> Tensor | None:
-        """Which sentences [S] of a training batch with noise `keys` [S] are to do without their source."""
-        if not self.training or self.null is None:
-            return None
-        return noise.uniform(noise.fold(keys, 3), 1)[:, 0] < self.source_drop
+    # -- the source ---------------------------------------------------------------------------------------------------
 
     def encode(self, tokens: Tensor, mask: Tensor, dropped: Tensor | None = None) -> Source:
-        """Source tokens [S, T], mask true at real ones; the denoiser does not see those that are `dropped` [S]."""
         states = self.encoder(tokens, mask)
         return Source(mask, states, self._memory(states, mask, dropped))
 
-    def nothing(self, source: Source) -> Source:
+    def dropped(self, keys: Tensor) -> Tensor | None:
+        """Which sentences [B] of a training batch are to do without their source."""
+        if not self.training or self.null is None:
+            return None
+        return noise.uniform(noise.fold(keys, Stream.SOURCE_DROP), 1)[:, 0] < self.source_drop
+
+    def without_source(self, source: Source) -> Source:
         """The batch as the unconditional estimate of guidance sees it: every source dropped."""
         everyone = torch.ones_like(source.mask[:, 0])
         return Source(source.mask, source.states, self._memory(source.states, source.mask, everyone))
 
-    def learnt_null(self) -> Tensor:
+    def null_source(self) -> Tensor:
         """What the denoiser reads in a source's place, [h]."""
         if self.null is None:
             raise UserError("--guidance needs a model trained with --source-drop, for example 0.1")
@@ -96,73 +125,135 @@ class Translator(nn.Module):
     def _memory(self, states: Tensor, mask: Tensor, dropped: Tensor | None) -> list[Memory]:
         """Of states [S, T, h]; a dropped sentence has a null vector in its first place, and nothing behind it."""
         if dropped is not None:
-            states = torch.where(dropped[:, None, None], self.learnt_null().to(states.dtype), states)
+            states = torch.where(dropped[:, None, None], self.null_source().to(states.dtype), states)
             first = torch.arange(mask.shape[1], device=mask.device) == 0
             mask = torch.where(dropped[:, None], first, mask)
         return self.denoiser.memory(states, mask)
 
-    def denoise(self, x_t: Tensor, t: Tensor, c: Tensor, mask: Tensor, source: Source) -> Tensor:
-        """x_0-hat [S K, L, D] from x_t and the self-condition c, both [S K, L, D], told the times t [S K]."""
-        condition = None if self.self_conditioning == "none" else c
-        output = self.denoiser(x_t, condition, t, mask, source.memory)
-        return self.prediction(output, x_t, self.schedule.level(t[:, None]))
+    # -- training -----------------------------------------------------------------------------------------------------
 
-    def length_losses(self, source: Source, mask: Tensor) -> Losses:
-        """Loss of the length predictor alone, for targets of which mask [B, L] is real."""
-        logits = self.length(source.states, source.mask)
-        true = mask.sum(-1)
-        share = self.objective.share(self.length.loss(logits, source.length, true), mask)
-        return Losses({"length": share}, logits.argmax(-1) == self.length.class_of(source.length, true))
+    def adapt(self, update: int) -> None:
+        """Let the schedule adapt to the state's table when it is due."""
+        if update % self.adapt_every == 0 and update != self._adapted_at:
+            self.schedule.update(self.state.table().detach())
+            self._adapted_at = update
 
-    def losses(self, source: Source, tokens: Tensor, mask: Tensor, keys: Tensor, recondition: bool) -> Losses:
-        """All losses of target tokens [B, L] under the noise of `keys` [B]; `recondition` is how a coin fell."""
-        x_0 = self.state.encode(tokens)
-        t = self.schedule.training_time(self.time_sampler(noise.fold(keys, 0)))
-        level = self.schedule.level(t[:, None])
-        x_t = self._corrupted(x_0, level, keys)
-        denoise = lambda c: self.denoise(x_t, t, c, mask, source)  # noqa: E731
-        estimates = self._passes(denoise, x_t, self.self_conditioning, recondition)
-        return self._graded(self.objective, self._outcome(tokens, x_0, estimates), level, source, mask)
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        """Other embeddings: what was adapted to the old ones at this update is to be done again."""
+        self._adapted_at = -1
+        super()._load_from_state_dict(*args, **kwargs)
 
-    def student_losses(
-        self, source: Source, tokens: Tensor, mask: Tensor, keys: Tensor, recondition: bool, lessons: Lessons
+    def set_teacher(self, targets: DistillationTargets) -> None:
+        """From now on learn a teacher's estimates instead of s_0."""
+        self.targets = targets
+
+    def losses(
+        self, source: Tensor, source_mask: Tensor, target: Tensor, mask: Tensor, keys: Tensor, update: int
     ) -> Losses:
-        """The same with the teacher's word for x_0, at the times and with the noise of the student's decoding."""
-        x_0 = self.state.encode(tokens)
-        pair = lessons.halving.draw(self.time_sampler(noise.fold(keys, 0)))
-        x_t = self._corrupted(x_0, pair.level, keys)
-        how = "none" if lessons.halving.steps == 1 else self.self_conditioning
+        dropped = self.dropped(keys)
+        encoded = self.encode(source, source_mask, dropped)
+        terms, means = self.length_loss(encoded, mask)
+        objective = self.targets.objective if self.targets else self.objective
+        if not self.length_only:
+            second_pass = self._second_pass(update if self.training else VALIDATION)
+            if self.targets:
+                with torch.no_grad():
+                    seen = self.targets.teacher.encode(source, source_mask, dropped)
+                outcome = self._distilled(self.targets, encoded, seen, target, mask, keys, second_pass)
+            else:
+                outcome = self._outcome(encoded, target, mask, keys, second_pass)
+            terms = {**objective.terms(outcome, mask), **terms}
+            means = {**means, **self._errors(outcome, mask)}
+        return Losses.of(
+            terms,
+            {**objective.weights, "length": self.length_weight},
+            sample_size=objective.sample_size(mask),
+            means=means,
+            state=dict(self.schedule.modifier.named_buffers()),
+        )
+
+    def _second_pass(self, update: int) -> bool:
+        """Whether random self-conditioning has a second pass in this update, alike on all ranks; always in
+        validation."""
+        p = self.self_conditioning_p if self.training else 1.0
+        return chance(noise.fold(torch.tensor(self.seed), update), p)
+
+    def _outcome(self, source: Source, target: Tensor, mask: Tensor, keys: Tensor, second_pass: bool) -> Outcome:
+        """Corrupt the target [B, L] at random times, and estimate it."""
+        s_0 = self.state.encode(target)
+        u, weight = self.time_sampler(noise.fold(keys, Stream.TIME))
+        t = self.schedule.training_time(u)
+        positions = torch.arange(target.shape[1], device=target.device)
+        level = self.schedule.level(t[:, None], positions=positions, tokens=target)
+        s_t = self.state.corrupt(s_0, level, noise.fold(keys, Stream.STATE))
+        estimates = self._passes(
+            lambda c: self.denoise(s_t, t, c, mask, source), s_t, self.self_conditioning, second_pass
+        )
+        return self._result(target, s_0, s_t, level, weight, estimates)
+
+    def _distilled(
+        self,
+        targets: DistillationTargets,
+        source: Source,
+        seen: Source,
+        target: Tensor,
+        mask: Tensor,
+        keys: Tensor,
+        second_pass: bool,
+    ) -> Outcome:
+        """The same with the teacher's estimate for s_0, at the times and with the noise of the student's decoding;
+        `seen` is the source as the teacher has encoded it."""
+        s_0 = self.state.encode(target)
+        u, weight = self.time_sampler(noise.fold(keys, Stream.TIME))
+        pair = targets.halving.draw(u)
+        s_t = self.state.corrupt(s_0, pair.level, noise.fold(keys, Stream.STATE))
+        conditioning = "none" if targets.halving.steps == 1 else self.self_conditioning
         with torch.no_grad():
-            target = pair.target(lessons.teacher, x_t, how != "none")
-        denoise = lambda c: self.denoise(x_t, pair.t, pair.condition(c), mask, source)  # noqa: E731
-        estimates = self._passes(denoise, x_t, how, recondition)
-        return self._graded(lessons.objective, self._outcome(tokens, target, estimates), pair.level, source, mask)
+            teach = lambda s, t, c: targets.teacher.denoise(s, t, c, mask, seen)  # noqa: E731
+            wanted = pair.target(teach, s_t, conditioning != "none")
+        estimates = self._passes(
+            lambda c: self.denoise(s_t, pair.t, pair.condition(c), mask, source), s_t, conditioning, second_pass
+        )
+        return self._result(target, wanted, s_t, pair.level, weight, estimates)
 
-    def _corrupted(self, x_0: Tensor, level: Level, keys: Tensor) -> Tensor:
-        return self.state.corrupt(x_0, level, noise.normal(noise.fold(keys, 1), *x_0.shape[1:]))
+    def _result(self, target: Tensor, s_0: Tensor, s_t: Tensor, level: Any, weight: Tensor, estimates: Any) -> Outcome:
+        last = self.schedule.level(torch.ones(1, 1, device=target.device))
+        return Outcome(target, s_0, s_t, level, weight, estimates, self.state, last, self.label_smoothing)
 
-    def _outcome(self, tokens: Tensor, x_0: Tensor, estimates: list[Tensor]) -> Outcome:
-        last = self.schedule.level(torch.ones(1, 1, device=tokens.device))
-        return Outcome(tokens, x_0, estimates, last, self.state, self.label_smoothing)
-
-    def _graded(self, objective: Objective, outcome: Outcome, level: Level, source: Source, mask: Tensor) -> Losses:
-        length = self.length_losses(source, mask)
-        error = masked_mean((outcome.estimates[-1] - outcome.x_0).detach().square(), mask).mean(-1)
-        share = level.sigma / torch.hypot(level.alpha, level.sigma)
-        terms = {**objective.terms(outcome, mask), **length.terms}
-        return Losses(terms, length.length_correct, share[:, 0], error)
+    def _errors(self, outcome: Outcome, mask: Tensor) -> dict[str, Any]:
+        error = self.state.error(outcome.estimates[-1].detach(), outcome.s_0.detach())
+        return error_by_noise(outcome.level, masked_mean(error[..., None], mask)[:, 0])
 
     def _passes(
-        self, denoise: Callable[[Tensor], Tensor], x_t: Tensor, self_conditioning: str, recondition: bool
+        self, denoise: Callable[[Tensor], Tensor], s_t: Tensor, self_conditioning: str, second_pass: bool
     ) -> list[Tensor]:
-        """The graded estimates: one, one behind an ungraded first (a coin's heads), or both."""
-        nothing = torch.zeros_like(x_t)
+        """The estimates that have a loss: one, one behind a first pass without gradient, or both."""
+        blank = self.state.blank(s_t)
         if self_conditioning == "both":
-            first = denoise(nothing)
+            first = denoise(blank)
             return [first, denoise(first.detach())]
-        if self_conditioning == "coin" and recondition:
+        if self_conditioning == "random" and second_pass:
             with torch.no_grad():
-                first = denoise(nothing)
+                first = denoise(blank)
             torch.clear_autocast_cache()  # older torch would reuse weights cast in there, which have no gradient
             return [denoise(first)]
-        return [denoise(nothing)]
+        return [denoise(blank)]
+
+    # -- the denoiser, in training and decoding -----------------------------------------------------------------------
+
+    def denoise(self, s_t: Tensor, t: Tensor, c: Tensor, mask: Tensor, source: Source) -> Tensor:
+        """The clean estimate.
+
+        Args:
+            s_t: corrupted targets [S K, L, ...] of K candidates for each of S sources.
+            t: the times [S K] that the network is conditioned on.
+            c: the self-condition [S K, L, d]: an earlier estimate, or zeros.
+            mask: [S K, L], true at real positions.
+            source: the S encoded sources.
+        """
+        condition = None if self.self_conditioning == "none" else c
+        output = self.denoiser(s_t, condition, t, mask, source.memory)
+        return self.prediction(output, s_t, self.schedule.level(t[:, None]))
+
+    def decoder_for(self, options: DiffusionOptions) -> DiffusionDecoder:
+        return DiffusionDecoder(self, options)

@@ -1,7 +1,7 @@
 """usage: clean_corpus.py SOURCE TARGET SOURCE-OUT TARGET-OUT [--longest 175] [--ratio 1.5]
 
 Keep the pairs of tokenised sentences in which neither side is empty or longer than --longest tokens, or more than
---ratio times as long as the other (Moses' clean-corpus-n); how many were left out is said.
+--ratio times as long as the other (Moses' clean-corpus-n); print how many were left out.
 """
 
 from __future__ import annotations

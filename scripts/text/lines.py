@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TextIO
 
-from fairseq_diffusion.texts import tidy
+from fairseq_diffusion.files.texts import tidy
 
 
 def read(file: TextIO) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """usage: plain.py [--segments] [--romanian] [FILE ...] >TEXT
 
 Plain text, a sentence a line, of text files (which may be gzipped) or standard input: lines end at line feeds alone,
-and control characters, soft hyphens and runs of spaces are gone. --segments takes what stands between <seg> and </seg>
+and control characters, soft hyphens and runs of spaces are gone. --segments takes the text between <seg> and </seg>
 in the files of evaluation campaigns. --romanian writes s and t with commas below, where older texts have cedillas.
 """
 

@@ -1,15 +1,17 @@
-"""Tiny canvases, and what an output projection says of each of their positions."""
+"""Tiny canvases, and random or chosen outputs of a decoder at each of their positions."""
 
 from __future__ import annotations
 
 from itertools import combinations
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fairseq_diffusion.alignment.base import BackEnd, Canvas, Shown, Symbols, Written
-from fairseq_diffusion.alignment.dag import DAGBackEnd
+from fairseq_diffusion.alignment.base import Alignment, Canvas, Reading, Revealed, Symbols, Words
+from fairseq_diffusion.alignment.dag import DAGAlignment
+from fairseq_diffusion.alignment.paths import SearchOptions
 from fairseq_diffusion.network.links import Links
 
 BOS, PAD, EOS, UNK = range(4)
@@ -18,10 +20,10 @@ SYMBOLS = Symbols(BOS, PAD, EOS, MASK)
 HIDDEN = 10
 
 
-def dag_of(hidden: int = HIDDEN) -> DAGBackEnd:
+def dag_of(hidden: int = HIDDEN, longest: int = 256) -> DAGAlignment:
     """A DAG with random links."""
     torch.manual_seed(0)
-    return DAGBackEnd(SYMBOLS, 2.0, Links(hidden, 2, 20))
+    return DAGAlignment(SYMBOLS, 2.0, Links(hidden, 2, 20), longest)
 
 
 def paths(size: int, length: int) -> Tensor:
@@ -44,7 +46,7 @@ def outputs(canvas: Canvas, vocabulary: int = V, seed: int = 0) -> tuple[Tensor,
     return h, torch.randn(vocabulary, HIDDEN, generator=g)
 
 
-def saying(tokens: Tensor, vocabulary: int = V, seed: int = 0) -> tuple[Tensor, Tensor]:
+def predicting(tokens: Tensor, vocabulary: int = V, seed: int = 0) -> tuple[Tensor, Tensor]:
     """The same where `tokens` [N, L] are the likeliest words."""
     g = torch.Generator().manual_seed(seed)
     noise = torch.rand(*tokens.shape, vocabulary, generator=g)
@@ -56,23 +58,27 @@ def log_probs(h: Tensor, words: Tensor) -> Tensor:
     return (h.double() @ words.double().T).log_softmax(-1)
 
 
-def sayable(part: BackEnd, log_p: Tensor) -> Tensor:
-    """log_p [..., V], -inf at what this back end never writes."""
-    return log_p.index_fill(-1, torch.tensor([getattr(SYMBOLS, name) for name in part.unsaid]), -torch.inf)
+def predictable(part: Alignment, log_p: Tensor) -> Tensor:
+    """log_p [..., V], -inf at the symbols that this alignment never predicts."""
+    return log_p.index_fill(-1, torch.tensor([getattr(SYMBOLS, name) for name in part.never_predicted]), -torch.inf)
 
 
-def total(written: Written) -> Tensor:
-    """Log-probability of all that is written, [S, K]."""
-    return (written.log_p * written.said).sum(-1) + written.end_log_p
+def reading(candidates: int = 1, keys: Tensor | None = None, **options: Any) -> Reading:
+    return Reading(SearchOptions(**options), candidates, keys)
 
 
-def empty(canvas: Canvas) -> Shown:
-    return Shown(canvas.tokens, canvas.hidden, torch.zeros_like(canvas.tokens, dtype=torch.float))
+def total(words: Words) -> Tensor:
+    """Log-probability of all words and the end, [S, K]."""
+    return (words.log_p * words.mask).sum(-1) + words.end_log_p
 
 
-def revealing(canvas: Canvas, words: dict[tuple[int, int], int], log_p: float = -0.25) -> Shown:
+def empty(canvas: Canvas) -> Revealed:
+    return Revealed(canvas.tokens, canvas.hidden, torch.zeros_like(canvas.tokens, dtype=torch.float))
+
+
+def revealing(canvas: Canvas, words: dict[tuple[int, int], int], log_p: float = -0.25) -> Revealed:
     """An empty canvas that shows some words, {(row, position): word}."""
     tokens, hidden, at = (part.clone() for part in empty(canvas)[:3])
     for place, word in words.items():
         tokens[place], hidden[place], at[place] = word, False, log_p
-    return Shown(tokens, hidden, at)
+    return Revealed(tokens, hidden, at)

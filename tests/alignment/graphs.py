@@ -1,4 +1,4 @@
-"""Small graphs of words, what they can say, and how likely it is: by enumeration, in Python."""
+"""Small graphs of words, all their sentences, and how probable each is: by enumeration, in Python."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from itertools import chain, combinations, product
 from math import exp
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from fairseq_diffusion.alignment.paths import Graph
 
@@ -52,31 +51,13 @@ def link_log_p(graph, path):
 
 
 def all_sentences(graph):
-    """{words: P} of all that one graph can say with its listed words, paths summed out."""
+    """{words: P} of all sentences of one graph's listed words, paths summed out."""
     found, p, words = Counter(), graph.log_p.double().exp().tolist(), graph.tokens.tolist()
     for path in all_paths(graph):
         p_links = exp(sum(link_log_p(graph, path))) * p[path[-1]][0]
-        for said in product(range(graph.tokens.shape[-1]), repeat=len(path) - 2):
+        for chosen in product(range(graph.tokens.shape[-1]), repeat=len(path) - 2):
             p_path = p_links
-            for j, w in zip(path[1:-1], said):
+            for j, w in zip(path[1:-1], chosen):
                 p_path *= p[j][w]
-            found[tuple(words[j][w] for j, w in zip(path[1:-1], said))] += p_path
-    return {said: p for said, p in found.items() if p > 0}
-
-
-VALUES = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "repeat_interleave", "_unique2", "unique_dim")
-ENTRIES = ("index", "index_put", "index_put_")  # which make nonzero of a mask
-
-
-class HostLooks(TorchDispatchMode):
-    """Counts the times that the host waits for a value on the device; on a CPU it misses tolist()."""
-
-    def __init__(self):
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        name = function.overloadpacket.__name__
-        masked = name in ENTRIES and any(x is not None and x.dtype == torch.bool for x in args[1])
-        self.count += masked or name in VALUES
-        return function(*args, **(kwargs or {}))
+            found[tuple(words[j][w] for j, w in zip(path[1:-1], chosen))] += p_path
+    return {sentence: p for sentence, p in found.items() if p > 0}

@@ -135,19 +135,19 @@ def test_what_is_certain_already_comes_first():
 # -- glancing ---------------------------------------------------------------------------------------------------------
 
 
-def boundary(hidden, wrong=None, s=1, owed=0.0):
+def boundary(hidden, wrong=None, s=1, remainder=0.0):
     keys = noise.fold(torch.arange(len(hidden)), s)
-    return Boundary(s, hidden, hidden if wrong is None else wrong, keys, torch.full(keys.shape, owed).double())
+    return Boundary(s, hidden, hidden if wrong is None else wrong, keys, torch.full(keys.shape, remainder).double())
 
 
 @pytest.mark.parametrize("source", ["wrong", "any"])
-@pytest.mark.parametrize("rho, owed", [(0.0, 0.0), (0.3, 0.0), (0.5, 0.0), (1.0, 0.0), (0.3, 0.75), (1.0, 0.75)])
-def test_adaptive_shows_a_share_of_the_number_of_wrong_words(source, rho, owed):
-    """And what is owed, rounded down; the rest is owed again."""
+@pytest.mark.parametrize("rho, remainder", [(0.0, 0.0), (0.3, 0.0), (0.5, 0.0), (1.0, 0.0), (0.3, 0.75), (1.0, 0.75)])
+def test_adaptive_shows_a_share_of_the_number_of_wrong_words(source, rho, remainder):
+    """And the remainder, rounded down; what is left is the next remainder."""
     hidden, _ = some(share=0.8)
     wrong = hidden & some(share=0.5, seed=3)[0]
-    chosen, rest = Glance(source=source, start=rho, end=rho, blocks=2)(boundary(hidden, wrong, owed=owed), 0)
-    due = [rho * n + owed for n in wrong.sum(-1).tolist()]
+    chosen, rest = Glance(source=source, start=rho, end=rho, blocks=2)(boundary(hidden, wrong, remainder=remainder), 0)
+    due = [rho * n + remainder for n in wrong.sum(-1).tolist()]
     assert chosen.sum(-1).tolist() == [math.floor(number) for number in due]
     assert (chosen.sum(-1) + rest).tolist() == pytest.approx(due)
     assert (chosen <= (wrong if source == "wrong" else hidden)).all()
@@ -163,12 +163,12 @@ def test_a_share_that_comes_to_a_whole_number_is_not_rounded_down():
 
 
 def test_what_is_rounded_off_at_all_boundaries_is_less_than_a_word():
-    """A fifth of a few wrong words, five times, when the model always says what is hidden wrong."""
+    """A fifth of a few wrong words, five times, when the model is always wrong about what is hidden."""
     hidden = torch.arange(8) < torch.arange(1, 9)[:, None]
     glance, rest, due = Glance(start=0.5, blocks=6), torch.zeros(8).double(), torch.zeros(8).double()
     for s in range(1, 6):
         due += hidden.sum(-1) * glance.share(0)
-        chosen, rest = glance(boundary(hidden, s=s)._replace(owed=rest), 0)
+        chosen, rest = glance(boundary(hidden, s=s)._replace(remainder=rest), 0)
         hidden = hidden & ~chosen
         assert torch.equal(torch.arange(1, 9) - hidden.sum(-1), (due + 1e-9).long())
     assert (hidden.sum(-1) < torch.arange(1, 9))[1:].all()

@@ -1,11 +1,12 @@
-"""Beam search over a graph's sentences, against the enumeration of all that it can say."""
+"""Beam search over a graph's sentences, against their enumeration."""
 
 from itertools import permutations
 from math import inf, log
 
 import pytest
 import torch
-from graphs import HostLooks, all_sentences, batch_of_one, only, random_graphs
+from graphs import all_sentences, batch_of_one, only, random_graphs
+from host_looks import HostLooks
 
 from fairseq_diffusion.alignment import path_beam
 from fairseq_diffusion.alignment.path_beam import beam_search
@@ -23,12 +24,12 @@ def candidates(found, b):
 
 def ranked(probable, penalty, count):
     """[(words, log P)] by log P / |Y|^penalty, |Y| = words + end, from {words: P}."""
-    by_score = sorted(probable, key=lambda said: -log(probable[said]) / (len(said) + 1) ** penalty)
-    return [(said, log(probable[said])) for said in by_score[:count]]
+    by_score = sorted(probable, key=lambda words: -log(probable[words]) / (len(words) + 1) ** penalty)
+    return [(words, log(probable[words])) for words in by_score[:count]]
 
 
 def assert_same(found, expected):
-    assert [said for said, _ in found] == [said for said, _ in expected]
+    assert [words for words, _ in found] == [words for words, _ in expected]
     torch.testing.assert_close([p for _, p in found], [p for _, p in expected], rtol=1e-5, atol=1e-5)
 
 
@@ -37,8 +38,8 @@ def by_prefixes(sentences, width, penalty, longest):
     beam, ends = [()], {}
     for t in range(longest + 1):
         ends.update({prefix: sentences[prefix] for prefix in beam if sentences.get(prefix)})
-        longer = {said[: t + 1] for said in sentences if len(said) > t and said[:t] in beam}
-        mass = {prefix: sum(p for said, p in sentences.items() if said[: t + 1] == prefix) for prefix in longer}
+        longer = {words[: t + 1] for words in sentences if len(words) > t and words[:t] in beam}
+        mass = {prefix: sum(p for words, p in sentences.items() if words[: t + 1] == prefix) for prefix in longer}
         beam = sorted(mass, key=mass.__getitem__, reverse=True)[:width]
     return ranked(ends, penalty, width)
 
@@ -59,7 +60,7 @@ def test_a_wide_beam_is_exhaustive(listed, penalty):
 def test_a_narrow_beam_keeps_the_likeliest_prefixes(width, penalty):
     graph = random_graphs(SIZES * 4, seed=2)
     graph = graph._replace(log_p=graph.log_p.index_fill(1, torch.tensor(0), -3.0))  # the first word counts nowhere
-    graph.log_p[torch.arange(len(graph.size)), graph.last] = 0.0  # the end is said, so prefixes sum their sentences
+    graph.log_p[torch.arange(len(graph.size)), graph.last] = 0.0  # the end is certain, so prefixes sum their sentences
     found = beam_search(graph, width, 10, penalty)
     pruned = 0
     for b in range(len(graph.size)):
@@ -79,14 +80,14 @@ def test_words_and_end_add_up():
     real = found.log_p > -inf
     torch.testing.assert_close(found.word_log_p.sum(-1)[real], found.log_p[real])
     sentences = all_sentences(only(graph, 0))
-    said = candidates(found, 0)[0][0]
-    for t in range(len(said)):  # P(end | last) is in all sentences alike, so it falls out
-        shares = [sum(p for s, p in sentences.items() if s[:n] == said[:n]) for n in (t, t + 1)]
+    words = candidates(found, 0)[0][0]
+    for t in range(len(words)):  # P(end | last) is in all sentences alike, so it falls out
+        shares = [sum(p for s, p in sentences.items() if s[:n] == words[:n]) for n in (t, t + 1)]
         assert found.word_log_p[0, 0, t].exp() == pytest.approx(shares[1] / shares[0], rel=1e-4)
 
 
 @pytest.mark.parametrize("listed", [1, 4])
-def test_company_and_padding_make_no_difference(listed):
+def test_neither_batch_nor_padding_makes_a_difference(listed):
     graph = random_graphs(SIZES, listed, seed=4)
     graph.log_p[:, :, : listed // 2] = graph.log_p[:, :, :1]  # ties
     together = beam_search(graph, 7, 3)
@@ -108,7 +109,7 @@ def test_the_list_of_words_does_not_see_the_padding():
 
 
 def test_equals_go_by_their_words_whatever_the_rounding():
-    shares = torch.tensor(list(permutations([0.1, 0.15, 0.25]))).T  # three vertices say six words, all as likely
+    shares = torch.tensor(list(permutations([0.1, 0.15, 0.25]))).T  # three vertices have six words, all as likely
     log_p = torch.cat([torch.zeros(1, 6), shares.log(), torch.zeros(1, 6)])
     links = torch.full((5, 5), -torch.inf)
     links[0, 1:4], links[1:4, 4] = log(1 / 3), 0.0
@@ -116,7 +117,7 @@ def test_equals_go_by_their_words_whatever_the_rounding():
         order = (torch.arange(6) + shift) % 6
         graph = Graph(links, order.expand(5, 6), log_p, torch.tensor(5))
         found = beam_search(Graph(*(x[None] for x in graph)), 4, 3)
-        assert [said for said, _ in candidates(found, 0)] == [(0,), (1,), (2,), (3,)]
+        assert [words for words, _ in candidates(found, 0)] == [(0,), (1,), (2,), (3,)]
     score = torch.tensor([[-100.0, -100 + 1e-9, -99, -100 - 1e-9]], dtype=torch.double)
     assert path_beam.first(score, 3).tolist() == [[2, 0, 1]]
 
@@ -131,7 +132,7 @@ def test_void_places_are_copies_of_the_best():
 
 
 def chain(words, p):
-    """One way through, each vertex saying its word with probability p."""
+    """One way through, each vertex with one word of probability p."""
     links = torch.full((1, len(words) + 2, len(words) + 2), -torch.inf)
     links.diagonal(1, 1, 2).zero_()
     tokens = torch.tensor([8, *words, 9]).view(1, -1, 1)
@@ -166,7 +167,7 @@ def test_stopping_early_changes_nothing(penalty, monkeypatch):
         found = {}
         for look in (1, 3, 1000):
             steps[look] = []
-            monkeypatch.setattr(path_beam, "LOOK", look)
+            monkeypatch.setattr(path_beam, "CHECK_EVERY", look)
             found[look] = beam_search(one, 3, 40, penalty)
         assert len(steps[1]) <= len(steps[3]) <= len(steps[1000]) == one.links.shape[1] - 2
         for look in (1, 3):

@@ -56,7 +56,7 @@ def beside() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def records(beside: None, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Record]:
+def records(beside: None, tmp_path_factory: pytest.TempPathFactory, trains: None) -> Callable[[str], Record]:
     """Each benchmark's record; it runs when it is first asked for."""
     folder = tmp_path_factory.mktemp("records")
     return cache(lambda name: run(name, folder / f"{name}.json", TABLE[name][0]))
@@ -119,9 +119,10 @@ def test_the_largest_decoding_is_held_against_its_naive_form(records):
         assert row["naive_ratio"] == pytest.approx(row["generator_rate"] / naive[row["preset"]]["generator_rate"])
 
 
+@pytest.mark.slow
 def test_compiling_is_told_and_in_no_other_figure(tmp_path):
     """A step that takes half a second to be prepared, in every shape."""
-    from fairseq_diffusion.decoding.execution import PREPARATIONS
+    from fairseq_diffusion.translators.execution import PREPARATIONS
 
     def slow(denoise: Any, *arguments: Any) -> Any:
         time.sleep(0.5)
@@ -136,6 +137,7 @@ def test_compiling_is_told_and_in_no_other_figure(tmp_path):
     assert all(row["compile_seconds"] > 0.5 and row["p50_ms"] < 500 and row["ms"] < 500 for row in rows)
 
 
+@pytest.mark.slow
 def test_without_ctranslate2_its_rows_are_left_out_with_a_notice(tmp_path, capsys):
     with patch.dict(sys.modules, {"ctranslate2": None}):
         rows = run("decode", tmp_path / "decode.json", "--families words")["rows"]
@@ -169,6 +171,7 @@ def test_calls_take_turns_behind_a_round_that_is_not_counted():
     assert common.iqr([1, 2, 3, 4, 5]) == 2
 
 
+@pytest.mark.slow
 def test_a_run_writes_files_named_after_the_device_and_replaces_none(tmp_path, capsys):
     command = [sys.executable, BENCHMARKS / "run.py", "--quick", "--results", tmp_path / "results", "post"]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)

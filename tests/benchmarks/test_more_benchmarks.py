@@ -71,7 +71,7 @@ def test_merits_are_held_against_sacrebleus_before_they_are_timed(record, tmp_pa
     assert len(merits) == 2 and all(0 < row["difference"] < 1e-9 for row in merits)
     wrong = {"bleu": lambda sequences: mbr.bleu(sequences) + 1e-6}
     with patch.dict(selection.UTILITIES, wrong):
-        assert refusal("post", tmp_path) == "not timed: merits differ by 1.0e-06, and may by 1e-09"
+        assert refusal("post", tmp_path) == "not timed: utilities differ by 1.0e-06, and may by 1e-09"
 
 
 def test_hypotheses_that_are_not_fairseqs_are_not_timed(beside):  # noqa: F811
@@ -170,12 +170,12 @@ def test_an_axis_has_its_line_and_its_share_of_work(record):
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory) -> Path:
+def demo(tmp_path_factory, trains) -> Path:
     """A run such as the demo leaves, of both diffusion systems, hardly trained."""
     from fairseq_diffusion.toy.corpus import write_corpus
     from fairseq_diffusion.toy.language import Language
 
-    folder = tmp_path_factory.mktemp("runs") / "demo-1"
+    folder = tmp_path_factory.mktemp("runs") / "demo"
     write_corpus(folder / "corpus", Language(1, 4, 3, 2, 2, 0.5), 24, 4, 5, False)
     splits = [f"--{split}pref={folder / 'corpus' / split}" for split in ("train", "valid", "test")]
     call("preprocess", "-s", "xx", "-t", "yy", *splits, "--destdir", folder / "data-bin")
@@ -190,7 +190,7 @@ def demo(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def decodings(demo, record, tmp_path_factory) -> dict:  # noqa: F811
     """With a student of two steps, which here is its teacher."""
-    students = tmp_path_factory.mktemp("progressive-1")
+    students = tmp_path_factory.mktemp("progressive")
     student = students / "checkpoints/dinoiser-student-of-2/checkpoint_last.pt"
     student.parent.mkdir(parents=True)
     shutil.copy(demo / "checkpoints/dinoiser/checkpoint_last.pt", student)
@@ -201,17 +201,17 @@ def decodings(demo, record, tmp_path_factory) -> dict:  # noqa: F811
 
 def test_calls_and_quality_are_told_against_the_baseline(decodings):
     rows = decodings["rows"]
-    solvers, leaving = rows[: 2 * 7 + 1], rows[2 * 7 + 1 :]
-    assert len(leaving) == 12 and not decodings["notices"]
-    for table, own in ((solvers, {"DINOISER": "cedi", "Difformer": "ddpm"}), (leaving, {})):
+    solvers, early_exit = rows[: 2 * 7 + 1], rows[2 * 7 + 1 :]
+    assert early_exit and not decodings["notices"]
+    for table, own in ((solvers, {"DINOISER": "cedi", "Difformer": "ddpm"}), (early_exit, {})):
         for row in table:
-            how = own.get(row["system"], "all stay")
+            how = own.get(row["system"], "all steps")
             (base,) = (b for b in table if (b["system"], b["how"], b["steps"]) == (row["system"], how, 4))
             assert row["saved"] == pytest.approx(1 - row["calls"] / base["calls"])
             assert row["change"] == pytest.approx(row["bleu"] - base["bleu"])
             assert row["ratio"] == pytest.approx(base["seconds"] / row["seconds"])
-    calls = {row["how"]: row["calls"] for row in leaving if row["system"] == "DINOISER"}
-    assert calls["all stay"] == 4 and calls["--prune-after 1,2"] == 1 + 0.5 + 0.25 * 2
+    calls = {row["how"]: row["calls"] for row in early_exit if row["system"] == "DINOISER"}
+    assert calls["all steps"] == 4 and calls["--prune-after 1,2"] == 1 + 0.5 + 0.25 * 2
     (student,) = (row for row in solvers if row["how"] == "student")
     assert student["steps"] == student["calls"] == 2
 
@@ -234,16 +234,12 @@ def test_without_a_run_it_says_how_little_was_learnt(demo, decodings, tmp_path, 
     import steps
 
     made: dict = {}
-
-    def build(folder: Path, example: str, recipe) -> Path:
-        made.update(asdict(recipe))
-        return demo
-
-    monkeypatch.setattr(steps.chain, "build", build)
+    monkeypatch.setattr(steps.chain, "build", lambda recipe: made.update(asdict(recipe)))
+    monkeypatch.setattr(steps.chain, "recipe_of", lambda run: steps.Recipe(**made))
     monkeypatch.setattr(steps, "measured", lambda run, recipe, options: decodings["rows"])
+    monkeypatch.chdir(tmp_path)
     output = tmp_path / "steps.json"
-    arguments = ["steps.py", "--quick", "--runs", str(tmp_path), "--output", str(output)]
-    with patch.object(sys, "argv", arguments):
+    with patch.object(sys, "argv", ["steps.py", "--quick", "--output", str(output)]):
         assert steps.main() == 0
     (notice,) = json.loads(output.read_text())["notices"]
     assert "trained for 1 updates only" in notice and notice in capsys.readouterr().out

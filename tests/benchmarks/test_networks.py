@@ -63,17 +63,17 @@ def test_batches_are_fairseqs(beside):
 
 
 @pytest.mark.parametrize("name", ["DINOISER", "Difformer"])
-def test_the_naive_form_says_what_ours_says(options, size, name):
+def test_the_naive_form_translates_as_ours_does(options, size, name):
     """Other than by chance, for it has all parts in another order: tokens alike, scores within float error."""
     import decoders
     import networks
 
     torch.manual_seed(random.Random(name).randrange(1000))
-    model = networks.ours(decoders.GAUSSIAN[name], VOCABULARY, **size)
+    model = networks.ours(decoders.DIFFUSION[name], VOCABULARY, **size)
     torch.nn.init.normal_(model.translator.state.weight)  # rows far apart, so that no rounding is close
     dictionary = networks.dictionary(VOCABULARY)
     plain, lean = (
-        decoders.gaussian(name, model, dictionary, "fp32", 5, 6, options, naive=naive) for naive in (True, False)
+        decoders.diffusion(name, model, dictionary, "fp32", 5, 6, options, naive=naive) for naive in (True, False)
     )
     sentences = texts([3, 7, 12, 24])
     theirs, ours = (system.generate(system.encode(sentences), 0) for system in (plain, lean))
@@ -82,7 +82,7 @@ def test_the_naive_form_says_what_ours_says(options, size, name):
         assert len(set(their["tokens"].tolist())) > 2
 
 
-def test_ctranslate2_says_what_fairseq_says(options, size):
+def test_ctranslate2_translates_as_fairseq_does(options, size):
     pytest.importorskip("ctranslate2")
     import decoders
 
@@ -107,8 +107,8 @@ def test_one_pass_writes_as_many_words_as_it_is_made_to(options):
         assert free or [len(sentence[0]["tokens"]) for sentence in hypotheses] == [6, 6], system.name
 
 
-def test_the_coin_falls_heads_in_one_of_two_updates(options, size):
-    """And then the network is called once more, without gradients."""
+def test_one_of_two_updates_has_a_first_pass(options, size):
+    """In it the network is called once more, without gradients."""
     import networks
     import train
     from launches import launches_of
@@ -118,8 +118,8 @@ def test_the_coin_falls_heads_in_one_of_two_updates(options, size):
     model = networks.ours("difformer_iwslt_de_en", VOCABULARY, **size)
     training = train.Training(model, DiffusionLoss(networks.task_of(VOCABULARY)), "--optimizer adam --lr 1e-4", options)
     batch = train.batch_of(60, VOCABULARY, "cpu")
-    heads, tails = (training.update(batch, launches_of) for _ in range(2))
-    assert heads["forward"] > tails["forward"] and heads["backward"] == tails["backward"]
+    with_it, without = (training.update(batch, launches_of) for _ in range(2))
+    assert with_it["forward"] > without["forward"] and with_it["backward"] == without["backward"]
 
 
 def test_launches_are_operations_that_are_no_views(beside):

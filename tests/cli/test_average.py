@@ -169,7 +169,7 @@ def test_files_that_are_no_checkpoints_are_named(tmp_path: Path, capsys: pytest.
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ([], "say --last K or --best K"),
+        ([], "pass --last K or --best K"),
         (["--last", "3"], "there are 1"),
         (["--last", "0"], "cannot average 0"),
         (["--last", "1", "--update-based"], "drop --update-based"),

@@ -40,7 +40,7 @@ class Canned:
 
 @pytest.fixture
 def canned(monkeypatch: pytest.MonkeyPatch) -> Canned:
-    monkeypatch.setattr(shards, "printed", fake := Canned())
+    monkeypatch.setattr(shards, "process_lines", fake := Canned())
     return fake
 
 
@@ -154,7 +154,7 @@ def test_parts_of_a_cluster_job_and_a_last_run(
     assert distil("--shards", 3, "--shard", 2) == 0
     assert "2 of 3 shards are missing: 0, 1" in capsys.readouterr().out and not (tmp_path / "new").exists()
     assert distil("--shards", 3, "--shard", 0) == distil("--shards", 3, "--shard", 1) == 0
-    assert "all shards are there" in capsys.readouterr().out
+    assert "all shards are complete" in capsys.readouterr().out
     assert distil("--shards", 3) == 0
     assert canned.decoded == [2, 0, 1] and len(lines(tmp_path / "new", "b")) == SENTENCES
 
@@ -179,7 +179,7 @@ def test_another_plan_is_refused_with_what_differs(
     error = refusal(capsys, distil("--shards", 2, "--path", trained / "checkpoint_best.pt"))
     assert "--path then held other weights" in error and canned.decoded == [0]
     assert distil("--shards", 2, "--force", behind="--lenpen 0.6") == 0
-    assert "decoding anew: flags then" in capsys.readouterr().out
+    assert "decoding again: flags then" in capsys.readouterr().out
     assert canned.decoded == [0, 0, 1] and record(tmp_path / "new")["plan"]["flags"][-2:] == ["--lenpen", "0.6"]
 
 
@@ -188,7 +188,7 @@ def test_flags_of_a_decoding_that_failed_may_be_mended(canned: Canned, distil: A
         raise UserError("fairseq-generate ended with status 1")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shards, "printed", failing)
+        patch.setattr(shards, "process_lines", failing)
         assert distil(behind="--lenpen 60") == 2
     assert distil(behind="--lenpen 0.6") == 0 and record(tmp_path / "new")["plan"]["flags"][-1] == "0.6"
 
@@ -258,13 +258,13 @@ def test_nothing_kept_is_an_error(canned: Canned, distil: Any, capsys: pytest.Ca
         (["--max-ratio", 0.5], "", "at least 1"),
         (["--max-ratio", "nan"], "", "at least 1"),
         (["--shards", 2, "--shard", 2], "", "counted from 0"),
-        (["--shards", 2, "--shard", 1, "--jobs", 2], "", "one takes no --jobs"),
+        (["--shards", 2, "--shard", 1, "--jobs", 2], "", "--jobs is for several"),
         (["--output", "/nowhere/at/all"], "", "there is no folder"),
         (["--path", "nowhere.pt"], "", "no such checkpoint: nowhere.pt"),
         ([], "--remove-bpe", "--post-process to subword_nmt"),
         ([], "--gen-subset test", "--gen-subset to test, but distillation needs train"),
         ([], "--quiet", "drop that flag"),
-        ([], "--beem 4", "does not take the flags behind --: unrecognized arguments: --beem 4"),
+        ([], "--beem 4", "does not take the flags after --: unrecognized arguments: --beem 4"),
     ],
 )
 def test_refusals(

@@ -95,21 +95,6 @@ def test_figure_of_everything_is_a_png_1200_pixels_wide(tmp_path: Path, log: Pat
     assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".tmp")] == []
 
 
-def test_panels_are_those_there_is_something_for(tmp_path: Path, log: Path, generate: Path) -> None:
-    pytest.importorskip("matplotlib")
-    from fairseq_diffusion.plotting.curves import curve_panels
-    from fairseq_diffusion.plotting.grid import trajectory_panels
-
-    training = read_training(log)
-    assert len(curve_panels([training])) == 4
-    assert len(curve_panels([training, training])) == 5
-    assert len(curve_panels([training._replace(sigma_min=None, valid_bleu=None)])) == 2
-    assert len(curve_panels([training._replace(noise_losses={}, valid_loss=None)])) == 2
-    trajectory = read_trajectory(generate, "1")
-    assert len(trajectory_panels(trajectory)) == 1
-    assert len(trajectory_panels(trajectory._replace(steps={0: ["word"] * 50}))) > 1
-
-
 def test_a_long_decoding_keeps_its_first_and_last_step() -> None:
     pytest.importorskip("matplotlib")
     from fairseq_diffusion.plotting.grid import MOST_ROWS, chosen_steps
@@ -156,9 +141,9 @@ def test_what_cannot_be_plotted_is_said(
 ) -> None:
     other = tmp_path / "other.log"
     other.write_text(inner(100, wps="3.0"))
-    assert "one picture is drawn a call" in refusal(capsys, tmp_path)
-    assert "one picture is drawn a call" in refusal(capsys, tmp_path, "--log", log, "--pareto", log)
-    assert "one picture is drawn a call" in refusal(capsys, tmp_path, "--history", log, "--pareto", log)
+    assert "one figure is drawn per call" in refusal(capsys, tmp_path)
+    assert "one figure is drawn per call" in refusal(capsys, tmp_path, "--log", log, "--pareto", log)
+    assert "one figure is drawn per call" in refusal(capsys, tmp_path, "--history", log, "--pareto", log)
     assert "--sentence belongs to" in refusal(capsys, tmp_path, "--log", log, "--sentence", 1)
     assert "belong together" in refusal(capsys, tmp_path, "--generate", generate)
     assert "belong together" in refusal(capsys, tmp_path, "--generate", generate, "--sentence", 1, 11)
@@ -168,7 +153,7 @@ def test_what_cannot_be_plotted_is_said(
     sentence = refusal(capsys, tmp_path, "--generate", generate, "--sentence", 2)
     assert "holds no sentence '2'" in sentence and "it has 2, among them 1, 11" in sentence
     assert "--retain-iter-history" in refusal(capsys, tmp_path, "--generate", generate, "--sentence", 11)
-    assert "the picture is a PNG" in said_of(capsys, "--log", log, "--output", tmp_path / "out.pdf")
+    assert "the figure is a PNG" in said_of(capsys, "--log", log, "--output", tmp_path / "out.pdf")
     assert "has no S- lines" in refusal(capsys, tmp_path, "--generate", log, "--sentence", 1)
 
 
@@ -181,7 +166,7 @@ def test_bleu_against_calls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     rows = [{"name": "a, 5 steps", "sacrebleu": 20.5, "calls": 5}, {"name": "b", "sacrebleu": 30.0, "calls": None}]
     (tmp_path / "table.json").write_text(json.dumps({"rows": rows}))
     assert plot(tmp_path, "--pareto", tmp_path / "table.json") == 0
-    assert is_png(tmp_path / "out.png") and "left out, for want of network calls" in (said := capsys.readouterr().out)
+    assert is_png(tmp_path / "out.png") and "left out, without network calls" in (said := capsys.readouterr().out)
     assert "sacreBLEU: b\n" in said
 
 

@@ -19,7 +19,7 @@ N = SIZES["test"]
 
 
 @pytest.fixture(scope="module")
-def teacher(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def teacher(data: Path, tmp_path_factory: pytest.TempPathFactory, trains: None) -> Path:
     return train_teacher(data, tmp_path_factory.mktemp("teacher"))
 
 
@@ -145,7 +145,7 @@ def test_compounds_are_split_unasked_from_english_to_german(
         (folder / "generate-test.json").write_text(json.dumps(report))
         assert (scored(folder, "--hyp", folder, "--ref", raw)["rows"][0]["compound_split"] is not None) is asked
     both = ("--hyp", tmp_path / "en-de", tmp_path / "de-en", "--ref", raw)
-    assert "write different languages (de, en)" in refused(capsys, *both)
+    assert "have different target languages (de, en)" in refused(capsys, *both)
 
 
 def test_capitals_and_twins_are_told(raw: Path, tmp_path: Path):
@@ -210,7 +210,7 @@ def test_outputs_are_not_replaced_unasked(raw: Path, tmp_path: Path, capsys: pyt
         (["--hyp", "{hyp}", "--ref", "{raw}", "--src", "{other}"], "go together"),
         (
             ["--hyp", "{hyp}", "--ref", "{raw}", "{third}", "--src", "{other}", "--comet", "m"],
-            "COMET knows one reference",
+            "COMET takes one reference",
         ),
         (["--hyp", "{hyp}", "--ref", "{raw}", "--json", "{folder}"], "is a folder"),
         (["--hyp", "{folder}/nowhere", "--ref", "{raw}"], "--hyp .*nowhere cannot be read"),

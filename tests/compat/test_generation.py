@@ -8,30 +8,28 @@ from types import SimpleNamespace
 
 from fairseq_diffusion import compat
 from fairseq_diffusion.compat.generation import is_generate
-from fairseq_diffusion.reporting import run as run_module
 
 
 def stand_in(file: str) -> SimpleNamespace:
     return SimpleNamespace(__file__=file, _main=lambda cfg, output_file: (cfg, output_file))
 
 
-def test_generate_is_wrapped_once():
-    compat.wrap_generation()
+def test_generate_is_wrapped_once(monkeypatch):
     generate = importlib.import_module("fairseq_cli.generate")
-    first = generate._main
-    compat.wrap_generation()
-    assert first.reports and generate._main is first
+    monkeypatch.setattr(generate, "_main", lambda cfg, output_file: "generated")
+    for name in ("first", "second"):
+        compat.around_generation(lambda main, cfg, file, name=name: f"{name} {main(cfg, file)}")
+    assert generate._main("cfg", "file") == "first generated"
 
 
 def test_a_main_that_is_generate_is_wrapped_and_another_is_not(monkeypatch):
-    run = []
-    monkeypatch.setattr(run_module, "run", lambda main, cfg, file: run.append(main(cfg, file)))
+    called = []
     ours, other = stand_in("/somewhere/fairseq_cli/generate.py"), stand_in("/somewhere/fairseq_cli/train.py")
     for module in (ours, other):
         monkeypatch.setitem(sys.modules, "__main__", module)
-        compat.wrap_generation()
+        compat.around_generation(lambda main, cfg, file: called.append(main(cfg, file)))
         module._main("cfg", "file")
-    assert run == [("cfg", "file")]
+    assert called == [("cfg", "file")]
 
 
 def test_a_main_without_a_file_is_not_generate():

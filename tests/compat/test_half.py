@@ -39,9 +39,9 @@ def test_bf16_is_no_wish_for_a_tpu():
 def test_bf16_is_left_alone_where_there_may_be_a_tpu(monkeypatch):
     original = options.parse_args_and_arch.__wrapped__
     monkeypatch.setattr(options, "parse_args_and_arch", original)
-    assert parsed("--bf16").tpu, "fairseq has mended it: the repair can go"
+    assert parsed("--bf16").tpu, "fairseq has fixed it: the repair can go"
     monkeypatch.setattr(utils, "xm", SimpleNamespace())
-    compat.part_bf16_from_tpu()
+    compat.allow_bf16_without_tpu()
     assert options.parse_args_and_arch is original
 
 
@@ -86,12 +86,12 @@ def test_flat_weights_on_a_cpu_do_what_single_ones_do():
 def test_single_weights_and_gpus_are_left_to_fairseq(monkeypatch):
     """A stand-in for what fairseq does, on stand-ins for parameters."""
     asked = []
-    build = compat.half._knowing_cpu(lambda cls, args, params, flatten: asked.append(flatten))
+    build = compat.half._flattening_on_cpu(lambda cls, args, params, flatten: asked.append(flatten))
     on_gpu = SimpleNamespace(device=torch.device("cuda:1"))
     build(None, None, [on_gpu], True)
     build(None, None, [torch.zeros(1)], False)
     assert asked == [True, False]
-    assert hasattr(fp16_optimizer.FP16Optimizer.build_fp32_params, "knows_cpu")
+    assert hasattr(fp16_optimizer.FP16Optimizer.build_fp32_params, "is_wrapped")
 
 
 class Stopped:
@@ -112,11 +112,11 @@ def failing(cause: type[Exception] | None, error: type[Exception]) -> Any:
         except cause:
             raise error()  # noqa: B904  as fairseq does, unknowingly
 
-    return compat.half._surviving(step)
+    return compat.half._skipping_overflow(step)
 
 
 @pytest.mark.parametrize("error", [AssertionError, RuntimeError])  # of a torch built without CUDA, and without a driver
-def test_an_overflow_is_survived_and_no_other_error(error):
+def test_an_overflow_is_skipped_and_no_other_error(error):
     trainer = Stopped()
     assert failing(OverflowError, error)(trainer) is None and trainer.cleared
     for cause in (None, ValueError):
@@ -126,7 +126,7 @@ def test_an_overflow_is_survived_and_no_other_error(error):
     on_gpu.cuda = True
     with pytest.raises(error):
         failing(OverflowError, error)(on_gpu)
-    assert hasattr(Trainer.train_step, "survives")
+    assert hasattr(Trainer.train_step, "is_wrapped")
 
 
 def amp_step(scale: float) -> torch.Tensor:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import OmegaConf
-from support import call, training
 
 from fairseq_diffusion import compat
 from fairseq_diffusion.errors import UserError
@@ -129,40 +128,3 @@ def test_names_of_a_checkpoint(state, names):
     if OmegaConf.is_config(state.get("cfg")):
         OmegaConf.set_struct(state["cfg"], True)
     assert (compat.task_name(state), compat.model_name(state)) == names
-
-
-# -- checkpoints from before queries, keys and values were one product -----------------------------------------------
-
-
-def old(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Weights of ours, named and cut up as they once were."""
-    found = {}
-    for name, value in weights.items():
-        if "query_key_value" not in name:
-            found[name] = value
-            continue
-        width = len(value) // 3
-        found[name.replace("query_key_value", "query")] = value[:width]
-        found[name.replace("query_key_value", "key_value")] = value[width:]
-    return found
-
-
-def test_three_products_become_one_in_weights_and_their_averages(tmp_path, checkpoint):
-    state = torch.load(checkpoint, map_location="cpu", weights_only=False)
-    weights = state["model"]
-    extra = {**state["extra_state"], "ema": old(weights), "ema_fp32_params": old(weights)}
-    torch.save({**state, "model": old(weights), "extra_state": extra}, tmp_path / "old.pt")
-    found = load(str(tmp_path / "old.pt"))
-    for part in (found["model"], found["extra_state"]["ema"], found["extra_state"]["ema_fp32_params"]):
-        assert part.keys() == weights.keys()
-        assert all(torch.equal(part[name], weights[name]) for name in weights)
-
-
-def test_the_optimiser_of_such_a_checkpoint_is_refused(tmp_path, data, checkpoint):
-    state = torch.load(checkpoint, map_location="cpu", weights_only=False)
-    torch.save({**state, "model": old(state["model"])}, tmp_path / "old.pt")
-    flags = f"--restore-file {tmp_path / 'old.pt'} --max-update 62 --disable-validation"
-    with pytest.raises(UserError, match="the state of its optimiser does not fit.*--reset-optimizer"):
-        call("train", *training(data, tmp_path / "save", flags))
-    call("train", *training(data, tmp_path / "save", f"{flags} --reset-optimizer"))
-    assert (tmp_path / "save" / "checkpoint_last.pt").is_file()

@@ -100,7 +100,7 @@ def test_a_copy_killed_halfway_leaves_what_was_there(copies, monkeypatch, repair
     path_manager, new, last = copies
     monkeypatch.setattr(path_manager, "copy", staticmethod(halfway))
     if repaired:
-        compat.copy_checkpoints_whole()
+        compat.copy_checkpoints_atomically()
     with pytest.raises(Killed):
         path_manager.copy(new, last, overwrite=True)
     assert Path(last).read_text() == ("the older one" if repaired else "the n")
@@ -109,12 +109,13 @@ def test_a_copy_killed_halfway_leaves_what_was_there(copies, monkeypatch, repair
 def test_a_copy_takes_the_place_of_what_was_there_and_of_a_killed_copys_rest(copies, tmp_path):
     path_manager, new, last = copies
     (tmp_path / "checkpoint_last.pt.tmp").write_text("half of som")
-    compat.copy_checkpoints_whole()
+    compat.copy_checkpoints_atomically()
     assert path_manager.copy(new, last, overwrite=True)
     assert Path(last).read_text() == "the new one"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint_best.pt", "checkpoint_last.pt"]
 
 
+@pytest.mark.slow
 def test_a_training_killed_within_the_copy_is_resumed(data, tmp_path, monkeypatch):
     """In its second epoch, while checkpoint_last.pt is written from checkpoint_best.pt."""
     from fairseq.file_io import PathManager
@@ -125,7 +126,7 @@ def test_a_training_killed_within_the_copy_is_resumed(data, tmp_path, monkeypatc
     train(1)
     with monkeypatch.context() as patched:
         patched.setattr(PathManager, "copy", staticmethod(halfway))
-        compat.copy_checkpoints_whole()
+        compat.copy_checkpoints_atomically()
         with pytest.raises(Killed):
             train(2)
     assert read(tmp_path / "checkpoint_last.pt")["extra_state"]["train_iterator"]["epoch"] == 2

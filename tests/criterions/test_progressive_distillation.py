@@ -10,6 +10,7 @@ import pytest
 import torch
 from fairseq import options, tasks
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq.distributed.module_proxy_wrapper import ModuleProxyWrapper
 from support import TINY, TINY_BLOCKS, call, different, generate, hypotheses, read, training
 
 import fairseq_diffusion
@@ -49,7 +50,7 @@ def taught(data: Path, teacher: Path, flags: str = "") -> tuple[Any, Any, dict[s
 # -- what is learnt --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("flags", ["", "--self-conditioning coin", "--source-drop 0.0 --time-sampler stratified"])
+@pytest.mark.parametrize("flags", ["", "--self-conditioning random", "--source-drop 0.0 --time-sampler stratified"])
 def test_the_loss_is_the_distance_to_the_teacher_and_the_words(data: Path, checkpoint: Path, flags: str):
     model, criterion, batch = taught(data, checkpoint, f"--student-steps 3 --anchor-loss 0.25 {flags}")
     loss, size, log = criterion(model, batch)
@@ -94,7 +95,7 @@ def test_a_student_decodes_and_goes_on_without_its_teacher(data: Path, checkpoin
 
 def test_resumed_distillation_equals_the_uninterrupted_one(data: Path, checkpoint: Path, tmp_path: Path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    flags = f"{FROZEN} --student-steps 2 --dropout 0.1 --self-conditioning coin --no-epoch-checkpoints "
+    flags = f"{FROZEN} --student-steps 2 --dropout 0.1 --self-conditioning random --no-epoch-checkpoints "
     flags += "--disable-validation --max-update"
     call("train", *student(data, whole, checkpoint, f"{flags} 14"))
     call("train", *student(data, cut, checkpoint, f"{flags} 7"))
@@ -103,6 +104,25 @@ def test_resumed_distillation_equals_the_uninterrupted_one(data: Path, checkpoin
     ours, theirs = (read(folder / "checkpoint_last.pt") for folder in (whole, cut))
     for part in ("model", "last_optimizer_state"):
         assert different(ours[part], theirs[part]) == []
+
+
+class Ranks(torch.nn.Module):
+    """Stands around a model as torch's DistributedDataParallel does, and passes on no attributes."""
+
+    def __init__(self, module: torch.nn.Module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, **batch: Any) -> Any:
+        return self.module(**batch)
+
+
+def test_a_model_of_several_ranks_gets_its_teacher_once(data: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
+    model, criterion, batch = taught(data, checkpoint, "--student-steps 2")
+    wrapped = ModuleProxyWrapper(Ranks(model))  # as fairseq does, on more than one GPU
+    loss, _, _ = criterion(wrapped, batch)
+    monkeypatch.setattr(criterion, "_set_teacher", None)
+    assert torch.equal(criterion(wrapped, batch)[0], loss) and torch.equal(criterion(model, batch)[0], loss)
 
 
 def test_half_precision_takes_the_teacher_along(data: Path, checkpoint: Path):
@@ -143,7 +163,7 @@ def test_validation_decodes_with_the_student(data: Path, checkpoint: Path):
     """fairseq makes a generator for --eval-bleu of whatever model is built last, and the teacher is."""
     flags = "--student-steps 2 --eval-bleu --eval-bleu-remove-bpe"
     task, model, _ = parts(student(data, data, checkpoint, f"{FROZEN} {flags}"))
-    assert task.sequence_generator.network.__self__ is model.translator
+    assert task.sequence_generator.decoder.translator is model.translator
 
 
 def test_averaged_weights_of_a_teacher_are_refused(data: Path, checkpoint: Path):
@@ -164,14 +184,15 @@ def test_a_teacher_that_is_none_is_refused(data: Path, checkpoint: Path, tmp_pat
     with pytest.raises(UserError, match=f"--teacher {tmp_path} is no file"):
         parts(student(data, data, tmp_path, ""))
     call("train", *training(data, tmp_path, "--max-update 1 --disable-validation", "nat_toy", size=TINY_BLOCKS[:-2]))
-    glancing = tmp_path / "checkpoint_last.pt"
-    with pytest.raises(UserError, match="is no Gaussian model, so it has no steps to halve"):
-        parts(student(data, data, glancing, ""))
+    one_pass = tmp_path / "checkpoint_last.pt"
+    with pytest.raises(UserError, match="is no diffusion model, so it has no steps to halve"):
+        parts(student(data, data, one_pass, ""))
     with pytest.raises(UserError, match="but --arch names another kind; pass the teacher's"):
         _, model, criterion = parts(student(data, data, checkpoint, "", arch="nat_toy", size=TINY_BLOCKS[:-2]))
         criterion(model, None)
 
 
+@pytest.mark.slow
 def test_a_network_that_says_v_decodes_under_the_noise_it_was_trained_with(data: Path, tmp_path: Path):
     flags = "--prediction v --schedule sqrt --schedule-modifier factor_vp --noise-factor 3 --decode-noise-factor"
     call("train", *training(data, tmp_path, f"{flags} 3 --max-update 1 --disable-validation", size=TINY))

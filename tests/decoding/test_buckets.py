@@ -1,4 +1,4 @@
-"""A batch decoded in buckets says what it says at once."""
+"""A batch decoded in buckets gives what it gives at once."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from typing import Any
 import blocks
 import pytest
 import torch
-from gaussians import DICTIONARY, PAD, Model, build, sources
+from gaussians import PAD, Model, build, sources
+from generators import generator_of
 
-from fairseq_diffusion.decoding.buckets import GRAIN, plan, power_of_two
-from fairseq_diffusion.decoding.gaussian import GaussianGenerator
-from fairseq_diffusion.decoding.glancing import GlancingGenerator, GlancingOptions
-from fairseq_diffusion.decoding.options import DecodeOptions
+from fairseq_diffusion.decoding.buckets import GRAIN, plan
+from fairseq_diffusion.translators.diffusion_decoding import DiffusionDecoder, power_of_two
 
 AT_ONCE = 10**9
 LENGTHS, SOURCES = [40, 40, 31, 22, 9, 9, 8, 2], [33, 50, 30, 20, 9, 8, 7, 1]
@@ -26,7 +25,7 @@ LENGTHS, SOURCES = [40, 40, 31, 22, 9, 9, 8, 2], [33, 50, 30, 20, 9, 8, 7, 1]
 @pytest.mark.parametrize("candidates", [1, 3])
 def test_every_sentence_is_in_a_bucket_that_has_room(candidates: int, limit: int, fixed: bool):
     found = plan(LENGTHS, SOURCES, candidates, limit, fixed)
-    assert [i for bucket in found for i in range(bucket.first, bucket.first + bucket.count)] == list(range(8))
+    assert [i for bucket in found for i in range(bucket.first, bucket.first + bucket.sentences)] == list(range(8))
     for first, count, rows, width, source_width in found:
         assert width >= max(LENGTHS[first : first + count])
         assert source_width >= max(SOURCES[first : first + count])
@@ -34,8 +33,8 @@ def test_every_sentence_is_in_a_bucket_that_has_room(candidates: int, limit: int
 
 
 def test_buckets_are_as_full_as_they_can_be():
-    assert [bucket.count for bucket in plan(LENGTHS, SOURCES, 1, 80, False)] == [2, 2, 4]
-    assert [bucket.count for bucket in plan(LENGTHS, SOURCES, 2, 80, False)] == [1, 1, 1, 1, 4]
+    assert [bucket.sentences for bucket in plan(LENGTHS, SOURCES, 1, 80, False)] == [2, 2, 4]
+    assert [bucket.sentences for bucket in plan(LENGTHS, SOURCES, 2, 80, False)] == [1, 1, 1, 1, 4]
     assert [bucket[2:] for bucket in plan(LENGTHS, SOURCES, 1, 80, False)] == [(2, 40, 50), (2, 31, 30), (4, 9, 9)]
 
 
@@ -83,13 +82,13 @@ def same(found: list[list[dict[str, Any]]], expected: list[list[dict[str, Any]]]
 
 
 WIDE = {"length_beam": 3, "noise_beam": 2, "nbest": 6}
-GAUSSIAN: dict[str, dict[str, Any]] = {
+DIFFUSION: dict[str, dict[str, Any]] = {
     "one candidate": {},
     "candidates": WIDE,
     "history": {**WIDE, "history": True, "sampler": "ddpm"},
-    "pruned": {**WIDE, "prune_after": (1, 3), "history": True},
+    "pruned": {**WIDE, "prune_after": "1,3", "history": True},
     "stopped": {**WIDE, "stop_stable": 1, "history": True, "steps": 14, "sampler": "cedi"},
-    "both": {**WIDE, "stop_stable": 2, "prune_after": (3,), "steps": 14},
+    "both": {**WIDE, "stop_stable": 2, "prune_after": "3", "steps": 14},
     "guided": {"noise_beam": 2, "guidance": 1.5, "clamp": True, "sampler": "dpmpp_2m"},
     "mbr": {**WIDE, "selection": "mbr_two_level", "length_beam_kind": "offsets"},
     "rescored": {**WIDE, "selection": "joint:4,rescore", "rescore": True},
@@ -97,18 +96,19 @@ GAUSSIAN: dict[str, dict[str, Any]] = {
 
 
 def translate(translator: Any, positions: int | None, fixed: bool = False, left: bool = True, **options: Any) -> Any:
-    asked = DecodeOptions(**{"steps": 5, **options, "candidate_positions": positions})
-    generator = GaussianGenerator(asked, translator, DICTIONARY, Longer() if asked.rescore else None)
-    generator.fixed_shapes = fixed
-    models = [Model(translator), *[None] * asked.rescore]
+    rescored = options.get("rescore", False)
+    asked = {"steps": 5, **options, "candidate_positions": positions}
+    generator = generator_of(translator, Longer() if rescored else None, **asked)
+    generator.decoder.fixed_shapes = fixed
+    models = [Model(translator), *[None] * rescored]
     found = generator.generate(models, {"net_input": {"src_tokens": sources(left=left)}})
     assert generator.describe()["sentences"] == len(found) == 7
     return found
 
 
-@pytest.mark.parametrize("way", GAUSSIAN)
+@pytest.mark.parametrize("way", DIFFUSION)
 def test_buckets_change_nothing_step_by_step(way: str):
-    options = GAUSSIAN[way]
+    options = DIFFUSION[way]
     translator = build(source_drop=0.1)
     expected = translate(translator, AT_ONCE, **options)
     assert len({tuple(own[0]["tokens"].tolist()) for own in expected}) > 3
@@ -117,10 +117,10 @@ def test_buckets_change_nothing_step_by_step(way: str):
     same(translate(translator, 90, left=False, **options), expected, steps="stop_stable" not in options)
 
 
-@pytest.mark.parametrize("way", GAUSSIAN)
+@pytest.mark.parametrize("way", DIFFUSION)
 def test_fixed_shapes_change_nothing(way: str):
     """Rows and positions that are there to fill a shape up are not seen, and not counted."""
-    options = GAUSSIAN[way]
+    options = DIFFUSION[way]
     translator = build(source_drop=0.1)
     expected = translate(translator, AT_ONCE, **options)
     for positions in (AT_ONCE, 100):
@@ -133,49 +133,48 @@ def test_fixed_shapes_stay_few_while_candidates_leave(monkeypatch: pytest.Monkey
     translator.denoise = lambda x, t, c, mask, source: (
         seen.add((*source.mask.shape, *x.shape)) or denoise(x, t, c, mask, source)
     )
-    translate(translator, AT_ONCE, True, **{**GAUSSIAN["stopped"], "noise_beam": 3, "history": False})
+    translate(translator, AT_ONCE, True, **{**DIFFUSION["stopped"], "noise_beam": 3, "history": False})
     assert len({sentences for sentences, *_ in seen}) > 1
     for sentences, width, rows, length, _ in seen:
         assert sentences == power_of_two(sentences) and width % GRAIN == length % GRAIN == 0
         assert rows // sentences in (1, 2, 4, 8, 9)
 
 
-GLANCING: dict[str, tuple[str, dict[str, Any]]] = {
+ONE_PASS: dict[str, tuple[str, dict[str, Any]]] = {
     "lengths": ("length", {"length_beam": 3, "nbest": 3, "selection": "joint:2,mbr"}),
     "passes": ("length", {"length_beam": 2, "passes": 2, "drop_repeats": True, "nbest": 2}),
     "ctc": ("ctc", {"passes": 2}),
     **{search: ("dag", {"path_search": search, "passes": 2}) for search in ("greedy", "lookahead", "joint_viterbi")},
     "sample": ("dag", {"path_search": "sample", "noise_beam": 4, "nbest": 4}),
-    "beam": ("dag", {"path_search": "beam", "beam": 3, "nbest": 3, "longest": 40}),
+    "beam": ("dag", {"path_search": "beam", "beam": 3, "nbest": 3}),
 }
 
 
-def write(translator: Any, positions: int | None, **options: Any) -> tuple[Any, set[int]]:
-    """Hypotheses, and the widths of the canvases that were written on."""
+def predict(translator: Any, positions: int | None, **options: Any) -> tuple[Any, set[int]]:
+    """Hypotheses, and the widths of the canvases."""
     seen: set[int] = set()
     hook = translator.decoder.layers[0].register_forward_hook(lambda layer, inputs, out: seen.add(out.shape[1]))
-    asked = GlancingOptions(**options, history=True, candidate_positions=positions)
-    generator = GlancingGenerator(asked, translator, DICTIONARY)
+    generator = generator_of(translator, **options, history=True, candidate_positions=positions)
     found = generator.generate([Model(translator)], {"net_input": {"src_tokens": sources(left=True)}})
     hook.remove()
     return found, seen
 
 
 @pytest.mark.parametrize("copy", ["uniform", "soft"])
-@pytest.mark.parametrize("way", GLANCING)
+@pytest.mark.parametrize("way", ONE_PASS)
 def test_buckets_change_nothing_in_one_pass(way: str, copy: str):
-    kind, options = GLANCING[way]
-    translator = blocks.build(back_end=kind, blocks=2, source_copy=copy, keep_schedule="linear").eval()
-    expected, one = write(translator, AT_ONCE, back_end=kind, **options)
+    kind, options = ONE_PASS[way]
+    translator = blocks.build(alignment=kind, blocks=2, source_copy=copy, keep_schedule="linear").eval()
+    expected, one = predict(translator, AT_ONCE, **options)
     assert len(one) == 1
     for positions in (1, 80):
-        found, widths = write(translator, positions, back_end=kind, **options)
+        found, widths = predict(translator, positions, **options)
         same(found, expected)
     assert len(widths) > 1 and max(widths) in one
 
 
 def test_the_host_asks_once(monkeypatch: pytest.MonkeyPatch):
-    """For all that a plan needs, however many buckets there are; what is said comes to it in the end."""
+    """For all that a plan needs, however many buckets there are; translations come to it in the end."""
     waits: list[str] = []
     for name in ("item", "__int__", "__bool__", "__index__", "tolist", "nonzero", "cpu", "numpy"):
         original = getattr(torch.Tensor, name)
@@ -183,10 +182,10 @@ def test_the_host_asks_once(monkeypatch: pytest.MonkeyPatch):
             torch.Tensor, name, lambda x, *a, original=original, name=name: waits.append(name) or original(x, *a)
         )
     translator = build()
-    generator = GaussianGenerator(DecodeOptions(steps=4, noise_beam=2, candidate_positions=9), translator, DICTIONARY)
+    generator = generator_of(translator, steps=4, noise_beam=2, candidate_positions=9)
     asked: list[int] = []
-    original = generator.write
-    generator.write = lambda *arguments: asked.append(len(waits)) or original(*arguments)  # type: ignore[method-assign]
+    decode = DiffusionDecoder.__call__
+    monkeypatch.setattr(DiffusionDecoder, "__call__", lambda *given: asked.append(len(waits)) or decode(*given))
     monkeypatch.setattr(generator, "select", lambda candidates, net_input: [[0]] * 7)
     del waits[:]
     generator.generate([Model(translator)], {"net_input": {"src_tokens": sources()}})

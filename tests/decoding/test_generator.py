@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from gaussians import BOS, EOS, PAD, WORDS, Model
+from generators import generator_of
+from torch import Tensor
 
-from fairseq_diffusion.decoding.gaussian import GaussianGenerator
-from fairseq_diffusion.decoding.options import DecodeOptions
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.network.length import LengthHead
+from fairseq_diffusion.process.prediction import PREDICTIONS
 from fairseq_diffusion.process.schedule import Schedule
 from fairseq_diffusion.states.embedding import EmbeddingState
-from fairseq_diffusion.translators.source import Source
+from fairseq_diffusion.translators.base import Losses, Source, Translator
+from fairseq_diffusion.translators.diffusion_decoding import DiffusionDecoder, DiffusionOptions
 
-BOS, PAD, EOS, WORDS, DIM = 0, 1, 2, 12, 6
-SYMBOLS = ["<s>", "<pad>", "</s>", "<unk>", *(f"w{i}" for i in range(WORDS - 4))]
-DICTIONARY = SimpleNamespace(bos=lambda: BOS, pad=lambda: PAD, eos=lambda: EOS, symbols=SYMBOLS)
+DIM = 6
 
 
-class Oracle(nn.Module):
+class Oracle(Translator):
     """Its translation of length L is <s> a a .. a </s>, where a is the source's second token."""
+
+    name, Options = "oracle", DiffusionOptions
 
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(1)
         self.state, self.schedule = EmbeddingState(WORDS, DIM), Schedule()
         self.length = LengthHead(4, 8, "difference", False, 20)
+        self.prediction, self.special_ids = PREDICTIONS["x_0"], torch.tensor([BOS, PAD, EOS])
 
-    def encode(self, tokens: Tensor, mask: Tensor) -> Source:
+    def encode(self, tokens: Tensor, mask: Tensor, dropped: Tensor | None = None) -> Source:
         return Source(mask, tokens[..., None].float().expand(*mask.shape, 4), [])
 
     def denoise(self, x_t: Tensor, t: Tensor, c: Tensor, mask: Tensor, source: Source) -> Tensor:
@@ -42,31 +43,25 @@ class Oracle(nn.Module):
         answer.scatter_(1, mask.sum(-1, keepdim=True) - 1, EOS)
         return self.state.encode(answer)
 
+    def losses(self, *batch: Any) -> Losses:
+        raise AssertionError("an oracle has nothing to learn")
 
-class Model(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.translator, self.pad = Oracle(), PAD
-
-    def with_bos(self, tokens: Tensor) -> Tensor:
-        return F.pad(tokens, (1, 0), value=BOS)
-
-    def encode(self, tokens: Tensor) -> Source:
-        return self.translator.encode(self.with_bos(tokens), self.with_bos(tokens).ne(PAD))
+    def decoder_for(self, options: DiffusionOptions) -> DiffusionDecoder:
+        return DiffusionDecoder(self, options)  # type: ignore[arg-type]
 
 
 SOURCE = torch.tensor([[5, 6, 7, EOS], [PAD, PAD, 9, EOS]])
 
 
-def generator(**options: Any) -> GaussianGenerator:
-    return GaussianGenerator(DecodeOptions(**options), Oracle(), DICTIONARY)
+def model() -> Model:
+    return Model(Oracle())
 
 
 def generate(target: Tensor | None = None, **options: Any) -> list[list[dict[str, Any]]]:
     batch = {"net_input": {"src_tokens": SOURCE}, "target": target}
-    model = Model().train()
-    found = generator(**{"steps": 3, **options}).generate([model], batch)
-    assert not model.training
+    training = model().train()
+    found = generator_of(Oracle(), **{"steps": 3, **options}).generate([training], batch)
+    assert not training.training
     return found
 
 
@@ -110,21 +105,21 @@ def test_nbest_is_a_prefix():
 
 
 def test_pruned_candidates_are_not_listed():
-    for found in generate(length_beam=4, nbest=9, prune_after=(1, 2)):
+    for found in generate(length_beam=4, nbest=9, prune_after="1,2"):
         assert len(found) == 1 and found[0]["steps"] == 3
-    for found in generate(length_beam=4, nbest=9, prune_after=(1,)):
+    for found in generate(length_beam=4, nbest=9, prune_after="1"):
         assert len(found) == 2
 
 
 def test_a_stable_candidate_stops():
-    """The oracle says the same at every step: two agreeing checks are had after three steps, and looked at behind 4."""
+    """The oracle's answer is always the same: two checks agree after three steps; who may leave is seen after four."""
     (first,), (second,) = generate(steps=20, stop_stable=2)
     assert first["steps"] == second["steps"] == 4
     assert first["tokens"].tolist() == generate(steps=20)[0][0]["tokens"].tolist()
 
 
 def test_history_of_those_who_left():
-    (first,), _ = generate(steps=8, stop_stable=2, history=True, prune_after=(1,), noise_beam=2)
+    (first,), _ = generate(steps=8, stop_stable=2, history=True, prune_after="1", noise_beam=2)
     shown = [step["tokens"].tolist() for step in first["history"]]
     assert len(shown) == 4 and all(row == shown[0] for row in shown)
     assert shown[0] == [BOS, *first["tokens"][:-1].tolist(), EOS]
@@ -136,19 +131,21 @@ def test_clamping_and_early_stop():
 
 
 def test_what_is_not_supported_is_named():
-    plain, batch = generator(), {}
+    plain, batch = generator_of(Oracle()), {}
     with pytest.raises(UserError, match="prefix_tokens"):
-        plain.generate([Model()], batch, prefix_tokens=torch.zeros(1), constraints=None)
+        plain.generate([model()], batch, prefix_tokens=torch.zeros(1), constraints=None)
     with pytest.raises(UserError, match="2 models"):
-        plain.generate([Model(), Model()], batch)
+        plain.generate([model(), model()], batch)
 
 
 def test_settings_are_announced_once(caplog: pytest.LogCaptureFixture):
     caplog.set_level("INFO")
-    pruning = generator(steps=2, seed=9, sampler="cedi", noise_beam=2, prune_after=(1,))
+    pruning = generator_of(Oracle(), steps=2, seed=9, sampler="cedi", noise_beam=2, prune_after="1")
     for _ in range(2):
-        pruning.generate([Model()], {"net_input": {"src_tokens": SOURCE}})
+        pruning.generate([model()], {"net_input": {"src_tokens": SOURCE}})
     (text,) = [record.message for record in caplog.records if record.message.startswith("decoding:")]
-    assert "sampler cedi" in text and "told 1.0 to 0.99" in text and "calls 1.5" in text and "seed 9" in text
-    said = pruning.describe()
-    assert said["sentences"] == 4 and said["calls"] == 1.5 and said["model_seconds"] > 0
+    assert (
+        "sampler cedi" in text and "conditioning_sigma 1.0 to 0.99" in text and "calls 1.5" in text and "seed 9" in text
+    )
+    facts = pruning.describe()
+    assert facts["sentences"] == 4 and facts["calls"] == 1.5 and facts["model_seconds"] > 0

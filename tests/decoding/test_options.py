@@ -1,104 +1,127 @@
-"""What decoding options refuse, and how flags of ours and fairseq's become one."""
+"""What decoding options refuse, and how flags of ours, of fairseq's and of the model become options."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from fairseq_diffusion.decoding.options import STEPS, DecodeOptions, parse_steps
+from fairseq_diffusion.decoding.options import SelectionOptions, read_options
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.samplers.gaussian import SAMPLERS
+from fairseq_diffusion.samplers.loop import SAMPLERS
+from fairseq_diffusion.translators.diffusion_decoding import DiffusionOptions, check_prediction
+from fairseq_diffusion.translators.one_pass_decoding import OnePassOptions
 
-TASK = SimpleNamespace(
-    sampler=None,
-    grid="sigma",
-    early_stop=None,
-    decode_noise_factor=None,
-    told_start=None,
-    told_end=0.9,
-    final_time=0.01,
-    eta=0.5,
-    temperature=0.8,
-    guidance=2.0,
-    clamp=True,
-    length_beam="offsets",
-    noise_beam=3,
-    prune_after="1,2",
-    stop_stable=2,
-    selection="mbr:2,rescore",
-    mbr_utility="chrf",
-    mbr_units="words",
-    oracle_length=False,
-    candidate_positions=512,
-    execution="eager",
-    decode_seed=7,
-)
-MODEL = SimpleNamespace(
-    sampler="ddpm",
-    grid="respaced",
-    early_stop=0.25,
-    length_beam="top_k",
-    decode_noise_factor=1.5,
-    noise_factor=4.0,
-    prediction="x_0",
-)
+TASK: dict[str, Any] = {
+    "sampler": None,
+    "grid": "sigma",
+    "early_stop": None,
+    "decode_noise_factor": None,
+    "conditioning_sigma_start": None,
+    "conditioning_sigma_end": 0.9,
+    "final_time": 0.01,
+    "eta": 0.5,
+    "temperature": 0.8,
+    "guidance": 2.0,
+    "clamp": True,
+    "length_beam": "offsets",
+    "noise_beam": 3,
+    "prune_after": "1,2",
+    "stop_stable": 2,
+    "oracle_length": False,
+    "execution": "eager",
+    "path_search": None,
+    "passes": 2,
+    "exit_block": None,
+    "lookahead_weight": 0.5,
+    "vertex_tokens": 3,
+    "drop_repeats": True,
+    "selection": "mbr:2,rescore",
+    "mbr_utility": "chrf",
+    "mbr_units": "words",
+    "candidate_positions": 512,
+    "decode_seed": 7,
+}
+GENERATION = {
+    "iter_decode_max_iter": 4,
+    "iter_decode_with_beam": 5,
+    "nbest": 2,
+    "retain_iter_history": True,
+    "iter_decode_with_external_reranker": True,
+    "beam": 8,
+    "lenpen": 0.5,
+}
+MODEL = {
+    "sampler": "ddpm",
+    "grid": "respaced",
+    "early_stop": 0.25,
+    "length_beam": "top_k",
+    "decode_noise_factor": 1.5,
+    "passes": 1,
+    "path_search": "joint_viterbi",
+}
 
 
-def test_flags_of_task_generation_and_model():
-    generation = SimpleNamespace(
-        iter_decode_max_iter=4,
-        iter_decode_with_beam=5,
-        nbest=2,
-        retain_iter_history=True,
-        iter_decode_with_external_reranker=True,
-    )
-    expected = {
-        "steps": 4,
-        "sampler": "ddpm",
-        "grid": "sigma",
-        "early_stop": 0.25,
-        "decode_noise_factor": 1.5,
-        "told": (None, 0.9),
-        "final_time": 0.01,
-        "eta": 0.5,
-        "temperature": 0.8,
-        "guidance": 2.0,
-        "clamp": True,
-        "length_beam": 5,
-        "length_beam_kind": "offsets",
-        "noise_beam": 3,
-        "prune_after": (1, 2),
-        "stop_stable": 2,
-        "selection": "mbr:2,rescore",
-        "mbr_utility": "chrf",
-        "mbr_units": "words",
-        "rescore": True,
-        "nbest": 2,
-        "oracle_length": False,
-        "history": True,
-        "candidate_positions": 512,
-        "execution": "eager",
-        "seed": 7,
+def read(kind: type, task: dict[str, Any] = TASK, generation: dict[str, Any] = GENERATION) -> dict[str, Any]:
+    return asdict(read_options(kind, SimpleNamespace(**task), SimpleNamespace(**generation), SimpleNamespace(**MODEL)))
+
+
+CANDIDATES = {"length_beam": 5, "length_beam_kind": "offsets", "noise_beam": 3, "oracle_length": False}
+
+
+def test_options_of_diffusion():
+    same = ("conditioning_sigma_start", "conditioning_sigma_end", "final_time", "eta", "temperature", "guidance")
+    same += ("clamp", "prune_after", "stop_stable", "execution")
+    assert read(DiffusionOptions) == {
+        **CANDIDATES,
+        **{"steps": 4, "sampler": "ddpm", "grid": "sigma", "early_stop": 0.25, "decode_noise_factor": 1.5},
+        **{name: TASK[name] for name in same},
     }
-    assert asdict(DecodeOptions.from_flags(TASK, generation, MODEL)) == expected
+
+
+def test_options_of_one_pass():
+    same = ("exit_block", "passes", "lookahead_weight", "vertex_tokens", "drop_repeats", "temperature")
+    assert read(OnePassOptions) == {
+        **CANDIDATES,
+        **{"path_search": "joint_viterbi", "beam": 8, "length_penalty": 0.5},
+        **{name: TASK[name] for name in same},
+    }
+
+
+def test_options_of_selection():
+    same = ("selection", "mbr_utility", "mbr_units", "candidate_positions")
+    assert read(SelectionOptions) == {
+        **{name: TASK[name] for name in same},
+        **{"rescore": True, "nbest": 2, "history": True, "seed": 7},
+    }
+
+
+def test_validation_has_no_generation_flags():
+    options, selection = read(DiffusionOptions, generation={}), read(SelectionOptions, generation={})
+    assert (options["steps"], options["length_beam"], selection["nbest"], selection["history"]) == (20, 1, 1, False)
+
+
+def test_the_usual_choice_is_by_score_or_by_the_ar_model():
+    assert SelectionOptions().chain == "score" and SelectionOptions(rescore=True).chain == "rescore"
+    assert SelectionOptions("mbr", rescore=True).chain == "mbr"
 
 
 def test_v_is_decoded_at_the_level_it_was_trained_on():
     with pytest.raises(UserError, match="--decode-noise-factor 4.0"):
-        DecodeOptions.from_flags(TASK, None, SimpleNamespace(**{**vars(MODEL), "prediction": "v"}))
-    same = SimpleNamespace(**{**vars(MODEL), "prediction": "v", "decode_noise_factor": 4.0})
-    assert DecodeOptions.from_flags(TASK, None, same).decode_noise_factor == 4.0
+        check_prediction("v", trained=4.0, factor=1.5)
+    check_prediction("v", trained=4.0, factor=4.0)
+    check_prediction("x_0", trained=4.0, factor=1.5)
 
 
-def test_validation_has_no_generation_flags():
-    options = DecodeOptions.from_flags(TASK, None, MODEL)
-    assert (options.steps, options.length_beam, options.nbest, options.history) == (STEPS, 1, 1, False)
+def conditioning(sampler: str, start: float | None, end: float | None) -> tuple[float, float] | None:
+    options = DiffusionOptions(sampler=sampler, conditioning_sigma_start=start, conditioning_sigma_end=end)
+    return options.conditioning(SAMPLERS[sampler])
 
 
 @pytest.mark.parametrize(
-    "asked, sampler, told",
+    "asked, sampler, expected",
     [
         ((None, None), "ddim", None),
         ((None, None), "cedi", (1.0, 0.99)),
@@ -108,51 +131,56 @@ def test_validation_has_no_generation_flags():
         ((None, None), "fixed_t", (0.99, 0.99)),
         ((0.8, None), "fixed_t", (0.8, 0.8)),
         ((None, 0.7), "fixed_t", (0.7, 0.7)),
+        ((0.9, 0.9), "fixed_t", (0.9, 0.9)),
     ],
 )
-def test_told_noise_fills_up_the_samplers_own(asked, sampler, told):
-    assert DecodeOptions(told=asked, sampler=sampler).resolve_told(SAMPLERS[sampler]) == told
+def test_noise_to_condition_on_fills_up_the_samplers_own(asked, sampler, expected):
+    assert conditioning(sampler, *asked) == expected
 
 
-def test_told_noise_is_for_samplers_that_tell():
+def test_noise_to_condition_on_is_for_samplers_that_set_it():
     with pytest.raises(UserError, match="--sampler cedi or fixed_t"):
-        DecodeOptions(told=(None, 0.5), sampler="ddpm").resolve_told(SAMPLERS["ddpm"])
+        conditioning("ddpm", None, 0.5)
 
 
-def test_one_level_is_told_by_one_flag():
+def test_one_level_is_given_by_one_flag():
     with pytest.raises(UserError, match="pass one of them"):
-        DecodeOptions(told=(0.9, 0.5), sampler="fixed_t").resolve_told(SAMPLERS["fixed_t"])
-    assert DecodeOptions(told=(0.9, 0.9), sampler="fixed_t").resolve_told(SAMPLERS["fixed_t"]) == (0.9, 0.9)
+        conditioning("fixed_t", 0.9, 0.5)
 
 
 @pytest.mark.parametrize(
     "share, steps, left_out", [(0.25, 20, 5), (0.25, 10, 2), (0.25, 5, 1), (0.3, 10, 3), (0.9, 1, 0)]
 )
 def test_early_stop_is_a_share(share, steps, left_out):
-    assert DecodeOptions(steps=steps, early_stop=share).left_out == left_out
+    assert DiffusionOptions(steps=steps, early_stop=share).left_out == left_out
 
 
-def test_a_list_of_steps():
-    assert parse_steps("") == () and parse_steps("5") == (5,) and parse_steps("5, 10") == (5, 10)
-    with pytest.raises(UserError, match="--prune-after 'soon'"):
-        parse_steps("soon")
+@pytest.mark.parametrize("text, steps", [("", ()), ("5", (5,)), ("5, 10", (5, 10))])
+def test_a_list_of_steps(text, steps):
+    assert DiffusionOptions(noise_beam=2, prune_after=text).prune_steps == steps
 
 
 @pytest.mark.parametrize(
-    "options, flag",
+    "kind, options, flag",
     [
-        ({"length_beam": 0}, "--iter-decode-with-beam"),
-        ({"noise_beam": 0}, "--noise-beam"),
-        ({"oracle_length": True, "length_beam": 2}, "--oracle-length"),
-        ({"decode_noise_factor": 0.0}, "--decode-noise-factor is 0"),
-        ({"stop_stable": -1}, "--stop-stable is -1"),
-        ({"prune_after": (20,), "noise_beam": 2}, "steps 1 to 19 of the 20"),
-        ({"prune_after": (3,)}, "there is only one"),
-        ({"early_stop": 1.0}, "--early-stop is 1"),
-        ({"early_stop": -0.1}, "--early-stop is -0.1"),
-        ({"prune_after": (15,), "early_stop": 0.25, "noise_beam": 2}, "steps 1 to 14 of the 15"),
+        *((kind, {"length_beam": 0}, "--iter-decode-with-beam") for kind in (DiffusionOptions, OnePassOptions)),
+        *((kind, {"noise_beam": 0}, "--noise-beam") for kind in (DiffusionOptions, OnePassOptions)),
+        *((kind, {"oracle_length": True, "length_beam": 2}, "--oracle") for kind in (DiffusionOptions, OnePassOptions)),
+        (DiffusionOptions, {"decode_noise_factor": 0.0}, "--decode-noise-factor is 0"),
+        (DiffusionOptions, {"stop_stable": -1}, "--stop-stable is -1"),
+        (DiffusionOptions, {"prune_after": "soon", "noise_beam": 2}, "--prune-after 'soon'"),
+        (DiffusionOptions, {"prune_after": "20", "noise_beam": 2}, "steps 1 to 19 of the 20"),
+        (DiffusionOptions, {"prune_after": "3"}, "there is only one"),
+        (DiffusionOptions, {"early_stop": 1.0}, "--early-stop is 1"),
+        (DiffusionOptions, {"early_stop": -0.1}, "--early-stop is -0.1"),
+        (DiffusionOptions, {"prune_after": "15", "early_stop": 0.25, "noise_beam": 2}, "steps 1 to 14 of the 15"),
+        (OnePassOptions, {"passes": 0}, "--passes is 0"),
+        (OnePassOptions, {"vertex_tokens": 0}, "--vertex-tokens is 0"),
+        (OnePassOptions, {"beam": 0}, "--beam is 0"),
+        (OnePassOptions, {"temperature": 0.0}, "--temperature is 0"),
+        (SelectionOptions, {"candidate_positions": 0}, "--candidate-positions is 0"),
     ],
 )
-def test_senseless_options(options, flag):
+def test_senseless_options(kind, options, flag):
     with pytest.raises(UserError, match=flag):
-        DecodeOptions(**options)
+        kind(**options)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import random
 from typing import Any, NamedTuple
 
-import numpy as np
 import pytest
+import torch
 from fairseq.data import Dictionary
 from sacrebleu.metrics import BLEU
 
 from fairseq_diffusion.decoding import selection
-from fairseq_diffusion.decoding.selection import SELECTIONS, Candidates, Selector
+from fairseq_diffusion.decoding.selection import SELECTIONS, Selector
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.translators.base import Candidates
 
 METRIC = BLEU(effective_order=True, tokenize="none")
 
@@ -22,6 +23,7 @@ class One(NamedTuple):
     score: float = 0.0
     length_rank: int = 0
     length_log_p: float = 0.0
+    alive: bool = True
 
     @property
     def joint(self) -> float:
@@ -46,16 +48,24 @@ class Stub:
 def batch(*sentences: list[One]) -> Candidates:
     longest = max(len(one.text) for sentence in sentences for one in sentence)
     tokens = [[[*map(ord, one.text), *[-1] * (longest - len(one.text))] for one in sentence] for sentence in sentences]
-    sizes, scores, ranks, joints = (
-        [[of(one) for one in sentence] for sentence in sentences]
-        for of in (lambda one: len(one.text), lambda one: one.score, lambda one: one.length_rank, lambda one: one.joint)
+    sizes, ranks = (
+        torch.tensor([[of(one) for one in sentence] for sentence in sentences])
+        for of in (lambda one: len(one.text), lambda one: one.length_rank)
     )
+    scores, joint = (
+        torch.tensor([[of(one) for one in sentence] for sentence in sentences], dtype=torch.double)
+        for of in (lambda one: one.score, lambda one: one.joint)
+    )
+    alive = torch.tensor([[one.alive for one in sentence] for sentence in sentences])
     return Candidates(
-        np.array(tokens, dtype=np.int64).reshape(*np.shape(sizes), longest),
-        np.array(sizes),
-        np.array(scores, dtype=np.float64),
-        np.array(ranks),
-        np.array(joints, dtype=np.float64),
+        tokens=torch.tensor(tokens, dtype=torch.long).view(*sizes.shape, longest),
+        sizes=sizes,
+        log_p=torch.zeros(*sizes.shape, longest + 1),
+        scores=scores,
+        joint=joint,
+        length_rank=ranks,
+        calls=torch.ones_like(sizes),
+        alive=alive,
     )
 
 
@@ -164,6 +174,18 @@ def test_what_a_stage_drops_no_longer_votes() -> None:
     assert choose("score:3,mbr", [*crowd, *left])[0][:3] == [4, 5, 3]
 
 
+@pytest.mark.parametrize("spec", ["score", "joint", "mbr", "mbr_two_level", "rescore", "mbr:2,score"])
+def test_candidates_that_were_dropped_are_neither_listed_nor_counted(spec: str) -> None:
+    """A batch with them is ranked as one in which they never were."""
+    rng = random.Random(4)
+    for _ in range(10):
+        sentences = [random_sentence(rng) for _ in range(3)]
+        alive = [sorted(rng.sample(range(9), 5)) for _ in sentences]
+        marked = [[one._replace(alive=i in kept) for i, one in enumerate(own)] for own, kept in zip(sentences, alive)]
+        without = choose(spec, *([own[i] for i in kept] for own, kept in zip(sentences, alive)))
+        assert choose(spec, *marked) == [[kept[i] for i in order] for kept, order in zip(alive, without)]
+
+
 def test_ties_go_to_the_models_favourite() -> None:
     assert choose("mbr", [One("ab", -3), One("cd", -1), One("ef", -2)]) == [[1, 2, 0]]
     assert choose("score", [One("ab"), One("cd")]) == [[0, 1]]
@@ -235,7 +257,7 @@ def test_chrf_is_of_the_characters_of_words_in_any_units() -> None:
         ("", "unknown selection ''"),
         ("mbr:5,", "unknown selection ''"),
         ("mbr:5,best", "unknown selection 'best'"),
-        ("mbr,score", "stage mbr go on to the next; write mbr:5"),
+        ("mbr,score", "stage mbr passes on; write mbr:5"),
         ("mbr:0,score", "keeps '0' candidates"),
         ("mbr:,score", "keeps '' candidates"),
         ("score:two", "keeps 'two' candidates"),

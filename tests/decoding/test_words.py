@@ -11,7 +11,7 @@ from fairseq.data import Dictionary
 
 from fairseq_diffusion.decoding.ngrams import Sequences
 from fairseq_diffusion.decoding.words import Pieces, mark_of
-from fairseq_diffusion.texts import BEGINS, CONTINUES
+from fairseq_diffusion.files.texts import BEGINS, CONTINUES
 
 SUBWORD_NMT = ["the", "c@@", "at", "ca@@", "t", "@@", "@", "a@", "@@@", "ü@@", "ber", "日@@", "本", "at@@", "@@x"]
 SENTENCEPIECE = ["▁the", "▁c", "at", "▁ca", "t", "▁", "▁▁", "a▁b", "x▁", "本", "▁日", "@@", "▁über", "▁@@"]

@@ -13,7 +13,7 @@ from support import call
 
 from fairseq_diffusion.distillation.data import Writer, open_data
 from fairseq_diffusion.distillation.gather import by_number
-from fairseq_diffusion.distillation.output import folder_written_whole
+from fairseq_diffusion.distillation.output import atomic_folder
 from fairseq_diffusion.distillation.plan import differences
 from fairseq_diffusion.errors import UserError
 
@@ -105,7 +105,7 @@ def test_a_data_bin_that_cannot_be_distilled(data: Path, tmp_path: Path, harm: A
 def test_translations_by_number_with_gaps_but_never_twice():
     assert list(by_number([(1, "x"), (3, "y")], 5)) == [(0, None), (1, "x"), (2, None), (3, "y"), (4, None)]
     for found in ([(1, "x"), (1, "y")], [(5, "x")]):
-        with pytest.raises(UserError, match="sentence [15] has a second translation, or is none of the 5"):
+        with pytest.raises(UserError, match="sentence [15] has a second translation, or is not one of the 5"):
             list(by_number(found, 5))
 
 
@@ -114,10 +114,10 @@ def test_a_folder_takes_its_place_whole_or_not_at_all(tmp_path: Path):
     (old / "precious").touch()
     (killed := tmp_path / ".new.partial").mkdir()
     (killed / "half").touch()
-    with pytest.raises(RuntimeError), folder_written_whole(old):
+    with pytest.raises(RuntimeError), atomic_folder(old):
         raise RuntimeError
     assert [file.name for file in tmp_path.rglob("*")] == ["new", "precious"]
-    with folder_written_whole(old) as folder:
+    with atomic_folder(old) as folder:
         (folder / "whole").touch()
     assert [file.name for file in tmp_path.rglob("*")] == ["new", "whole"]
 

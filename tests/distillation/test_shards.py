@@ -56,15 +56,15 @@ def test_jobs_share_the_gpus_that_are_visible(tmp_path: Path, monkeypatch: pytes
     work.decode(list(range(6)), 3)
     gpus = [text for shard in range(6) for _, text in work.translations(shard)]
     assert set(gpus) == {"4", "7"}
-    assert shards.places_for(1) == [{}]  # a job alone stays where it is
+    assert shards.environments_for(1) == [{}]  # a job alone stays where it is
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert shards.places_for(2) == [{}, {}]
+    assert shards.environments_for(2) == [{}, {}]
 
 
 def test_a_process_ends_with_the_pipe_that_a_killed_reader_leaves(tmp_path: Path):
     code = f"[print(i, flush=True) for i in range(10**5)]; open({str(tmp_path / 'finished')!r}, 'w')"
     with (tmp_path / "log").open("w") as log:
-        lines = shards.printed([*program(code), "0"], {}, log)
+        lines = shards.process_lines([*program(code), "0"], {}, log)
         assert next(lines) == "0\n"
         lines.close()
     assert "BrokenPipeError" in (tmp_path / "log").read_text() and not (tmp_path / "finished").exists()

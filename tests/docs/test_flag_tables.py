@@ -45,7 +45,7 @@ def test_a_document_out_of_date_is_named_and_mended(tmp_path: Path, monkeypatch,
     assert flag_tables.main([]) == 0 and flag_tables.main(["--check"]) == 0
     above, head, _, *rows, _, _, below = page.read_text().splitlines()[0:1] + page.read_text().splitlines()[2:]
     assert (above, below) == ("above", "below") and "`glat_ctc`" in head and head.endswith("`glat` |")
-    assert "| `--back-end` | `ctc` |  |  |  |  | `length` |" in rows and "old" not in rows
+    assert "| `--alignment` | `ctc` |  |  |  |  | `length` |" in rows and "old" not in rows
 
 
 def parsed(model: str, flags: str) -> dict[str, Any]:
@@ -75,9 +75,9 @@ def test_every_architecture_is_listed():
 def test_every_flag_is_listed_with_its_default():
     from fairseq_diffusion.criterions.progressive_distillation import ProgressiveDistillationConfig
     from fairseq_diffusion.models.config import DiffusionConfig
-    from fairseq_diffusion.models.glancing_config import GlancingConfig
+    from fairseq_diffusion.models.one_pass_config import OnePassConfig
 
-    for config in (DiffusionConfig, GlancingConfig, ProgressiveDistillationConfig):
+    for config in (DiffusionConfig, OnePassConfig, ProgressiveDistillationConfig):
         for field in fields(config):
             if "${" in str(field.default) or field.name == "_name":
                 continue
@@ -89,10 +89,19 @@ def test_every_flag_is_listed_with_its_default():
 
 
 def test_each_flag_of_decoding_says_who_reads_it():
-    from fairseq_diffusion.tasks.flags import owned
+    from fairseq_diffusion.tasks.config import task_options
+    from fairseq_diffusion.tasks.flags import own_flags
+    from fairseq_diffusion.translators import TRANSLATORS
 
-    readers = {"diffusion": "step by step", "glancing": "one pass"}
-    assert len(owned()) > 15
-    for field in owned():
-        assert FLAGS[f"--{field.name.replace('_', '-')}"][-1] == readers[field.metadata["only"]]
-    assert FLAGS["--noise-beam"][-1] == "both kinds"
+    readers = {name: kind.name for kind in TRANSLATORS for section, name in own_flags(kind) if section == "task"}
+    assert {readers["sampler"], readers["passes"]} == {"diffusion", "one-pass"}
+    for name in task_options().keys() - {"decode_seed"}:  # fairseq's --seed
+        assert FLAGS["--" + name.replace("_", "-")][-1] == readers.get(name, "diffusion, one-pass")
+
+
+def test_a_flag_names_its_old_spelling():
+    from fairseq_diffusion.models.renamed import RENAMED_FLAGS
+
+    for old, new in RENAMED_FLAGS.items():
+        old, new = (f"--{name.replace('_', '-')}" for name in (old, new))
+        assert f"(formerly `{old}`)" in FLAGS[new][3]

@@ -36,7 +36,7 @@ def shown(tool: str, data: Path, more: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def used(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def used(data: Path, tmp_path_factory: pytest.TempPathFactory, trains: None) -> tuple[Path, str]:
     """The folder in which somebody trained, went on, and decoded; and what was printed."""
     folder = tmp_path_factory.mktemp("own")
     (folder / "misread").mkdir()
@@ -117,4 +117,4 @@ def test_every_registry_is_on_the_page():
     registries = {name for name, text in sources.items() if re.search(r"^[A-Z_]+: Registry\[", text, re.MULTILINE)}
     named = {name for name in registries if f"fairseq_diffusion/{name})" in PAGE}
     assert "process/curves.py" in named
-    assert registries - named == {"decoding/kinds.py", "presets.py"}  # these hold no parts
+    assert registries - named == {"systems/presets.py"}  # it holds no parts

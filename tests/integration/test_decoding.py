@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -16,8 +17,11 @@ from support import ENVIRONMENT, USER_DIR, call, generate, hypotheses, lines, pr
 
 import fairseq_diffusion
 from fairseq_diffusion.cli.main import main
-from fairseq_diffusion.decoding.gaussian import GaussianGenerator
+from fairseq_diffusion.decoding.buckets import Buckets
+from fairseq_diffusion.decoding.generator import Generator
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.translators.base import Lengths
+from fairseq_diffusion.translators.diffusion_decoding import DiffusionDecoder
 
 
 def interactive(data: Path, checkpoint: Path, source: Path, flags: str) -> str:
@@ -65,8 +69,9 @@ def test_another_seed_gives_another_output(data: Path, checkpoint: Path, plain_o
 
 
 def test_samplers_and_their_grids_differ(data: Path, checkpoint: Path):
-    flags = ["--sampler ddim", "--sampler ddpm", "--sampler cedi", "--told-end 0.8", "--told-start 0.9 --told-end 0.9"]
-    flags += ["--final-time 0.3", "--iter-decode-max-iter 4"]
+    flags = ["--sampler ddim", "--sampler ddpm", "--sampler cedi", "--conditioning-sigma-end 0.8"]
+    flags += ["--conditioning-sigma-start 0.9 --conditioning-sigma-end 0.9", "--final-time 0.3"]
+    flags += ["--iter-decode-max-iter 4"]
     outputs = [generate(data, checkpoint, flag) for flag in flags]
     scores = [tuple(score for found in hypotheses(output).values() for _, score in found) for output in outputs]
     assert len(set(scores)) == len(flags)
@@ -99,14 +104,17 @@ def test_score_is_the_mean_log_probability(plain_output: str):
 def lengths(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[int]]:
     """The lengths that were tried for each sentence since the test began or cleared them."""
     tried: dict[int, list[int]] = {}
-    of = GaussianGenerator.lengths
+    generate = Generator.generate
 
-    def watched(self: GaussianGenerator, model: Any, batch: dict[str, Any], source: Any) -> Any:
-        found = of(self, model, batch, source)
-        tried.update(zip(batch["id"].tolist(), found[0].tolist()))
-        return found
+    def watched(self: Generator, models: Any, batch: Any, **more: Any) -> Any:
+        def cut_up(source: Any, lengths: Lengths, *rest: Any) -> Buckets:
+            tried.update(zip(batch["id"].tolist(), lengths.positions.tolist()))
+            return Buckets(source, lengths, *rest)
 
-    monkeypatch.setattr(GaussianGenerator, "lengths", watched)
+        with patch("fairseq_diffusion.decoding.generator.Buckets", cut_up):
+            return generate(self, models, batch, **more)
+
+    monkeypatch.setattr(Generator, "generate", watched)
     return tried
 
 
@@ -129,16 +137,16 @@ def test_oracle_takes_the_length_of_the_reference(
 
 def test_steps_are_network_calls_and_history_has_them_all(data: Path, checkpoint: Path, monkeypatch):
     calls = []
-    sample = GaussianGenerator.sample
+    decode = DiffusionDecoder.__call__
 
-    def counted(self: GaussianGenerator, rows):
-        hook = rows.translator.denoiser.register_forward_hook(lambda *_: calls.append(1))
+    def counted(self: DiffusionDecoder, *given: Any) -> Any:
+        hook = self.translator.denoiser.register_forward_hook(lambda *_: calls.append(1))
         try:
-            return sample(self, rows)
+            return decode(self, *given)
         finally:
             hook.remove()
 
-    monkeypatch.setattr(GaussianGenerator, "sample", counted)
+    monkeypatch.setattr(DiffusionDecoder, "__call__", counted)
     flags = "--iter-decode-max-iter 5 --print-step --retain-iter-history --batch-size 100 --nbest 2 --noise-beam 2"
     flags += " --candidate-positions 100000"
     output = generate(data, checkpoint, flags)

@@ -33,7 +33,7 @@ def teacher(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def in_this_process() -> Iterator[None]:
     """fairseq-generate is called where it would be started, which saves its start."""
 
-    def printed(command: list[str], place: dict[str, str], log: Any) -> Iterator[str]:
+    def process_lines(command: list[str], extra: dict[str, str], log: Any) -> Iterator[str]:
         logging.getLogger().addHandler(handler := logging.StreamHandler(log))
         try:
             yield from call("generate", *command[3:]).splitlines(keepends=True)
@@ -41,7 +41,7 @@ def in_this_process() -> Iterator[None]:
             logging.getLogger().removeHandler(handler)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shards, "printed", printed)
+        patch.setattr(shards, "process_lines", process_lines)
         yield
 
 

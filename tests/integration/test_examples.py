@@ -9,82 +9,92 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kills import killed_when
 from support import ENVIRONMENT, ROOT
 
 
+def example_command(name: str, *arguments: object) -> list[object]:
+    return [sys.executable, ROOT / f"examples/toy/{name}.py", *arguments]
+
+
 def example(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, ROOT / f"examples/toy/{name}.py", *arguments]
+    command = example_command(name, *arguments)
     return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+
+
+SMALL = "--size 400 --test-size 10 --updates 4 --difformer-updates 4 --ar-updates 4 --steps 3".split()
 
 
 @pytest.fixture(scope="module")
 def walked(tmp_path_factory) -> tuple[Path, str]:
-    """The runs' folder of a demo on next to nothing, and what it printed."""
-    runs = tmp_path_factory.mktemp("walked") / "a b"
-    small = "--size 400 --test-size 10 --updates 4 --difformer-updates 4 --ar-updates 4 --steps 3"
-    done = example("demo", "--runs", runs, *small.split())
+    """The folder of a demo on next to nothing, and what it printed; it was killed when it had a first checkpoint."""
+    folder = tmp_path_factory.mktemp("walked") / "a b"
+    first = folder / "checkpoints/difformer/checkpoint_last.pt"
+    killed_when(first, example_command("demo", "--out", folder, *SMALL), ENVIRONMENT)
+    done = example("demo", "--out", folder, *SMALL)
     assert done.returncode == 0, done.stderr
-    return runs, done.stdout
+    return folder, done.stdout
 
 
 @pytest.mark.slow
 def test_the_demo_walks_through(walked):
-    """Every stage of the demo: table, picture, and a second run beside the first."""
-    runs, printed = walked
-    table = (runs / "demo-1/table.txt").read_text()
+    """Table and picture; a second call has nothing to do, another number of steps is decoded beside the first."""
+    folder, printed = walked
+    assert "corpus: complete" in printed and "was interrupted, continues" in printed
+    table = (folder / "table.txt").read_text()
     assert table in printed
     rows = [line.split("  ")[0] for line in table.splitlines()[2:13]]
     assert rows == ["Transformer", *["DINOISER"] * 6, *["DINOISER, no clipping"] * 2, *["Difformer"] * 2]
     assert "Test set: 10 sentences" in table and "sacreBLEU nrefs:var" in table
-    assert (runs / "demo-1/picture.png").stat().st_size > 10_000
-    failed = example("demo", "--runs", runs, "--size", "0")
+    assert (folder / "picture.png").stat().st_size > 10_000
+    again = example("demo", "--out", folder, *SMALL)
+    assert table in again.stdout and "begins" not in again.stdout and "made again" not in again.stdout
+    failed = example("demo", "--out", folder, *SMALL, "--size", "0")
     assert failed.returncode == 1
-    assert "'corpus' failed" in failed.stderr and "corpus.log" in failed.stderr
-    assert (runs / "demo-2").exists()
+    assert "demo: corpus failed" in failed.stderr and "corpus.log" in failed.stderr
+    assert (folder / "replaced/corpus-1/corpus").is_dir()
+    assert example("demo", "--out", folder, *SMALL).returncode == 0
 
 
 @pytest.mark.slow
-def test_the_comparison_walks_through(walked):
-    """One of the tables, of the newest complete run; a second comparison would stand beside the first."""
-    runs, _ = walked
-    done = example("compare", "--runs", runs, "--steps", "4", "--tables", "leaving")
+def test_the_comparison_walks_through(walked, tmp_path):
+    """One of the tables."""
+    folder, _ = walked
+    done = example("compare", "--run", folder, "--out", tmp_path, "--steps", "4", "--tables", "early_exit")
     assert done.returncode == 0, done.stderr
-    text = (runs / "compare-1/compare-leaving.txt").read_text()
-    record = json.loads((runs / "compare-1/compare-leaving.json").read_text())
+    text = (tmp_path / "compare-early_exit.txt").read_text()
+    record = json.loads((tmp_path / "compare-early_exit.json").read_text())
     assert text in done.stdout
-    assert record["run"] == str(runs / "demo-1")
-    assert len(record["rows"]) == 12
-    assert sum(line.startswith(("DINOISER ", "Difformer ")) for line in text.splitlines()) == 12
+    assert record["run"] == str(folder)
     calls = {(row["system"], row["how"]): row["calls"] for row in record["rows"]}
-    assert calls["DINOISER", "all stay"] == 4 and calls["Difformer", "all stay"] == 3
+    assert calls["DINOISER", "all steps"] == 4 and calls["Difformer", "all steps"] == 3
     assert calls["DINOISER", "--prune-after 1"] == (8 + 4 * 3) / 8
     assert calls["Difformer", "--prune-after 1,2"] == (8 + 4 + 2) / 8
 
 
 @pytest.mark.slow
-def test_halving_walks_through(walked):
+def test_halving_walks_through(walked, tmp_path):
     """From two steps to one: three models, of which the student decodes in one step only."""
-    runs, _ = walked
+    folder, _ = walked
     small = "--systems Difformer --steps 2 --updates 2 --teacher-updates 2"
-    done = example("progressive", "--runs", runs, *small.split())
+    done = example("progressive", "--run", folder, "--out", tmp_path, *small.split())
     assert done.returncode == 0, done.stderr
-    text = (runs / "progressive-1/progressive.txt").read_text()
-    record = json.loads((runs / "progressive-1/progressive.json").read_text())
+    text = (tmp_path / "progressive.txt").read_text()
+    record = json.loads((tmp_path / "progressive.json").read_text())
     assert text in done.stdout
-    assert record["run"] == str(runs / "demo-1")
+    assert record["run"] == str(folder)
     decoded = [(row["how"], row["steps"], row["calls"]) for row in record["rows"]]
     assert decoded == [("demo", 2, 2), ("demo", 1, 1), ("teacher", 2, 2), ("teacher", 1, 1), ("student", 1, 1)]
-    assert "--student-steps 1" in (runs / "progressive-1/logs/train-difformer-student-of-1.log").read_text()
+    assert "--student-steps 1" in (tmp_path / "logs/train-difformer-student-of-1.log").read_text()
 
 
 @pytest.mark.slow
 def test_one_pass_walks_through(tmp_path):
-    """Two systems trained and decoded; then one of these again, of the same run."""
-    systems = "transformer diff-glat-t-2".split()
+    """Two systems trained and decoded; then a table of one of these, which is not made again."""
     small = "--size 400 --test-size 10 --updates 4 --ar-updates 4".split()
-    done = example("one_pass", "--runs", tmp_path, *small, "--systems", *systems)
+    done = example("one_pass", "--out", tmp_path, *small, "--systems", "transformer", "diff-glat-t-2")
     assert done.returncode == 0, done.stderr
-    text, record = read_table(tmp_path / "one-pass-1")
+    text, record = read_table(tmp_path)
     assert text in done.stdout
     assert list(record["recipe"]["systems"]) == ["Diff-Glat, T = 2", "Transformer"]
     assert [(row["system"], row["how"]) for row in record["rows"]] == [
@@ -94,11 +104,10 @@ def test_one_pass_walks_through(tmp_path):
     calls, *passes = (row["calls"] for row in record["rows"])
     assert calls > 1 and passes == [1]
     assert "Test set: 10 sentences" in text and "a token" in text and "exit at" not in text
-    again = example("one_pass", "--run", tmp_path / "one-pass-1", "--systems", "diff-glat-t-2")
-    assert again.returncode == 0, again.stderr
-    (only,) = read_table(tmp_path / "one-pass-1")[1]["rows"]
-    assert {**only, "speed": 0} == {**record["rows"][-1], "speed": 0}
-    assert [path.name for path in tmp_path.iterdir()] == ["one-pass-1"]
+    again = example("one_pass", "--out", tmp_path, *small, "--systems", "diff-glat-t-2")
+    assert again.returncode == 0 and "begins" not in again.stdout, again.stderr
+    assert read_table(tmp_path)[1]["rows"] == record["rows"][1:]
+    assert read_table(tmp_path / "replaced/table-1")[1]["rows"] == record["rows"]
 
 
 def read_table(folder: Path) -> tuple[str, dict[str, Any]]:

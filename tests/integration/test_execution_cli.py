@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import BEAM
-from runs import RERANKER, reported, train_teacher
+from runs import RERANKER, reported
 from support import generate, lines, read, same_hypotheses
 
 from fairseq_diffusion.errors import UserError
@@ -32,8 +32,8 @@ def test_histories_of_buckets_are_those_of_the_batch(data: Path, checkpoint: Pat
     assert lines(one, "E") == lines(other, "E") and lines(one, "I") == lines(other, "I") and len(lines(one, "E")) > 11
 
 
-def test_buckets_are_rescored_in_the_batchs_order(data: Path, checkpoint: Path, tmp_path: Path):
-    both = f"{checkpoint}:{train_teacher(data, tmp_path)}"
+def test_buckets_are_rescored_in_the_batchs_order(data: Path, checkpoint: Path, teacher: Path):
+    both = f"{checkpoint}:{teacher}"
     one, other = (
         generate(data, both, f"{BEAM} --selection mbr:3,rescore {RERANKER} --candidate-positions {positions}")
         for positions in (60, 10**6)

@@ -9,17 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import RERANKER, train_teacher
+from runs import RERANKER
 from support import ENVIRONMENT, ROOT, TINY_BLOCKS, call, generate, hypotheses, training
 
 import fairseq_diffusion
 
 WHOLE = "--remove-bpe none"
-
-
-@pytest.fixture(scope="module")
-def sources(corpus: Path) -> list[str]:
-    return (corpus / "test.a").read_text().splitlines()
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +42,10 @@ def test_translates_as_fairseq_generate_does(data: Path, checkpoint: Path, sourc
     assert len(listed[0]) == 3 and hub.decode(listed[0][0]["tokens"]) == found[0]
 
 
-def test_a_teacher_rescores(data: Path, checkpoint: Path, sources: list[str], model_class: Any, tmp_path: Path):
-    shutil.copy(train_teacher(data, tmp_path), tmp_path / "teacher.pt")
+def test_a_teacher_rescores(
+    data: Path, checkpoint: Path, sources: list[str], teacher: Path, model_class: Any, tmp_path: Path
+):
+    shutil.copy(teacher, tmp_path / "teacher.pt")
     shutil.copy(checkpoint, tmp_path / "ours.pt")
     hub = model_class.from_pretrained(str(tmp_path), "ours.pt:teacher.pt", str(data))
     asked = {"iter_decode_max_iter": 3, "iter_decode_with_beam": 5, "iter_decode_with_external_reranker": True}
@@ -73,10 +70,10 @@ def test_text_is_prepared(data: Path, checkpoint: Path, model_class: Any, tmp_pa
 
 
 def test_one_pass(data: Path, sources: list[str], tmp_path: Path):
-    from fairseq_diffusion.models.glancing import GlancingModel
+    from fairseq_diffusion.models.one_pass import OnePassModel
 
     call("train", *training(data, tmp_path, "--max-update 3", arch="diffglat_toy_ctc", size=TINY_BLOCKS))
-    hub = GlancingModel.from_pretrained(str(tmp_path), "checkpoint_last.pt", str(data))
+    hub = OnePassModel.from_pretrained(str(tmp_path), "checkpoint_last.pt", str(data))
     expected = best(generate(data, tmp_path / "checkpoint_last.pt", WHOLE, steps=""))
     assert hub.translate(sources) == expected and any(expected)
 

@@ -1,4 +1,4 @@
-"""Models that write in one pass, by fairseq's commands: trained, resumed, decoded, rescored, reported."""
+"""One-pass models by fairseq's commands: trained, resumed, decoded, rescored, reported."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import SIZES
-from runs import RERANKER, train_teacher
+from runs import RERANKER
 from support import (
     TINY_BLOCKS,
     USER_DIR,
@@ -28,7 +28,7 @@ from fairseq_diffusion.errors import UserError
 
 ARCHS = {"length": "diffglat_toy", "ctc": "diffglat_toy_ctc", "dag": "diffglat_toy_dag"}
 QUICK = "--max-update 60 --lr 1e-2 --no-epoch-checkpoints --upsample 3 --disable-validation"
-# ways to decode, and the back end whose model can
+# ways to decode, and the alignment whose model can
 WAYS = {
     "one length": ("length", ""),
     "lengths": ("length", "--iter-decode-with-beam 3 --nbest 3 --selection joint:2,mbr"),
@@ -52,7 +52,7 @@ def train(data: Path, folder: Path, arch: str, flags: str = "") -> Path:
 
 @pytest.fixture(scope="module")
 def models(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A checkpoint of each back end."""
+    """A checkpoint of each alignment."""
     return {kind: train(data, tmp_path_factory.mktemp(kind), arch) for kind, arch in ARCHS.items()}
 
 
@@ -118,17 +118,16 @@ def test_history_shows_the_masks(data: Path, models: dict[str, Path]):
         assert first > second >= last or first == 1
 
 
-def test_report_says_how_it_was_written(data: Path, models: dict[str, Path], tmp_path: Path):
+def test_the_report_has_the_settings_of_decoding(data: Path, models: dict[str, Path], tmp_path: Path):
     assert translate(data, models["dag"], f"--path-search beam --passes 2 --results-path {tmp_path}") == ""
     decoding = reporting.read(tmp_path / "generate-test.json")["decoding"]
     assert decoding["calls"] == decoding["passes"] == 2
-    assert (decoding["back_end"], decoding["path_search"], decoding["beam"]) == ("dag", "beam", 5)
+    assert (decoding["alignment"], decoding["path_search"], decoding["beam"]) == ("dag", "beam", 5)
     assert decoding["block"] == "2 of 2"
 
 
-def test_a_teacher_rescores_lengths_and_beams(data: Path, models: dict[str, Path], tmp_path: Path):
+def test_a_teacher_rescores_lengths_and_beams(data: Path, models: dict[str, Path], teacher: Path):
     """The teacher knows no mask, though it is built behind a model that has one."""
-    teacher = train_teacher(data, tmp_path / "teacher")
     for kind, flags in (("length", "--iter-decode-with-beam 3"), ("dag", "--path-search beam --beam 3")):
         path = f"{models[kind]}:{teacher}"
         output = translate(data, path, f"{flags} --nbest 3 {RERANKER}")
@@ -144,7 +143,7 @@ def test_a_teacher_rescores_lengths_and_beams(data: Path, models: dict[str, Path
         ("length", "--path-search beam", "--path-search searches a graph"),
         ("length", "--exit-block 3", "blocks 1 to 2"),
         ("length", "--passes 0", "--passes is 0"),
-        ("length", "--noise-beam 2", "writes without noise"),
+        ("length", "--noise-beam 2", "decodes without noise"),
         ("ctc", "--iter-decode-with-beam 2", "chooses no length"),
         ("ctc", "--drop-repeats", "CTC"),
         ("dag", "--oracle-length", "chooses no length"),
@@ -168,7 +167,7 @@ WAYS_TO_TRAIN = {
     "two passes": "diffglat_toy_ctc --two-pass --source-copy uniform --glance-source any",
     "graph": "diffglat_toy_dag --glance-start 0.9 --glance-end 0.5 --glance-updates 10",
     "masked": "cmlm_toy --glance-count uniform --blocks 1 --passes 4",
-    "scheduled": "diffglat_toy --glance-count schedule --back-end length",
+    "scheduled": "diffglat_toy --glance-count schedule --alignment length",
 }
 
 

@@ -17,7 +17,7 @@ import fairseq_diffusion
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels.precision import KeepsPrecision
 
-# Gaussian models with a clipped noise scale and with a noise factor; glancing ones of each back end
+# diffusion models with a clipped noise scale and with a noise factor; one-pass models of each alignment
 KINDS: dict[str, tuple[str, list[str], str]] = {
     "clip": ("dinoiser_toy", TINY, "--objective mse,anchor --schedule-update 7"),
     "factor": ("difformer_toy", TINY, ""),

@@ -34,11 +34,13 @@ def raw(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_facts_are_those_of_the_run(data: Path, ours: Path, tmp_path: Path):
     flags = "--iter-decode-with-beam 3 --noise-beam 4 --selection mbr_two_level --mbr-utility chrf --seed 5"
-    flags += " --sampler cedi --told-end 0.9 --grid sigma --temperature 0.9 --clamp --iter-decode-max-iter 4"
+    flags += " --sampler cedi --conditioning-sigma-end 0.9 --grid sigma --temperature 0.9 --clamp"
+    flags += " --iter-decode-max-iter 4"
     text, report = reported(data, ours, tmp_path, flags)
     decoding = report["decoding"]
     assert decoding == {
-        **{"sampler": "cedi", "grid": "sigma", "steps": 4, "calls": 4.0, "steps_left_out": 0, "told": "1.0 to 0.9"},
+        **{"sampler": "cedi", "grid": "sigma", "steps": 4, "calls": 4.0, "steps_left_out": 0},
+        **{"conditioning_sigma": "1.0 to 0.9"},
         **{"eta": 0.0, "temperature": 0.9, "guidance": 1.0, "clamp": True, "decode_noise_factor": 1.0},
         **{"trained_noise_factor": 1.0, "final_time": 0.001, "length_beam_kind": "top_k"},
         **{"length_beam": 3, "noise_beam": 4, "selection": "mbr_two_level", "utility": "chrf of characters"},

@@ -20,11 +20,6 @@ PIECES = "--remove-bpe none"  # show what was scored, with its @@
 DICTIONARIES = {"a": "--srcdict", "b": "--tgtdict"}
 
 
-@pytest.fixture(scope="module")
-def teacher(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train_teacher(data, tmp_path_factory.mktemp("teacher"))
-
-
 def rescored(data: Path, ours: Path, teacher: Path, flags: str = f"--selection rescore {LIST}") -> str:
     return generate(data, f"{ours}:{teacher}", f"{RERANKER} {flags}")
 

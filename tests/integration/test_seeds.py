@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import SIZES
-from runs import RERANKER, train_teacher
+from runs import RERANKER
 from support import USER_DIR, call, generate, hypotheses, lines, same_hypotheses, training
 
-from fairseq_diffusion.decoding.selection import Candidates, Selector
+from fairseq_diffusion.decoding.selection import Selector
+from fairseq_diffusion.translators.base import Candidates
 
 BEAMS = "--iter-decode-with-beam 3 --noise-beam 2 --nbest 6"
 WAYS = {
@@ -33,9 +34,9 @@ def guided(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def paths(data: Path, guided: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[bool, str]:
+def paths(guided: Path, teacher: Path) -> dict[bool, str]:
     """What --path names, without and with a teacher."""
-    return {False: str(guided), True: f"{guided}:{train_teacher(data, tmp_path_factory.mktemp('teacher'))}"}
+    return {False: str(guided), True: f"{guided}:{teacher}"}
 
 
 @pytest.fixture(scope="module", params=WAYS)

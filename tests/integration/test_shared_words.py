@@ -11,7 +11,7 @@ from conftest import binarise
 from support import call, generate, hypotheses, read, training
 
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.models.build import check_joined
+from fairseq_diffusion.models.base import check_joined
 
 TABLE = "translator.state.weight"
 SHARED = "--share-embeddings --max-update 2 --no-epoch-checkpoints --disable-validation"

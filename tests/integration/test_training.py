@@ -10,18 +10,27 @@ import pytest
 import sacrebleu
 import torch
 from sacremoses import MosesDetokenizer
-from support import call, different, generate, hypotheses, read, training
+from support import DEFAULT_WORKERS, call, different, generate, hypotheses, read, training
 
-from fairseq_diffusion.decoding.hypotheses import Spoken, speak
+from fairseq_diffusion.alignment.base import Words
+from fairseq_diffusion.translators.diffusion_decoding import DiffusionDecoder
 
 
-@pytest.mark.parametrize("flags", ["--schedule-update 9", "--schedule-update 7 --update-freq 2"])
-def test_resumed_training_equals_the_uninterrupted_one(data: Path, tmp_path: Path, flags: str):
-    """Cut inside an epoch, with dropout; the schedule is due at the cut (9) or not (7)."""
+@pytest.mark.parametrize(
+    "flags, cut_at",
+    [
+        ("--schedule-update 9 --disable-validation", 18),
+        ("--schedule-update 7 --update-freq 2 --disable-validation", 19),
+        (DEFAULT_WORKERS, 18),
+        (DEFAULT_WORKERS, 20),
+    ],
+)
+def test_resumed_training_equals_the_uninterrupted_one(data: Path, tmp_path: Path, flags: str, cut_at: int):
+    """Cut inside an epoch, or at its end (20), with dropout; the schedule is due at the cut (9) or not (7)."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    flags += " --dropout 0.1 --self-conditioning coin --no-epoch-checkpoints --disable-validation"
+    flags += " --dropout 0.1 --self-conditioning random --no-epoch-checkpoints"
     call("train", *training(data, whole, f"{flags} --max-update 36"))
-    call("train", *training(data, cut, f"{flags} --max-update 18"))
+    call("train", *training(data, cut, f"{flags} --max-update {cut_at}"))
     at_the_cut = read(cut / "checkpoint_last.pt")
     torch.manual_seed(99)  # a new process starts anywhere
     call("train", *training(data, cut, f"{flags} --max-update 36"))
@@ -61,12 +70,12 @@ def test_best_checkpoints_are_chosen_by_bleu(trained: Path):
 
 
 def test_bleu_is_logged_even_for_empty_outputs(data: Path, checkpoint: Path, tmp_path: Path, monkeypatch):
-    def silent(*args: Any) -> Spoken:
-        spoken = speak(*args)
-        spoken.candidates.sizes[:], spoken.candidates.tokens[:] = 0, -1
-        return spoken
+    words = DiffusionDecoder._words
 
-    monkeypatch.setattr("fairseq_diffusion.decoding.gaussian.speak", silent)
+    def none(*given: Any) -> Words:
+        return words(*given)._replace(mask=torch.zeros_like(given[-1]))
+
+    monkeypatch.setattr(DiffusionDecoder, "_words", none)
     log = tmp_path / "log"
     flags = "--eval-bleu --eval-bleu-remove-bpe --best-checkpoint-metric bleu --maximize-best-checkpoint-metric "
     flags += f"--max-update 3 --no-epoch-checkpoints --log-format json --log-file {log}"

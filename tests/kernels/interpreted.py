@@ -13,7 +13,7 @@ from fairseq_diffusion.kernels.distinct import without_waiting
 from fairseq_diffusion.kernels.gumbel import gumbel
 from fairseq_diffusion.kernels.log_probs import linear_log_probs
 from fairseq_diffusion.kernels.rounding import best_rows, round_to_rows
-from fairseq_diffusion.states import embedding
+from fairseq_diffusion.states import base
 from fairseq_diffusion.states.embedding import EmbeddingState
 
 SHAPES = [(1, 1003, 16), (130, 90, 5), (37, 90, 100), (3, 203, 128), (2, 70, 200)]
@@ -75,7 +75,8 @@ def test_rounding_with_all_options(shape, dtype):
 
 
 def test_of_equal_rows_the_first_is_taken_in_a_tile_and_among_splits():
-    x, table, *_ = inputs(5, 150, 16)
+    """Of whole numbers, so that products are exact: a CPU adds up in another order at the edge of a tile."""
+    x, table = (part.round() for part in inputs(5, 150, 16)[:2])
     words = best_rows(x, table)
     assert launch.split(750, 64, 1, x.device)[0] > 1
     assert torch.equal(best_rows(x, table.repeat(5, 1)), words)
@@ -96,11 +97,12 @@ def test_words_far_away_stay_finite(scale, shift):
     x, table, target, _ = inputs(9, 70, 16)
     x, table = (scale * x + (shift != 0)).requires_grad_(), (10 * table + shift).requires_grad_()
     loss = linear_cross_entropy(x, table, target)
-    expected = F.cross_entropy(x.double() @ table.double().T, target, reduction="none")
+    logits = x.double() @ table.double().T
+    expected = F.cross_entropy(logits, target, reduction="none")
     assert torch.allclose(loss.double(), expected, rtol=1e-5)
     grads = torch.autograd.grad(loss.sum(), (x, table))
-    for mine, other in zip(grads, torch.autograd.grad(expected.sum(), (x, table))):
-        assert torch.allclose(mine, other, atol=1e-2)
+    for mine, exact in zip(grads, torch.autograd.grad(expected.sum(), (x, table))):
+        assert close(mine, exact, exact, logits)
 
 
 def losses(x, table, target, smoothing, mask, weights):
@@ -145,7 +147,7 @@ def test_rows_outside_the_mask_are_not_looked_at(dim):
     assert not any(part.any() for part in nobody)
 
 
-def test_the_words_of_a_batch_are_graded_once_each_without_waiting_for_their_number(monkeypatch):
+def test_the_words_of_a_batch_are_scored_once_each_without_waiting_for_their_number(monkeypatch):
     state = EmbeddingState(90, 16)
     g = torch.Generator().manual_seed(1)
     tokens, mask, weights = (
@@ -154,7 +156,7 @@ def test_the_words_of_a_batch_are_graded_once_each_without_waiting_for_their_num
         torch.rand(8, 9),
     )
     plain = portable(state.nll, state.encode(tokens), tokens, 0.1).where(mask, 0.0)
-    monkeypatch.setattr(embedding, "distinct", without_waiting)
+    monkeypatch.setattr(base, "distinct", without_waiting)
     once = state.clean_nll(tokens, mask, 0.1)
     assert torch.allclose(once, plain, atol=1e-5)
     wanted, found = (torch.autograd.grad((loss * weights).sum(), state.weight)[0] for loss in (plain, once))
@@ -167,9 +169,9 @@ def test_log_probabilities_of_one_word_are_triton_and_of_more_portable():
     x, table, target, _ = inputs(37, 203, 16)
     for count in (1, 2):
         index = (target[:, None] + torch.arange(count)) % 203
-        said, plain = linear_log_probs(x, table, index), portable(linear_log_probs, x, table, index)
-        assert torch.equal(said.best, plain.best)
-        for mine, other in zip(said, plain):
+        found, plain = linear_log_probs(x, table, index), portable(linear_log_probs, x, table, index)
+        assert torch.equal(found.best, plain.best)
+        for mine, other in zip(found, plain):
             assert torch.allclose(mine.double(), other.double(), atol=1e-5)
     x, table = x.requires_grad_(), table.requires_grad_()
     for wanted in ((x,), (table,)):

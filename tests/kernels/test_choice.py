@@ -17,9 +17,9 @@ def fresh(monkeypatch):
     """What is chosen and what is known of the machine is forgotten again."""
     monkeypatch.setattr(choice, "_chosen", "auto")
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    choice.hindrance.cache_clear()
+    choice.why_no_triton.cache_clear()
     yield
-    choice.hindrance.cache_clear()
+    choice.why_no_triton.cache_clear()
 
 
 @pytest.fixture

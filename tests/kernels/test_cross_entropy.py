@@ -4,11 +4,13 @@ import torch.nn.functional as F
 
 from fairseq_diffusion.kernels import chunks, cross_entropy, rounding
 
+pytestmark = pytest.mark.usefixtures("device")
+
 
 @pytest.fixture(params=[1, 100, 2**24])
-def entries(request, monkeypatch):
+def entries(request, monkeypatch, device):
     """Several chunk sizes: a row at a time, a few, all at once."""
-    monkeypatch.setitem(chunks.ENTRIES, "cpu", request.param)
+    monkeypatch.setitem(chunks.ENTRIES, device.type, request.param)
 
 
 def inputs():
@@ -32,9 +34,9 @@ def test_value_and_gradients_equal_torch(entries, smoothing):
         assert torch.allclose(mine, other, atol=1e-5)
 
 
-def test_fp32_under_autocast(entries):
+def test_fp32_under_autocast(entries, device):
     x, W, y = inputs()
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device.type, torch.bfloat16):
         loss = cross_entropy.linear_cross_entropy(x, W, y)
         tokens, log_p = rounding.round_to_rows(x, W)
     assert torch.allclose(loss, F.cross_entropy(x @ W.T, y, reduction="none"), atol=1e-6)

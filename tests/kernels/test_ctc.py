@@ -11,17 +11,18 @@ from fairseq_diffusion.kernels import ctc
 from fairseq_diffusion.kernels.ctc import collapse, ctc_best_path, ctc_log_likelihood
 from fairseq_diffusion.kernels.forms import form_for, widened
 
+pytestmark = pytest.mark.usefixtures("device")
 FORMS = ("scaled", "log")
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
 
 
 def draws(seed=0, batch=300, positions=6, words=3, std=1.0, vocabulary=2):
     """Sentences of all sizes, many repeats among them, padded with garbage; some cannot be said."""
-    g = torch.Generator().manual_seed(seed)
-    emission = std * torch.randn(batch, positions, 1 + words, generator=g, dtype=torch.float64)
-    labels = torch.randint(vocabulary, (batch, words), generator=g)
-    lengths = torch.randint(words + 1, (batch,), generator=g)
-    return emission, labels, lengths, torch.randint(positions + 1, (batch,), generator=g)
+    torch.manual_seed(seed)
+    emission = std * torch.randn(batch, positions, 1 + words, dtype=torch.float64)
+    labels = torch.randint(vocabulary, (batch, words))
+    lengths = torch.randint(words + 1, (batch,))
+    return emission, labels, lengths, torch.randint(positions + 1, (batch,))
 
 
 @lru_cache(None)
@@ -76,9 +77,9 @@ def solved(emission, *rest, form=None):
 
 def forced(emission, share, seed=1):
     """Some positions may say one column only, as if glanced at."""
-    g = torch.Generator().manual_seed(seed)
-    only = F.one_hot(torch.randint(emission.shape[-1], emission.shape[:2], generator=g), emission.shape[-1])
-    at = torch.rand(emission.shape[:2], generator=g) < share
+    torch.manual_seed(seed)
+    only = F.one_hot(torch.randint(emission.shape[-1], emission.shape[:2]), emission.shape[-1])
+    at = torch.rand(emission.shape[:2]) < share
     return torch.where(at[..., None], only.double().log(), emission)
 
 
@@ -165,9 +166,9 @@ def test_the_best_path_collapses_to_the_target(std):
 
 
 def test_collapse_keeps_what_plain_python_keeps():
-    g = torch.Generator().manual_seed(6)
-    tokens = torch.randint(3, (4, 50, 7), generator=g)
-    first, last = torch.randint(4, (4, 50, 1), generator=g), torch.randint(3, 8, (4, 50, 1), generator=g)
+    torch.manual_seed(6)
+    tokens = torch.randint(3, (4, 50, 7))
+    first, last = torch.randint(4, (4, 50, 1)), torch.randint(3, 8, (4, 50, 1))
     mask = (torch.arange(7) >= first) & (torch.arange(7) < last)  # padding on either side, garbage in it
     kept = collapse(tokens, mask, blank=0)
     assert not (kept & ~mask).any() and kept[..., -1].any()
@@ -191,10 +192,10 @@ def test_padding_leaves_no_trace(form, garbage):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("form", FORMS)
-def test_low_precision_inputs_are_widened(form, dtype):
+def test_low_precision_inputs_are_widened(form, dtype, device):
     emission, *rest = draws(8, batch=30, positions=20, words=8, std=4.0)
     emission = emission.to(dtype)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device.type, torch.bfloat16):
         log_p, _, grad = solved(emission, *rest, form=form)
     expected, _, wanted = solved(emission.double(), *rest, form=form)
     assert log_p.dtype == torch.float32 and torch.allclose(log_p.double(), expected, rtol=1e-6)
@@ -255,6 +256,6 @@ def test_the_form_suits_the_device(monkeypatch):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, capability=capability: capability)
         assert form_for(torch.device("cuda")) == form
     assert form_for(torch.device("cpu")) == "scaled" and form_for(torch.device("mps")) == "log"
-    half = torch.zeros(1, dtype=torch.float16)
+    half = torch.zeros(1, dtype=torch.float16, device="cpu")
     assert widened(half, "log").dtype == torch.float64
     assert widened(half.to("meta"), "log").dtype == torch.float32

@@ -7,17 +7,18 @@ from fairseq_diffusion.kernels import chunks
 from fairseq_diffusion.kernels.log_probs import linear_log_probs
 from fairseq_diffusion.kernels.rounding import round_to_rows, top_rows
 
+pytestmark = pytest.mark.usefixtures("device")
 N, D, V, M = 13, 6, 31, 4
 
 
 @pytest.fixture(params=[1, 100, 4 * V, 2**24])
-def entries(request, monkeypatch):
+def entries(request, monkeypatch, device):
     """Several chunk sizes: a row at a time, a few (13 is no multiple), all at once."""
-    monkeypatch.setitem(chunks.ENTRIES, "cpu", request.param)
+    monkeypatch.setitem(chunks.ENTRIES, device.type, request.param)
 
 
 def inputs(dtype=torch.float32):
-    """x [N, D], W [V, D] with gradients, and words [N, M], the first said twice."""
+    """x [N, D], W [V, D] with gradients, and words [N, M], the first twice."""
     torch.manual_seed(0)
     x, W, index = torch.randn(N, D).to(dtype), 2 * torch.randn(V, D).to(dtype), torch.randint(V, (N, M))
     index[:, 2] = index[:, 0]
@@ -41,15 +42,15 @@ def same_gradients(of, like, inputs, **close):
 @pytest.mark.parametrize("uses", [(1, 1), (1, 0), (0, 1)], ids=["both", "log_p", "mean"])
 def test_values_and_gradients(entries, uses):
     x, W, index = inputs()
-    said, theirs = linear_log_probs(x, W, index), naive(x, W, index)
-    assert torch.allclose(said.log_p.double(), theirs[0], atol=1e-5)
-    assert torch.allclose(said.mean.double(), theirs[1], atol=1e-5)
-    assert torch.equal(said.best, theirs[2])
-    assert torch.allclose(said.best_log_p.double(), theirs[3], atol=1e-5)
-    assert said.log_p.dtype == said.mean.dtype == said.best_log_p.dtype == torch.float32
-    assert not said.best_log_p.requires_grad and said.mean.requires_grad
+    found, theirs = linear_log_probs(x, W, index), naive(x, W, index)
+    assert torch.allclose(found.log_p.double(), theirs[0], atol=1e-5)
+    assert torch.allclose(found.mean.double(), theirs[1], atol=1e-5)
+    assert torch.equal(found.best, theirs[2])
+    assert torch.allclose(found.best_log_p.double(), theirs[3], atol=1e-5)
+    assert found.log_p.dtype == found.mean.dtype == found.best_log_p.dtype == torch.float32
+    assert not found.best_log_p.requires_grad and found.mean.requires_grad
     weights = torch.randn(N, M), torch.randn(N)
-    sums = [sum((part * w).sum() for part, w, use in zip(out, weights, uses) if use) for out in (said, theirs)]
+    sums = [sum((part * w).sum() for part, w, use in zip(out, weights, uses) if use) for out in (found, theirs)]
     same_gradients(*sums, (x, W), atol=1e-4)
 
 
@@ -65,34 +66,34 @@ def test_only_the_gradient_that_is_wanted(entries, wanted):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_inputs_are_computed_in_fp32(entries, dtype):
     x, W, index = inputs(dtype)
-    said, theirs = linear_log_probs(x, W, index), naive(x, W, index)
-    assert said.log_p.dtype == torch.float32
-    assert torch.allclose(said.log_p.double(), theirs[0], atol=1e-4)
-    same_gradients(said.log_p.sum(), theirs[0].sum(), (x, W), rtol=1e-2, atol=2e-2)
+    found, theirs = linear_log_probs(x, W, index), naive(x, W, index)
+    assert found.log_p.dtype == torch.float32
+    assert torch.allclose(found.log_p.double(), theirs[0], atol=1e-4)
+    same_gradients(found.log_p.sum(), theirs[0].sum(), (x, W), rtol=1e-2, atol=2e-2)
 
 
-def test_fp32_under_autocast(entries):
+def test_fp32_under_autocast(entries, device):
     x, W, index = inputs()
-    with torch.autocast("cpu", torch.bfloat16):
-        said = linear_log_probs(x, W, index)
+    with torch.autocast(device.type, torch.bfloat16):
+        found = linear_log_probs(x, W, index)
         tokens, log_p = top_rows(x, W, 3)
     theirs = naive(x, W, index)
-    assert torch.allclose(said.log_p.double(), theirs[0], atol=1e-5)
+    assert torch.allclose(found.log_p.double(), theirs[0], atol=1e-5)
     assert torch.allclose(log_p[:, 0].double(), theirs[3], atol=1e-5)
-    same_gradients(said.log_p.sum(), theirs[0].sum(), (x, W), atol=1e-4)
+    same_gradients(found.log_p.sum(), theirs[0].sum(), (x, W), atol=1e-4)
 
 
 def test_large_logits_stay_finite():
     x, W, index = inputs()
-    said = linear_log_probs(300 * x, 10 * W, index)
-    assert torch.allclose(said.log_p.double(), naive(300 * x, 10 * W, index)[0], rtol=1e-5, atol=1e-2)
-    assert all(g.isfinite().all() for g in torch.autograd.grad(said.log_p.sum(), (x, W)))
+    found = linear_log_probs(300 * x, 10 * W, index)
+    assert torch.allclose(found.log_p.double(), naive(300 * x, 10 * W, index)[0], rtol=1e-5, atol=1e-2)
+    assert all(g.isfinite().all() for g in torch.autograd.grad(found.log_p.sum(), (x, W)))
 
 
 def test_no_words_asked_for():
     x, W, index = inputs()
-    said = linear_log_probs(x, W, index[:, :0])
-    assert said.log_p.shape == (N, 0) and torch.equal(said.best, naive(x, W, index)[2])
+    found = linear_log_probs(x, W, index[:, :0])
+    assert found.log_p.shape == (N, 0) and torch.equal(found.best, naive(x, W, index)[2])
 
 
 @pytest.mark.parametrize("count", [1, 5, V])

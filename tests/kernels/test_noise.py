@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fairseq_diffusion.kernels import noise
-from fairseq_diffusion.process.time_sampling import TIME_SAMPLERS, coin
+from fairseq_diffusion.process.time_sampling import TIME_SAMPLERS, chance
 
 keys = noise.fold(torch.arange(2000), 7)
 
@@ -58,18 +58,18 @@ def test_sentence_keys_see_words_and_their_order_but_no_padding():
 
 
 def test_stratified_times_fill_every_stratum():
-    u = TIME_SAMPLERS["stratified"](keys[:64])
+    u, weight = TIME_SAMPLERS["stratified"](keys[:64])
     assert torch.equal((u * 64).long().sort().values, torch.arange(64))
-    assert not torch.equal(u.sort().values, u)
+    assert not torch.equal(u.sort().values, u) and (weight == 1).all()
 
 
 def test_uniform_times_do_not_look_at_the_batch():
-    u = TIME_SAMPLERS["uniform"](keys[:8])
-    assert u.dtype == torch.float64
-    assert torch.equal(TIME_SAMPLERS["uniform"](keys[3:4]), u[3:4])
+    u, weight = TIME_SAMPLERS["uniform"](keys[:8])
+    assert u.dtype == torch.float64 and (weight == 1).all()
+    assert torch.equal(TIME_SAMPLERS["uniform"](keys[3:4])[0], u[3:4])
 
 
 @pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
-def test_coin(p):
-    heads = sum(coin(key, p) for key in keys)
-    assert heads / len(keys) == pytest.approx(p, abs=5 * math.sqrt(p * (1 - p) / len(keys)))
+def test_chance(p):
+    true = sum(chance(key, p) for key in keys)
+    assert true / len(keys) == pytest.approx(p, abs=5 * math.sqrt(p * (1 - p) / len(keys)))

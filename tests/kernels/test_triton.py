@@ -1,4 +1,4 @@
-"""Triton's kernels: what they say, in its interpreter, and that they fit on a GPU, compiled without one."""
+"""Triton's kernels: their results in its interpreter, and that they fit on a GPU, compiled without one."""
 
 import os
 import re
@@ -34,7 +34,7 @@ REST += [("by_rows", 256, "bf16"), ("by_columns", 256, "bf16")]
 SLOW = [(*case, 90) for case in REST] + [(*case, 80) for case in FIRST + REST]
 
 
-def test_they_say_what_the_portable_ones_say():
+def test_their_results_are_those_of_the_portable_ones():
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider", "-W", "ignore"]
     file = Path(__file__).with_name("interpreted.py")

@@ -13,12 +13,11 @@ from support import training
 
 import fairseq_diffusion
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.process.curves import CURVES
 from fairseq_diffusion.process.modifiers import MODIFIERS
 
 SEVERAL = [
-    "",
+    "--state embedding",
     *(f"--schedule {curve}" for curve in CURVES),
     *(f"--schedule sqrt --schedule-modifier {modifier}" for modifier in MODIFIERS),
     "--objective mse=1,anchor=0.5",
@@ -32,8 +31,8 @@ SEVERAL = [
     "--latent-map linear --self-conditioning none",
     "--source-drop 0.5",
     "--self-conditioning none",
-    "--self-conditioning coin --self-conditioning-p 0",
-    "--self-conditioning coin --self-conditioning-p 1",
+    "--self-conditioning random --self-conditioning-probability 0",
+    "--self-conditioning random --self-conditioning-probability 1",
     "--self-conditioning both",
     "--pre-norm --activation relu",
     "--time-sampler stratified",
@@ -196,9 +195,7 @@ def test_a_flag_changes_the_loss(data: Path, one: str, other: str):
 
 def sentence_losses(model: Any, batch: dict[str, Any]) -> torch.Tensor:
     """The squared error of each sentence, [B]."""
-    target, keys = model.with_bos(batch["target"]), noise.fold(batch["id"], model.cfg.seed, model.moment)
-    terms, _, _ = model.losses(batch["net_input"]["src_tokens"], target, target.ne(model.pad), keys)
-    return terms["mse"].detach()
+    return model(batch["net_input"]["src_tokens"], batch["target"], batch["id"]).terms["mse"]
 
 
 def test_training_drops_whole_sources_and_validation_none(data: Path):
@@ -221,8 +218,7 @@ def test_training_drops_whole_sources_and_validation_none(data: Path):
 def test_length_loss_reaches_the_encoder_if_asked_to(data: Path, flag: str, reached: bool):
     task, model, _ = build(data, flag)
     batch = batch_of(task)
-    mask = batch["target"].ne(model.pad)
-    model.translator.length_losses(model.encode(batch["net_input"]["src_tokens"]), mask).terms[
-        "length"
-    ].sum().backward()
+    source, mask = batch["net_input"]["src_tokens"], batch["target"].ne(model.pad)
+    terms, _ = model.translator.length_loss(model.translator.encode(source, source.ne(model.pad)), mask)
+    terms["length"].sum().backward()
     assert (model.translator.encoder.embedding.weight.grad is not None) == reached

@@ -1,4 +1,4 @@
-"""A decoder in blocks: which layers, what they are told, and what may be said."""
+"""A decoder in blocks: which layers, what they are shown, and what they may predict."""
 
 import pytest
 import torch
@@ -82,8 +82,8 @@ def test_unknown_fuses_are_explained():
 # -- the vocabulary ---------------------------------------------------------------------------------------------------
 
 
-def test_the_mask_is_never_said():
-    """The last row alone is missing; what is said and what is read are one table."""
+def test_the_mask_is_never_predicted():
+    """The last row alone is missing; what is predicted and what is read are one table."""
     decoder = decoder_of()
     assert decoder.mask_symbol == MASK
     assert torch.equal(decoder.vocabulary, decoder.words.weight[:MASK])
@@ -157,20 +157,20 @@ def test_blocks_one_after_another_are_the_layers_in_a_line():
 def test_neither_padding_nor_the_batch_leaves_a_trace(pre_norm):
     decoder = decoder_of(pre_norm=pre_norm).eval()
 
-    def said(z, mask, states, source_mask):
+    def output(z, mask, states, source_mask):
         memory = decoder.memory(states, source_mask)
         h = decoder.block(1, decoder.enter(z, mask, None), mask, memory)
         return decoder.read(decoder.block(2, decoder.fuse(2, h, z), mask, memory))
 
     states = draw(2, 4, H, seed=3)
-    together = said(Z, REAL, states, SOURCE_MASK)
-    wider = said(
+    together = output(Z, REAL, states, SOURCE_MASK)
+    wider = output(
         F.pad(Z, (0, 3), value=1), F.pad(REAL, (0, 3)), F.pad(states, (0, 0, 0, 2)), F.pad(SOURCE_MASK, (0, 2))
     )
     assert torch.allclose(wider[:, :5][REAL], together[REAL], atol=1e-5)
-    alone = said(Z[1:, :3], REAL[1:, :3], states[1:, :2], SOURCE_MASK[1:, :2])
+    alone = output(Z[1:, :3], REAL[1:, :3], states[1:, :2], SOURCE_MASK[1:, :2])
     assert torch.allclose(alone[0], together[1, :3], atol=1e-5)
-    moved = said(Z[1:].roll(2, 1), REAL[1:].roll(2, 1), states[1:], SOURCE_MASK[1:])
+    moved = output(Z[1:].roll(2, 1), REAL[1:].roll(2, 1), states[1:], SOURCE_MASK[1:])
     assert torch.allclose(moved[0, 2:], together[1, :3], atol=1e-5)
 
 

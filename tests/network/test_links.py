@@ -92,7 +92,7 @@ def test_gradients_are_those_of_the_mixture(sharpness):
 
 
 def test_gradients_of_sharp_links_are_finite():
-    """Where the likeliest link takes all, in fp32; the others' logarithms still say how unlikely they are."""
+    """Where the likeliest link takes all, in fp32; the others' logarithms still show how unlikely they are."""
     links, h = links_of(sharpness=100.0), states().requires_grad_()
     found = links(h, MASK)
     assert found[found > -torch.inf].min() < -1000

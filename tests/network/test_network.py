@@ -19,10 +19,11 @@ from fairseq_diffusion.states.embedding import EmbeddingState
 PAD = 1
 
 
-def networks_of(pre_norm=False, **parts):
+def networks_of(pre_norm=False, latent_map="tanh", **parts):
     torch.manual_seed(0)
     size = Size(hidden=32, inner=64, heads=4, dropout=0.1, pre_norm=pre_norm)
-    return Encoder(own_words(20, 32), size, 2, 40).eval(), Denoiser(6, size, 2, 40, **parts).eval()
+    state = EmbeddingState(20, 6, latent_map=latent_map)
+    return Encoder(own_words(20, 32), size, 2, 40).eval(), Denoiser(state, size, 2, 40, **parts).eval()
 
 
 PARTS = {

@@ -17,7 +17,8 @@ def outcome(passes=2, sigma_last=1.0, smoothing=0.0):
     tokens = torch.randint(30, (3, 5))
     x_0 = state.encode(tokens)
     estimates = [torch.randn(3, 5, 4, requires_grad=True) for _ in range(passes)]
-    return Outcome(tokens, x_0, estimates, Level.variance_preserving(times([[sigma_last]])), state, smoothing)
+    level, last = (Level.variance_preserving(times([[sigma]])) for sigma in (0.5, sigma_last))
+    return Outcome(tokens, x_0, torch.randn(3, 5, 4), level, torch.ones(3), estimates, state, last, smoothing)
 
 
 EVERYWHERE = torch.ones(3, 5, dtype=torch.bool)
@@ -25,9 +26,18 @@ EVERYWHERE = torch.ones(3, 5, dtype=torch.bool)
 
 def test_mse_averages_both_passes_and_does_not_detach_x_0():
     o = outcome()
-    expected = sum(((e - o.x_0) ** 2).mean(-1) for e in o.estimates) / 2
+    expected = sum(((e - o.s_0) ** 2).mean(-1) for e in o.estimates) / 2
     assert torch.allclose(TERMS["mse"](o, EVERYWHERE), expected)
     assert torch.autograd.grad(TERMS["mse"](o, EVERYWHERE).sum(), o.state.weight)[0].abs().sum() > 0
+
+
+def test_the_importance_of_a_sentences_time_multiplies_what_its_estimates_cost():
+    """What does not depend on the time is left as it is."""
+    plain, weight = outcome(sigma_last=0.6), torch.tensor([2.0, 1.0, 0.5])
+    weighted = replace(plain, weight=weight)
+    for name, factor in (("mse", weight), ("anchor", weight), ("rounding", torch.ones(3)), ("prior", torch.ones(3))):
+        expected = factor[:, None] * TERMS[name](plain, EVERYWHERE)
+        assert torch.allclose(TERMS[name](weighted, EVERYWHERE), expected)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -39,7 +49,7 @@ def test_rounding_sees_x_0_and_anchor_the_estimates(smoothing):
         nll = -log_p.gather(-1, o.tokens[..., None])[..., 0]
         return (1 - smoothing) * nll - smoothing * log_p.mean(-1)
 
-    assert torch.allclose(TERMS["rounding"](o, EVERYWHERE), ce(o.x_0), atol=1e-5)
+    assert torch.allclose(TERMS["rounding"](o, EVERYWHERE), ce(o.s_0), atol=1e-5)
     assert torch.allclose(TERMS["anchor"](o, EVERYWHERE), (ce(o.estimates[0]) + ce(o.estimates[1])) / 2, atol=1e-5)
     reached = torch.autograd.grad(TERMS["rounding"](o, EVERYWHERE).sum(), o.estimates, allow_unused=True)
     assert reached == (None, None)
@@ -62,9 +72,9 @@ def test_padding_is_not_computed_and_leaves_no_trace(smoothing):
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_rounding_looks_at_each_word_once_and_counts_it_as_often_as_it_is_there(smoothing, monkeypatch):
     o, mask = outcome(smoothing=smoothing), torch.rand(3, 5) < 0.7
-    o = replace(o, tokens=o.tokens % 4, x_0=o.state.encode(o.tokens % 4))
+    o = replace(o, tokens=o.tokens % 4, s_0=o.state.encode(o.tokens % 4))
     weights = torch.rand(3, 5)
-    plain = o.state.nll(o.x_0, o.tokens, smoothing)
+    plain = o.state.nll(o.s_0, o.tokens, smoothing)
     nll = Mock(wraps=o.state.nll)
     monkeypatch.setattr(o.state, "nll", nll)
     once = TERMS["rounding"](o, mask)
@@ -77,7 +87,7 @@ def test_rounding_looks_at_each_word_once_and_counts_it_as_often_as_it_is_there(
 def test_prior_is_zero_when_the_schedule_ends_in_noise():
     assert TERMS["prior"](outcome(), EVERYWHERE).abs().max() == 0
     o = outcome(sigma_last=0.6)
-    assert torch.allclose(TERMS["prior"](o, EVERYWHERE), 0.64 * (o.x_0**2).mean(-1))
+    assert torch.allclose(TERMS["prior"](o, EVERYWHERE), 0.64 * (o.s_0**2).mean(-1))
 
 
 def test_normalisers():

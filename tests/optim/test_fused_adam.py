@@ -21,7 +21,7 @@ ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 2**-8, to
 
 @pytest.fixture(params=FORMS)
 def form(request, monkeypatch) -> str:
-    monkeypatch.setattr(fused_adam, "form_on", lambda device: request.param)
+    monkeypatch.setattr(fused_adam, "adam_implementation", lambda device: request.param)
     return request.param
 
 
@@ -122,7 +122,7 @@ def test_built_by_fairseq_from_its_name_says_which_kernel(caplog, monkeypatch):
     from fairseq.optim import build_optimizer
 
     for form, level in (("fused", logging.INFO), ("foreach", logging.WARNING)):
-        monkeypatch.setattr(fused_adam, "form_on", lambda device, form=form: form)
+        monkeypatch.setattr(fused_adam, "adam_implementation", lambda device, form=form: form)
         caplog.clear()
         with caplog.at_level(logging.INFO):
             built = build_optimizer(config(adam_betas="(0.8, 0.9)", weight_decay=0.3), parameters())
@@ -136,6 +136,6 @@ def test_a_torch_without_a_fused_kernel_for_a_device_is_noticed(monkeypatch):
     def only_on_gpus(*tensors: Any, fused: bool = False, **rest: Any) -> None:
         raise RuntimeError("`fused=True` requires all the params to be CUDA, floating point Tensor")
 
-    assert fused_adam.form_on.__wrapped__("cpu") == "fused"
+    assert fused_adam.adam_implementation.__wrapped__("cpu") == "fused"
     monkeypatch.setattr(fused_adam, "adamw", only_on_gpus)
-    assert fused_adam.form_on.__wrapped__("cpu") == "foreach"
+    assert fused_adam.adam_implementation.__wrapped__("cpu") == "foreach"

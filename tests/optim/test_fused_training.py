@@ -34,6 +34,7 @@ def trained(data: Path, folder: Path, flags: str, *updates: int) -> dict[str, An
     return state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", ["", "--update-freq 2"])
 def test_resumed_training_equals_the_uninterrupted_one(data: Path, tmp_path: Path, flags: str):
     whole = trained(data, tmp_path / "whole", f"{FUSED} {flags}", 8)
@@ -44,6 +45,7 @@ def test_resumed_training_equals_the_uninterrupted_one(data: Path, tmp_path: Pat
     assert (group["betas"], group["eps"], group["weight_decay"]) == ((0.9, 0.98), 1e-7, 0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before, after", [("adam", "fused_adam"), ("fused_adam", "adam")])
 def test_a_training_changes_its_adam(data: Path, tmp_path: Path, before: str, after: str):
     """Behind five updates, and is where fairseq's adam alone would be: no more than rounding away from it."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.plotting.table import Point, pareto_front, read_points
+from fairseq_diffusion.plotting.points import Point, pareto_front, read_points
 
 matplotlib = pytest.importorskip("matplotlib")
 

@@ -10,8 +10,8 @@ import pytest
 from support import read
 
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.plotting.events import framed, read_tensorboard
-from fairseq_diffusion.plotting.read import Training, read_training, told_apart
+from fairseq_diffusion.plotting.events import read_tensorboard, records_in
+from fairseq_diffusion.plotting.read import Training, read_training, with_distinct_names
 
 SummaryWriter = pytest.importorskip("tensorboardX").SummaryWriter
 
@@ -46,9 +46,9 @@ def test_frames():
         return struct.pack("<Q", len(data)) + b"crc4" + data + b"crc4"
 
     whole = frame(b"one") + frame(b"") + frame(b"three")
-    assert list(framed(whole)) == [b"one", b"", b"three"]
+    assert list(records_in(whole)) == [b"one", b"", b"three"]
     for cut in range(1, len(frame(b"three")) + 1):
-        assert list(framed(whole[:-cut])) == [b"one", b""]
+        assert list(records_in(whole[:-cut])) == [b"one", b""]
 
 
 def test_a_folder_without_event_files(tmp_path: Path):
@@ -59,7 +59,7 @@ def test_a_folder_without_event_files(tmp_path: Path):
 def test_trainings_of_one_name_are_told_apart_by_their_folders(tmp_path: Path):
     a, b, c = (Training(name, None, None, None, None, {}) for name in ("log", "log", "other"))
     paths = [tmp_path / "x" / "log", tmp_path / "y" / "log", tmp_path / "z" / "other"]
-    assert [training.name for training in told_apart([a, b, c], paths)] == ["x/log", "y/log", "other"]
+    assert [training.name for training in with_distinct_names([a, b, c], paths)] == ["x/log", "y/log", "other"]
 
 
 def test_the_first_losses_do_not_press_the_rest_to_the_ground():

@@ -165,7 +165,7 @@ def test_what_is_chosen_is_made_and_no_more():
         ("--out x --size many", "--size many is no number"),
         ("--out x --colour 3", "--colour is no flag of this recipe"),
         ("--out", "--out is no flag of this recipe, or lacks its value"),
-        ("--size 3", "say with --out where everything goes to"),
+        ("--size 3", "--out is missing: the folder that everything is written to"),
         ("--out x --redo train", "--redo train: there is no such step"),
     ],
 )

@@ -4,36 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
 from dry_runs import environment, recipe
+from kills import killed_when
 from support import ROOT, different, read
 
-from fairseq_diffusion.preparation import checkpoint_at
+from fairseq_diffusion.files.preparation import checkpoint_at
 
 SMALL = "--size 640 --test-size 16 --updates 10 --systems diffglat --sets raw"
-
-
-def killed_when(there: Path, out: Path) -> None:
-    """A run of the recipe, ended with all it started once a file is there, whatever it is at."""
-    command = ["bash", ROOT / "examples/toy/recipe.sh", "--out", out, *SMALL.split()]
-    process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, start_new_session=True)
-    while not there.exists():
-        assert process.poll() is None, f"the recipe ended before there was {there}"
-        time.sleep(0.02)
-    started = descendants(process.pid)
-    for one in (process.pid, *started):
-        os.kill(one, signal.SIGKILL)
-    process.wait()
-
-
-def descendants(parent: int) -> list[int]:
-    children = [int(word) for word in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
-    return children + [each for child in children for each in descendants(child)]
 
 
 def finished(out: Path, *more: str) -> str:
@@ -46,16 +26,17 @@ def finished(out: Path, *more: str) -> str:
 @pytest.mark.slow
 def test_a_killed_recipe_ends_with_the_table_of_an_undisturbed_one(tmp_path: Path):
     out = tmp_path / "run"
-    killed_when(out / "steps/learn-bpe.json", out)
-    killed_when(out / "checkpoints/diffglat-raw/checkpoint_last.pt", out)
+    command = ["bash", ROOT / "examples/toy/recipe.sh", "--out", out, *SMALL.split()]
+    for there in ("steps/learn-bpe.json", "checkpoints/diffglat-raw/checkpoint_last.pt"):
+        killed_when(out / there, command, environment())
     assert json.loads((out / "steps/learn-bpe.json").read_text())["state"] == "complete"
     said = finished(out)
-    assert "corpus: complete" in said and "train-diffglat-raw: was interrupted, goes on" in said
+    assert "corpus: complete" in said and "train-diffglat-raw: was interrupted, continues" in said
     assert "Loaded checkpoint" in (out / "logs/train-diffglat-raw.log").read_text()
     assert checkpoint_at(out / "models/diffglat-raw").name == "average.pt"
     assert {"dict.xx.txt", "bpe.yy.codes", "preprocessing.json"} < set(os.listdir(out / "models/diffglat-raw"))
 
-    assert "train-diffglat-raw: made anew, as asked" in finished(out, "--redo", "train-diffglat-raw")
+    assert "train-diffglat-raw: made again, as requested" in finished(out, "--redo", "train-diffglat-raw")
     before, now = (
         folder / "models/diffglat-raw/average.pt" for folder in (out / "replaced/average-diffglat-raw-1", out)
     )

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from kills import children
 from support import ROOT
 
 STEP, LOCK = ROOT / "scripts/step.py", ROOT / "scripts/lock.py"
@@ -44,7 +45,7 @@ def runs() -> int:
 
 
 def test_a_complete_step_is_skipped_and_its_log_has_its_command():
-    assert "copy: ... done in" in step("copy", COPY)
+    assert "copy: begins\ncopy: done in" in step("copy", COPY)
     assert step("copy", COPY) == "copy: complete\n"
     assert runs() == 1
     assert f"$ {COPY}\n" in Path("logs/copy.log").read_text()
@@ -57,11 +58,12 @@ def test_an_output_that_is_missing_or_damaged_is_made_anew_and_the_rest_kept(har
     command = "mkdir folder; cat in >folder/one; cp in folder/two"
     step("copy", command, outputs="folder")
     harm(Path("folder/one"))
-    assert f"made anew, as folder/one {'is missing' if said == 'missing' else said}" in step(
+    assert f"made again, because folder/one {'is missing' if said == 'missing' else said}" in step(
         "copy", command, outputs="folder"
     )
     assert Path("folder/one").read_text() == "a\n"
     assert Path("replaced/copy-1/folder/two").read_text() == "a\n"
+    assert all(Path(folder, "logs/copy.log").read_text().count("===") == 1 for folder in (".", "replaced/copy-1"))
 
 
 def test_what_a_user_adds_to_an_output_is_no_damage():
@@ -77,7 +79,7 @@ def test_another_command_or_input_is_refused_and_redone_when_asked():
     Path("in").write_text("b\n")
     assert "copy was made from other files: in changed" in step("copy", "sort -u in --output out", code=2)
     assert Path("out").read_text() == "a\n"
-    assert "made anew, as asked" in step("copy", "sort -u in --output out", "--redo")
+    assert "made again, as requested" in step("copy", "sort -u in --output out", "--redo")
     assert Path("out").read_text() == "b\n" and Path("replaced/copy-1/out").read_text() == "a\n"
     step("copy", "sort -u in --output out", "--redo")
     assert Path("replaced/copy-2/out").read_text() == "b\n"
@@ -89,7 +91,7 @@ def test_steps_behind_one_that_was_made_anew_follow():
     step(*follow[0], **follow[1])
     Path("in").write_text("b\n")
     step("copy", "cat in >out", "--redo")
-    assert "made anew, as out changed" in step(*follow[0], **follow[1])
+    assert "made again, because out changed" in step(*follow[0], **follow[1])
     assert Path("end").read_text() == "b\n" and Path("replaced/follow-1/end").read_text() == "a\n"
 
 
@@ -109,9 +111,9 @@ def test_another_way_to_do_the_same_is_no_change():
 
 def test_what_is_quickly_made_follows_every_change():
     step("table", "cat in >out", "--remake")
-    assert "as its command changed" in step("table", "cat <in >out", "--remake")
+    assert "because its command changed" in step("table", "cat <in >out", "--remake")
     Path("in").write_text("b\n")
-    assert "as in changed" in step("table", "cat <in >out", "--remake")
+    assert "because in changed" in step("table", "cat <in >out", "--remake")
     assert Path("replaced/table-2/out").read_text() == "a\n"
 
 
@@ -125,7 +127,7 @@ def test_a_failure_shows_the_end_of_the_log_and_is_tried_again():
     said = step("copy", "echo broken pieces; false; touch out", code=1)
     assert "broken pieces" in said and "failed with status 1" in said and "logs/copy.log" in said
     assert "ended without an error, but out is not there" in step("copy", "true", code=1)
-    assert "begins anew" in step("copy", "cat in >out")
+    assert "starts again" in step("copy", "cat in >out")
     assert Path("logs/copy.log").read_text().count("===") == 3
 
 
@@ -149,7 +151,7 @@ SLOW = "echo part >>out; sleep 30; echo end >>out"
 def killed(*args: str) -> None:
     """A step and its command, killed in the middle."""
     process = subprocess.Popen(words(*args), stdout=subprocess.DEVNULL)
-    wait_for(lambda: Path("out").exists())
+    wait_for(lambda: Path("out").exists() and Path("out").read_text())
     (shell,) = children(process.pid)
     process.kill()
     os.killpg(shell, signal.SIGKILL)
@@ -164,20 +166,16 @@ def wait_for(what) -> None:
     raise AssertionError("never came")
 
 
-def children(parent: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
-
-
 def test_a_killed_step_begins_anew_and_keeps_what_there_was():
     killed("copy", SLOW)
-    assert "was interrupted, begins anew" in step("copy", SLOW.replace("30", "0"))
+    assert "was interrupted, starts again" in step("copy", SLOW.replace("30", "0"))
     assert Path("out").read_text() == "part\nend\n" and Path("replaced/copy-1/out").read_text() == "part\n"
 
 
 def test_a_killed_training_goes_on_also_in_another_way():
     killed("train", SLOW, "--continues", "--identity", "lr 1")
     said = step("train", SLOW.replace("30", "0"), "--continues", "--identity", "lr 1")
-    assert "was interrupted, goes on in another way" in said
+    assert "was interrupted, continues in another way" in said
     assert Path("out").read_text() == "part\npart\nend\n"
 
 
@@ -192,7 +190,7 @@ def test_a_killed_training_does_not_go_on_with_other_data():
     killed("train", SLOW, "--continues")
     Path("in").write_text("b\n")
     assert "was made from other files: in changed" in step("train", SLOW, "--continues", code=2)
-    assert "made anew, as asked" in step("train", SLOW.replace("30", "0"), "--continues", "--redo")
+    assert "made again, as requested" in step("train", SLOW.replace("30", "0"), "--continues", "--redo")
     assert Path("out").read_text() == "part\nend\n" and Path("replaced/train-1/out").read_text() == "part\n"
 
 
@@ -210,7 +208,7 @@ def test_a_kill_between_moving_outputs_away_and_a_new_record_leaves_a_step_to_be
     step("copy", command, outputs="out more")
     Path("replaced/copy-1").mkdir(parents=True)
     Path("out").rename("replaced/copy-1/out")
-    assert "as out is missing" in step("copy", command, outputs="out more")
+    assert "because out is missing" in step("copy", command, outputs="out more")
     assert Path("replaced/copy-2/more").exists()
 
 
@@ -244,6 +242,6 @@ def test_one_recipe_at_a_time_also_when_only_a_left_command_is_at_work():
     first.kill()
     os.kill(step_process, signal.SIGKILL)
     second = subprocess.run(["bash", "-c", recipe], capture_output=True, text=True, check=False)
-    assert second.returncode == 2 and "is still at work" in second.stderr and f"process {shell}: " in second.stderr
+    assert second.returncode == 2 and "still works in" in second.stderr and f"process {shell}: " in second.stderr
     os.killpg(shell, signal.SIGKILL)
     wait_for(lambda: subprocess.run(["bash", "-c", recipe.split("&&")[0]], capture_output=True).returncode == 0)

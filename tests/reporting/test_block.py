@@ -11,7 +11,7 @@ import pytest
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.reporting import read, render
-from fairseq_diffusion.reporting.output import KIND, make_room, write
+from fairseq_diffusion.reporting.output import KIND, is_report, remove_older, write
 
 SCORE = {"bleu": 12.345, "brevity_penalty": 0.9, "length_ratio": 0.95, "sentences": 10, "signature": "tok:none|v:2"}
 RATE = {"seconds": 2.0, "sentences_per_second": 5.0}
@@ -51,7 +51,7 @@ def rows(report: dict[str, Any]) -> dict[str, str]:
     found: dict[str, str] = {}
     label = ""
     for line in render(report).splitlines()[1:-1]:
-        name, text = line[2:17].strip(), line[17:].strip()
+        name, text = line[2:20].strip(), line[20:].strip()
         label = name or label
         found[label] = f"{found[label]} | {text}" if label in found else text
     return found
@@ -73,7 +73,17 @@ def test_every_line_begins_with_a_bar():
 
 def test_labels_come_in_order():
     assert list(rows(REPORT)) == [
-        *("system", "checkpoint", "data", "sentences", "steps", "network calls", "sampler", "told sigma", "candidates"),
+        *(
+            "system",
+            "checkpoint",
+            "data",
+            "sentences",
+            "steps",
+            "network calls",
+            "sampler",
+            "conditioning sigma",
+            "candidates",
+        ),
         *("selection", "AR rescoring", "oracle length", "zeal", "seed", "tokenised BLEU", "sacreBLEU", "sentences/s"),
         *("loading", "batches", "device", "versions"),
     ]
@@ -87,7 +97,7 @@ def test_texts():
     )
     assert found["sentences"] == "10 of 12 decoded, 2 SKIPPED"
     assert found["network calls"] == "19.5 (mean of a candidate)"
-    assert found["told sigma"] == "1.5, 0.99" and found["zeal"] == "0.123457"
+    assert found["conditioning sigma"] == "1.5, 0.99" and found["zeal"] == "0.123457"
     assert found["candidates"] == "length beam 5 x noise beam 3 = 15"
     assert found["AR rescoring"] == "yes, by ar.pt"
     assert found["tokenised BLEU"].startswith("12.35 (brevity penalty 0.900, length ratio 0.950, 10 sentences)")
@@ -138,12 +148,12 @@ def test_another_file_is_neither_read_nor_replaced(tmp_path: Path, text: str):
     with pytest.raises(UserError, match="generate-test.json"):
         read(path)
     with pytest.raises(UserError, match="which we did not write"):
-        make_room(path)
+        remove_older(path, is_report)
     assert path.read_text() == text
 
 
-def test_an_older_report_makes_room(tmp_path: Path):
+def test_an_older_report_is_removed(tmp_path: Path):
     write(REPORT, tmp_path / "r.json")
-    make_room(tmp_path / "r.json")
-    make_room(tmp_path / "r.json")
+    remove_older(tmp_path / "r.json", is_report)
+    remove_older(tmp_path / "r.json", is_report)
     assert not list(tmp_path.iterdir())

@@ -11,8 +11,8 @@ from conftest import SIZES
 from fairseq.data import encoders
 from support import generate, lines
 
-from fairseq_diffusion import histories
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.files import histories
 
 NAME = "generate-test.history.jsonl"
 FLAGS = "--retain-iter-history --iter-decode-with-beam 2 --noise-beam 2 --selection mbr --nbest 3"

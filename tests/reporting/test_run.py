@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Optional
 
 import pytest
@@ -19,6 +20,7 @@ from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.models.config import flag
 from fairseq_diffusion.reporting import read, render
 from fairseq_diffusion.reporting import run as run_module
+from fairseq_diffusion.reporting.facts import facts_of
 
 SMALL = "--encoder-layers 1 --decoder-layers 1 --encoder-embed-dim 16 --decoder-embed-dim 16 --encoder-ffn-embed-dim 16"
 MODEL = f"--arch transformer {SMALL} --encoder-attention-heads 2 --decoder-attention-heads 2"
@@ -39,7 +41,7 @@ class RawTask(TranslationTask):
 
 
 @pytest.fixture(scope="module")
-def ar(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def ar(data: Path, tmp_path_factory: pytest.TempPathFactory, trains: None) -> Path:
     """The folder of a training of fairseq's own Transformer."""
     folder = tmp_path_factory.mktemp("ar")
     user = ["--user-dir", ROOT / "fairseq_diffusion", "--task", "translation"]
@@ -80,6 +82,26 @@ def raw(data: Path, ar: Path, tmp_path: Path) -> Path:
     texts[3] = "Something else."
     (tmp_path / "raw.b").write_text("".join(f"{text}\n" for text in texts))
     return tmp_path / "raw.b"
+
+
+@pytest.fixture
+def unknown(data: Path, corpus: Path, tmp_path: Path) -> Path:
+    """Data as text, with a word in the references that is in no dictionary."""
+    folder = tmp_path / "unknown"
+    folder.mkdir()
+    for language in "ab":
+        (folder / f"dict.{language}.txt").write_text((data / f"dict.{language}.txt").read_text())
+        text = (corpus / f"test.{language}").read_text().replace("THE", "NO")
+        (folder / f"test.a-b.{language}").write_text(text)
+    return folder
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The recorders of the runs of a test."""
+    found: list[Any] = []
+    monkeypatch.setattr(run_module, "facts_of", lambda recorder: found.append(recorder) or facts_of(recorder))
+    return found
 
 
 # -- what it says
@@ -126,14 +148,57 @@ def test_skipped_sentences_show(data: Path, ar: Path, tmp_path: Path, raw: Path)
 def test_tokenised_bleu_is_of_the_printed_lines(data: Path, ar: Path, tmp_path: Path):
     found = report(data, ar, tmp_path)["scores"]["tokenised"]
     text = (tmp_path / "results" / "generate-test.txt").read_text()
-    spoken, wanted = lines(text, "H"), lines(text, "T")
+    printed, wanted = lines(text, "H"), lines(text, "T")
     expected = corpus_bleu(
-        *([spoken[i][0][1] for i in spoken], [[wanted[i][0][0] for i in spoken]]), tokenize="none", force=True
+        *([printed[i][0][1] for i in printed], [[wanted[i][0][0] for i in printed]]), tokenize="none", force=True
     )
     assert found["bleu"] == pytest.approx(expected.score) and found["bleu"] > 0
     assert found["brevity_penalty"] == pytest.approx(expected.bp)
     assert found["length_ratio"] == pytest.approx(expected.ratio)
     assert "tok:none" in found["signature"] and found["bpe"] == "removed (subword_nmt)"
+
+
+@pytest.mark.parametrize("flags", ["", "--remove-bpe", f"--remove-bpe --nbest 2 {MOSES}"])
+def test_texts_are_those_that_fairseq_prints(unknown: Path, ar: Path, recorded: list[Any], flags: str):
+    check_texts(recorded, decode(unknown, ar, f"--dataset-impl raw {flags} {EVERY}"), "H")
+    assert all(text.startswith("<<unk>> ") for text in recorded[0].references.values())
+
+
+def test_texts_by_bpe_are_those_that_fairseq_prints(
+    data: Path, ar: Path, recorded: list[Any], monkeypatch: pytest.MonkeyPatch
+):
+    bpe = SimpleNamespace(decode=lambda text: text.replace(" ", "_"))
+    monkeypatch.setattr(RawTask, "build_bpe", lambda self, cfg: bpe)
+    check_texts(recorded, decode(data, ar, EVERY), "D")
+    assert "THE_" in recorded[0].references[0]
+
+
+def test_replaced_unknown_words_are_those_that_fairseq_prints(
+    unknown: Path, ar: Path, tmp_path: Path, recorded: list[Any], monkeypatch: pytest.MonkeyPatch
+):
+    """fairseq's own generators give no alignment that --replace-unk can read; others may."""
+    infer = TranslationTask.inference_step
+
+    def inference_step(self: Any, *args: Any, **kwargs: Any) -> Any:
+        found = infer(self, *args, **kwargs)
+        for best, *_ in found:
+            best["tokens"][0], best["alignment"] = self.target_dictionary.unk(), [0] * len(best["tokens"])
+        return found
+
+    monkeypatch.setattr(RawTask, "inference_step", inference_step)
+    (tmp_path / "aligned").write_text("".join(f"w{i} for{i}\n" for i in range(12)))
+    check_texts(recorded, decode(unknown, ar, f"--dataset-impl raw --replace-unk {tmp_path / 'aligned'} {EVERY}"), "H")
+    assert any(text.startswith("for") for text in recorded[0].hypotheses.values())
+    assert all(text.startswith("NO ") for text in recorded[0].references.values())
+
+
+def check_texts(recorded: list[Any], output: str, kind: str) -> None:
+    """The best hypothesis of each sentence is in the lines of that `kind`, and its reference in the lines T-."""
+    (recorder,) = recorded
+    printed = {int(i): found[0][1] for i, found in lines(output, kind).items()}
+    assert recorder.hypotheses == printed and len(printed) == N
+    references = {i: recorder.texts.joined(text) for i, text in recorder.references.items()}
+    assert references == {int(i): found[0][0] for i, found in lines(output, "T").items()}
 
 
 def test_tokenised_bleu_does_not_see_the_detokenizer(data: Path, ar: Path, tmp_path: Path):
@@ -168,10 +233,13 @@ def test_averaged_checkpoints_are_named(data: Path, ar: Path, tmp_path: Path):
     assert "average of 2 checkpoints" in render(found) and str(ar / "checkpoint10.pt") in render(found)
 
 
-def test_without_printing_nothing_is_scored(data: Path, ar: Path):
-    found = block(decode(data, ar, f"--quiet {EVERY}"))
-    assert len(re.findall(r"BLEU +not available: --quiet", found)) == 2
-    assert f"{N} of {N} decoded" in found and "(--quiet)" in found
+def test_scores_do_not_need_the_printed_lines(data: Path, ar: Path, tmp_path: Path, raw: Path):
+    flags = f"--remove-bpe {MOSES} {EVERY} --raw-reference {raw}"
+    printed = report(data, ar, tmp_path, flags)
+    quiet = report(data, ar, tmp_path, f"{flags} --quiet")
+    assert quiet["scores"] == printed["scores"] and quiet["scores"]["sacrebleu"]["bleu"] > 0
+    assert not hypotheses((tmp_path / "results" / "generate-test.txt").read_text())
+    assert f"{N} of {N} decoded" in render(quiet) and "(--quiet)" in render(quiet)
 
 
 def test_a_generator_describes_itself(data: Path, ar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

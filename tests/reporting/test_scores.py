@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fairseq_diffusion.reporting.scores import against_raw, scores_of, tokenised
+from fairseq_diffusion.reporting.scores import sacrebleu, scores_of, tokenised
 
 
 def recorder(
@@ -15,15 +15,11 @@ def recorder(
     references: dict[int, str] | None = None,
     raw: list[str] | None = None,
     language: str = "en",
-    post_process: str | None = None,
+    bpe_name: str | None = None,
 ) -> Any:
     return SimpleNamespace(
-        cfg=SimpleNamespace(
-            common_eval=SimpleNamespace(quiet=False, post_process=post_process),
-            task=SimpleNamespace(raw_reference="raw.txt"),
-            **{"bpe": None, "tokenizer": None},
-        ),
-        task=SimpleNamespace(build_bpe=lambda cfg: None, build_tokenizer=lambda cfg: None),
+        cfg=SimpleNamespace(task=SimpleNamespace(raw_reference="raw.txt")),
+        texts=SimpleNamespace(tokenizer=None, bpe_name=bpe_name),
         task_cfg=SimpleNamespace(target_lang=language),
         hypotheses=hypotheses,
         references=references or {},
@@ -33,7 +29,7 @@ def recorder(
 
 
 def raw_score(hypotheses: dict[int, str], raw: list[str], language: str = "en") -> dict[str, Any]:
-    return against_raw(recorder(hypotheses, raw=raw, language=language), hypotheses, None)
+    return sacrebleu(recorder(hypotheses, raw=raw, language=language))
 
 
 @pytest.mark.parametrize("language, tokenizer", [("zh_CN", "zh"), ("zh", "zh"), ("de", "13a"), ("", "13a")])
@@ -57,7 +53,7 @@ def test_missing_sentences_cost_brevity():
 
 
 @pytest.mark.parametrize(
-    "text, post_process, said",
+    "text, bpe_name, said",
     [
         ("a b@@ c", None, "NOT REMOVED (subword_nmt), so this is BLEU of pieces"),
         ("a b@@ c", "sentencepiece", "NOT REMOVED (subword_nmt), so this is BLEU of pieces"),
@@ -65,14 +61,12 @@ def test_missing_sentences_cost_brevity():
         ("a bc", None, "none to remove"),
     ],
 )
-def test_whether_bpe_was_removed(text: str, post_process: str | None, said: str):
-    made = recorder({0: text}, {0: text}, post_process=post_process)
-    assert tokenised(made, made.hypotheses, made.references)["bpe"] == said
+def test_whether_bpe_was_removed(text: str, bpe_name: str | None, said: str):
+    assert tokenised(recorder({0: text}, {0: text}, bpe_name=bpe_name))["bpe"] == said
 
 
 def test_pieces_in_the_references_alone_are_seen():
-    made = recorder({0: "a"}, {0: "a b@@ c"})
-    assert tokenised(made, made.hypotheses, made.references)["bpe"].startswith("NOT REMOVED")
+    assert tokenised(recorder({0: "a"}, {0: "a b@@ c"}))["bpe"].startswith("NOT REMOVED")
 
 
 @pytest.mark.parametrize("hypotheses, why", [({}, "no sentence was decoded"), ({0: "a"}, "no references")])

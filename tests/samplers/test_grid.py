@@ -1,4 +1,4 @@
-"""Where the sample is, and what the network is told."""
+"""The times of the sample, and those that the network is conditioned on."""
 
 import pytest
 import torch
@@ -21,13 +21,13 @@ def test_every_grid_goes_down_from_one(schedule, spacing, taken):
     curve, steps = schedule
     grid = make_grid(Schedule(curve, steps=steps), taken, spacing=spacing)
     assert grid.steps == taken
-    assert grid.where[0] == 1 and grid.where.dtype == torch.float64
-    assert (grid.where.diff() < 0).all() and (grid.level.sigma.diff() < 0).all()
+    assert grid.t[0] == 1 and grid.t.dtype == torch.float64
+    assert (grid.t.diff() < 0).all() and (grid.level.sigma.diff() < 0).all()
 
 
 def test_time_is_even():
-    assert torch.allclose(make_grid(Schedule(), 20).where, torch.linspace(1, 1e-3, 21).double())
-    assert make_grid(Schedule(), 20, final_time=0.2).where[-1] == pytest.approx(0.2)
+    assert torch.allclose(make_grid(Schedule(), 20).t, torch.linspace(1, 1e-3, 21).double())
+    assert make_grid(Schedule(), 20, final_time=0.2).t[-1] == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize("curve", CURVES)
@@ -44,31 +44,31 @@ def test_log_snr_is_even(curve):
 
 def test_respaced_steps_are_twenty_of_the_models_own():
     grid = make_grid(Schedule("sqrt_offset", "factor", 4.0, steps=2000), 20, spacing="respaced")
-    index = (2000 * grid.where[:-1]).round().long().flip(0) - 1
+    index = (2000 * grid.t[:-1]).round().long().flip(0) - 1
     assert index.tolist()[:6] == [0, 105, 210, 316, 421, 526] and index.tolist()[-2:] == [1894, 1999]
-    assert grid.where[-1] == 0 and grid.level.sigma[-1] == 0
+    assert grid.t[-1] == 0 and grid.level.sigma[-1] == 0
 
 
 def test_early_stop_leaves_out_the_last_steps():
     schedule = Schedule("sqrt_offset", steps=2000)
     every, stopped = (make_grid(schedule, 20, spacing="respaced", early_stop=stop) for stop in (0, 5))
     assert stopped.steps == 15
-    assert torch.equal(stopped.where, every.where[:16])
-    assert 2000 * stopped.where[14] - 1 == pytest.approx(526)
+    assert torch.equal(stopped.t, every.t[:16])
+    assert 2000 * stopped.t[14] - 1 == pytest.approx(526)
 
 
 @pytest.mark.parametrize("taken", [1, 2, 7, 100, 2000])
 def test_a_table_is_respaced_to_any_number_of_steps(taken):
     grid = make_grid(Schedule("sqrt_offset", steps=2000), taken, spacing="respaced")
-    assert grid.steps == taken and len(grid.where.unique()) == taken + 1
+    assert grid.steps == taken and len(grid.t.unique()) == taken + 1
     if taken == 2000:
-        assert torch.allclose(grid.where.flip(0), torch.arange(2001).double() / 2000)
+        assert torch.allclose(grid.t.flip(0), torch.arange(2001).double() / 2000)
 
 
 def test_a_table_ends_where_it_ends():
     with pytest.raises(UserError, match="--final-time has no meaning on the grid respaced"):
         make_grid(Schedule("sqrt_offset", steps=2000), 20, final_time=0.1, spacing="respaced")
-    assert make_grid(Schedule(), 20, final_time=0.1, spacing="respaced").where[-2] == 0.1
+    assert make_grid(Schedule(), 20, final_time=0.1, spacing="respaced").t[-2] == 0.1
 
 
 def test_more_steps_than_the_table_has():
@@ -76,17 +76,17 @@ def test_more_steps_than_the_table_has():
         make_grid(Schedule("sqrt_offset", steps=20), 21, spacing="respaced")
 
 
-def test_told_levels_are_noise_levels_whatever_the_schedule():
-    grid = make_grid(Schedule("sqrt"), 20, told=(1.0, 0.99))
-    assert grid.told[-1].item() == pytest.approx(0.9606, abs=5e-5)
-    assert grid.told_level.sigma[-1].item() == pytest.approx(0.99, abs=1e-6)
+def test_conditioning_is_between_noise_levels_whatever_the_schedule():
+    grid = make_grid(Schedule("sqrt"), 20, conditioning=(1.0, 0.99))
+    assert grid.conditioning_t[-1].item() == pytest.approx(0.9606, abs=5e-5)
+    assert grid.conditioning_level.sigma[-1].item() == pytest.approx(0.99, abs=1e-6)
 
 
 def test_a_decode_factor_changes_levels_and_not_times():
     schedule = Schedule("sigma_t", "factor", 4.0)
     one, four = (make_grid(schedule, 5, factor=factor) for factor in (1.0, None))
-    assert torch.equal(one.where, four.where) and torch.equal(4 * one.level.sigma, four.level.sigma)
-    assert torch.equal(one.level.sigma, schedule.curve.sigma(times(one.where)))
+    assert torch.equal(one.t, four.t) and torch.equal(4 * one.level.sigma, four.level.sigma)
+    assert torch.equal(one.level.sigma, schedule.curve.sigma(times(one.t)))
 
 
 @pytest.mark.parametrize(
@@ -95,8 +95,8 @@ def test_a_decode_factor_changes_levels_and_not_times():
         ({"steps": 0}, "0 decoding steps"),
         ({"steps": 5, "final_time": 0.0}, "--final-time"),
         ({"steps": 5, "final_time": 1.0}, "--final-time"),
-        ({"steps": 5, "told": (0.9, 0.95)}, "0 < end <= start"),
-        ({"steps": 5, "told": (1.0, 0.0)}, "0 < end <= start"),
+        ({"steps": 5, "conditioning": (0.9, 0.95)}, "0 < end <= start"),
+        ({"steps": 5, "conditioning": (1.0, 0.0)}, "0 < end <= start"),
         ({"steps": 5, "spacing": "quadratic"}, "choose one of: log_snr, respaced, sigma, time"),
     ],
 )

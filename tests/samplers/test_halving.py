@@ -1,7 +1,7 @@
 """A student's target: one of its steps lands where two of its teacher's do."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Callable
 
 import pytest
@@ -11,10 +11,10 @@ from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.process.prediction import PREDICTIONS
 from fairseq_diffusion.process.schedule import Schedule
-from fairseq_diffusion.samplers.gaussian import SAMPLERS, steps_of
 from fairseq_diffusion.samplers.grid import make_grid
 from fairseq_diffusion.samplers.halving import Halving
-from fairseq_diffusion.samplers.loop import sample
+from fairseq_diffusion.samplers.loop import SAMPLERS, sample
+from fairseq_diffusion.states.embedding import EmbeddingState
 
 SCHEDULES = [  # curve, modifier, factor trained with, discrete steps; noise factor of decoding
     (("sigma_t", "clip", 1.0, 0), None),
@@ -50,11 +50,11 @@ def levels(schedule, times, factor):
 def test_one_step_lands_where_two_do(parts, factor, steps):
     """In fp64, by the formulas as papers write them; the last step leads to clean data."""
     schedule = Schedule(*parts)
-    halving, where = Halving(schedule, steps, factor), make_grid(schedule, 2 * steps).where
-    marks = [*levels(schedule, where[:-1], factor), (1.0, 0.0)]
+    halving, grid_t = Halving(schedule, steps, factor), make_grid(schedule, 2 * steps).t
+    marks = [*levels(schedule, grid_t[:-1], factor), (1.0, 0.0)]
     for i in range(steps):
         x_t = torch.randn(1, 3, 4).double()
-        t, middle = where[2 * i : 2 * i + 2].view(2, 1)
+        t, middle = grid_t[2 * i : 2 * i + 2].view(2, 1)
         now, between, behind = marks[2 * i : 2 * i + 3]
         nothing = torch.zeros_like(x_t)
         first = muddled(x_t, t, muddled(x_t, t, nothing) if i else nothing)
@@ -74,9 +74,9 @@ class Toy:
     """Two sentences with three candidates each, whose network sees them as six rows."""
 
     network: Callable
-
-    def noise(self, i):
-        return noise.normal(noise.fold(torch.arange(2)[:, None], i, torch.arange(3)), 3, 4)
+    keys: torch.Tensor = field(default_factory=lambda: noise.fold(torch.arange(2)[:, None], 0, torch.arange(3))[None])
+    mask: torch.Tensor = field(default_factory=lambda: torch.ones(2, 3, 3).bool())
+    state: EmbeddingState = field(default_factory=lambda: EmbeddingState(5, 4))
 
     def denoise(self, x_t, t, c):
         return self.network(x_t.flatten(0, 1), t.expand(6), c.flatten(0, 1)).view(x_t.shape)
@@ -84,7 +84,7 @@ class Toy:
 
 def decoded(schedule, steps, factor, network):
     grid = make_grid(schedule, steps, factor=factor)
-    return sample(Toy(network), grid, steps_of(SAMPLERS["ddim"], grid)).x_0
+    return sample(Toy(network), grid, SAMPLERS["ddim"].steps(grid)).estimate
 
 
 @pytest.mark.parametrize("parts, factor", SCHEDULES)
@@ -96,7 +96,7 @@ def test_a_perfect_student_decodes_as_its_teacher_in_half_the_steps(parts, facto
 
     def student(x_t, t, c):
         pair = halving.draw(torch.full((6,), (next(calls) + 0.5) / steps))
-        torch.testing.assert_close(pair.t.float(), t)  # the student is told the true time
+        torch.testing.assert_close(pair.t.float(), t)  # the student is conditioned on the true time
         return pair.target(forgetful, x_t, conditioned=False)
 
     teachers = decoded(schedule, 2 * steps, factor, forgetful)
@@ -142,7 +142,7 @@ def test_each_step_is_drawn_equally_often_and_the_first_has_no_condition():
     halving = Halving(Schedule(), 4)
     pair = halving.draw((torch.arange(1000) + 0.5) / 1000)
     times, counts = pair.t.unique(return_counts=True)
-    torch.testing.assert_close(times.flip(0), make_grid(Schedule(), 4).where[:-1])
+    torch.testing.assert_close(times.flip(0), make_grid(Schedule(), 4).t[:-1])
     assert counts.tolist() == [250] * 4
     c = torch.ones(1000, 2, 3)
     assert torch.equal(pair.condition(c)[:, 0, 0], (pair.t < 1).float())

@@ -1,7 +1,7 @@
 """Every sampler against closed forms and an oracle denoiser."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Callable
 
 import pytest
@@ -12,23 +12,28 @@ from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.process.curves import CURVES
 from fairseq_diffusion.process.level import times
 from fairseq_diffusion.process.schedule import Schedule
-from fairseq_diffusion.samplers.gaussian import SAMPLERS, Sampler, steps_of
 from fairseq_diffusion.samplers.grid import Grid, make_grid
-from fairseq_diffusion.samplers.loop import Refinement, sample
+from fairseq_diffusion.samplers.loop import SAMPLERS, Refinement, sample
+from fairseq_diffusion.states.embedding import EmbeddingState
 
 PLAIN = Refinement()
 KEYS = noise.fold(torch.arange(2)[:, None], 5, torch.arange(3))
 
 
+def keys_of_steps(keys):
+    """[M, S, K]: those of the random numbers of up to 400 steps."""
+    return noise.fold(keys, torch.arange(400)[:, None, None])
+
+
 @dataclass
 class Toy:
-    """Two sentences with three candidates each; the network is a function (x_t, t, c) -> x_0-hat."""
+    """Two sentences with three candidates of three positions; the network is a function (x_t, t, c) -> x_0-hat."""
 
     network: Callable
     without_source: Callable | None = None
-
-    def noise(self, i):
-        return noise.normal(noise.fold(KEYS, i), 3, 4)
+    keys: torch.Tensor = field(default_factory=lambda: keys_of_steps(KEYS))
+    mask: torch.Tensor = field(default_factory=lambda: torch.ones(2, 3, 3).bool())
+    state: EmbeddingState = field(default_factory=lambda: EmbeddingState(5, 4))
 
     def denoise(self, x_t, t, c):
         return self.network(x_t, t, c)
@@ -37,11 +42,12 @@ class Toy:
         return self.without_source(x_t, t)
 
 
-def run(name, network, steps=20, told="usual", schedule="sigma_t", refine=PLAIN, eta=None, **kwargs):
+def run(name, network, steps=20, conditioning="usual", schedule="sigma_t", refine=PLAIN, eta=None, **kwargs):
     sampler = SAMPLERS[name]
-    grid = make_grid(Schedule(schedule), steps, told=sampler.told if told == "usual" else told)
+    levels = sampler.conditioning if conditioning == "usual" else conditioning
+    grid = make_grid(Schedule(schedule), steps, conditioning=levels)
     batch = network if isinstance(network, Toy) else Toy(network)
-    return sample(batch, grid, steps_of(sampler, grid, eta), refine, **kwargs)
+    return sample(batch, grid, sampler.steps(grid, eta), refine, **kwargs)
 
 
 def muddled(x_t, t, c):
@@ -49,6 +55,7 @@ def muddled(x_t, t, c):
     return torch.tanh(x_t + 0.3 * c) * (1 - t / 2)
 
 
+@pytest.mark.usefixtures("device")
 @pytest.mark.parametrize("schedule", CURVES)
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 20])
@@ -56,7 +63,7 @@ def test_an_oracle_is_believed(name, schedule, steps):
     """The estimate that counts is the last one, whatever the steps before it."""
     truth = torch.randn(2, 3, 3, 4)
     result = run(name, lambda x_t, t, c: truth, steps, schedule=schedule)
-    assert torch.equal(result.x_0, truth)
+    assert torch.equal(result.estimate, truth)
     assert result.calls.tolist() == [[steps] * 3] * 2 and result.alive.all()
 
 
@@ -66,10 +73,10 @@ def test_an_oracle_is_believed(name, schedule, steps):
 def test_under_an_oracle_the_state_keeps_to_the_forward_process(name, schedule, factor):
     """x_t = alpha truth + sigma eps at every step, with one eps from first to last where nothing is drawn anew."""
     sampler, truth, states = SAMPLERS[name], noise.normal(torch.tensor([[8, 9]]), 2000, 2), []
-    grid = make_grid(Schedule(schedule, "factor", factor), 6, told=sampler.told)
-    big = Toy(lambda x_t, t, c: states.append(x_t) or truth)
-    big.noise = lambda i: noise.normal(noise.fold(torch.tensor([[8, 9]]), i), 2000, 2)
-    sample(big, grid, steps_of(sampler, grid))
+    grid = make_grid(Schedule(schedule, "factor", factor), 6, conditioning=sampler.conditioning)
+    network = lambda x_t, t, c: states.append(x_t) or truth  # noqa: E731
+    keys, mask = keys_of_steps(torch.tensor([[8, 9]])), torch.ones(1, 2, 2000).bool()
+    sample(Toy(network, keys=keys, mask=mask, state=EmbeddingState(5, 2)), grid, sampler.steps(grid))
     for i, x_t in enumerate(states[1:], start=1):
         eps = (x_t - grid.level.alpha[i] * truth) / grid.level.sigma[i]
         if sampler.eta:
@@ -88,34 +95,36 @@ def test_an_oracle_leads_the_state_to_the_truth(name):
         states.append(x_t)
         return truth
 
-    run(name, oracle, steps=400, told=None)
+    run(name, oracle, steps=400, conditioning=None)
     assert (states[-1] - truth).abs().max() < 0.02
 
 
+@pytest.mark.usefixtures("device")
 def test_cedi_with_equal_grids_is_ddim_bit_for_bit():
-    equal = make_grid(Schedule("sigma_t"), 20, told=(1.0, 1e-3))
-    assert torch.equal(equal.where, equal.told)
-    assert steps_of(SAMPLERS["cedi"], equal) == steps_of(SAMPLERS["ddim"], equal)
-    ddim, cedi = run("ddim", muddled), run("cedi", muddled, told=(1.0, 1e-3))
-    assert torch.equal(cedi.x_0, ddim.x_0)
-    assert not torch.equal(run("cedi", muddled).x_0, ddim.x_0)
+    equal = make_grid(Schedule("sigma_t"), 20, conditioning=(1.0, 1e-3))
+    assert torch.equal(equal.t, equal.conditioning_t)
+    assert SAMPLERS["cedi"].steps(equal) == SAMPLERS["ddim"].steps(equal)
+    ddim, cedi = run("ddim", muddled), run("cedi", muddled, conditioning=(1.0, 1e-3))
+    assert torch.equal(cedi.estimate, ddim.estimate)
+    assert not torch.equal(run("cedi", muddled).estimate, ddim.estimate)
 
 
+@pytest.mark.usefixtures("device")
 def test_cedi_follows_the_paper_step_by_step():
-    x, c = Toy(muddled).noise(0).double(), torch.zeros(2, 3, 3, 4).double()
+    x, c = noise.normal(Toy(muddled).keys[0], 3, 4).double(), torch.zeros(2, 3, 3, 4).double()
     t, tau = [torch.linspace(1, end, 21).double() for end in (1e-3, 0.99)]
     alpha = lambda s: math.sqrt((1 - s) * (1 + s))  # noqa: E731
     for i in range(20):
         x_0 = muddled(x, tau[i], c)
         eps = (x - alpha(tau[i]) * x_0) / tau[i]
         x, c = alpha(t[i + 1]) * x_0 + t[i + 1] * eps, x_0
-    assert torch.allclose(run("cedi", muddled).x_0.double(), x_0, atol=1e-5)
+    assert torch.allclose(run("cedi", muddled).estimate.double(), x_0, atol=1e-5)
 
 
-def one_step(sampler, schedule, t, s, told=None, **dials):
+def one_step(name, schedule, t, s, **options):
     """The numbers of one step from t to s."""
-    where, telling = times([t, s]), times([t if told is None else told, s])
-    return steps_of(sampler, Grid(where, telling, schedule.level(where), schedule.level(telling)), **dials)[0]
+    t, level = times([t, s]), schedule.level(times([t, s]))
+    return SAMPLERS[name].steps(Grid(t, t, level, level), **options)[0]
 
 
 @pytest.mark.parametrize("factor", [1.0, 2.5])
@@ -128,7 +137,7 @@ def test_ddpm_draws_from_the_posterior(factor):
     forward = now.sigma.item() ** 2 - ratio**2 * sigma_s**2
     variance = 1 / (1 / sigma_s**2 + ratio**2 / forward)
     mean = variance * (next_.alpha.item() * x_0 / sigma_s**2 + ratio * x_t / forward)
-    step = one_step(SAMPLERS["ddpm"], schedule, t, s)
+    step = one_step("ddpm", schedule, t, s)
     assert step.x_t * x_t + step.x_0 * x_0 == pytest.approx(mean, rel=1e-12)
     assert step.noise**2 == pytest.approx(variance, rel=1e-12)
 
@@ -138,8 +147,8 @@ def test_ddpm_is_the_released_form_of_a_respaced_table():
     schedule = Schedule("sqrt_offset", "factor", 4.0, steps=2000)
     factor = 1.5
     grid = make_grid(schedule, 20, spacing="respaced", factor=factor)
-    abar = schedule.level(grid.where, 1.0).alpha.square()
-    for k, step in enumerate(steps_of(SAMPLERS["ddpm"], grid)[:-1]):  # the last goes to clean data
+    abar = schedule.level(grid.t, 1.0).alpha.square()
+    for k, step in enumerate(SAMPLERS["ddpm"].steps(grid)[:-1]):  # the last goes to clean data
         beta = 1 - abar[k] / abar[k + 1]
         c_1 = beta * abar[k + 1].sqrt() / (1 - abar[k])
         c_2 = (1 - abar[k + 1]) * (1 - beta).sqrt() / (1 - abar[k])
@@ -156,48 +165,50 @@ def test_ddpm_keeps_the_marginal():
     x_0 = torch.full((1, 100_000, 1), 0.7)
     x_t = now.mix(x_0, noise.normal(torch.tensor([1]), 100_000, 1))
     for eta in (0.0, 0.5, 1.0):
-        step = one_step(SAMPLERS["ddpm"], schedule, 0.8, 0.5, eta=eta)
-        x_s = step(x_t, x_0, x_0, noise.normal(torch.tensor([2]), 100_000, 1))
+        step = one_step("ddpm", schedule, 0.8, 0.5, eta=eta)
+        x_s = step.apply(x_t, x_0, x_0, noise.normal(torch.tensor([2]), 100_000, 1))
         assert x_s.mean().item() == pytest.approx(next_.alpha.item() * 0.7, abs=0.02)
         assert x_s.std().item() == pytest.approx(next_.sigma.item(), abs=0.02)
 
 
+@pytest.mark.usefixtures("device")
 def test_eta_goes_from_ddim_to_ddpm():
-    ddim, ddpm = run("ddim", muddled).x_0, run("ddpm", muddled).x_0
-    assert torch.equal(run("ddpm", muddled, eta=0.0).x_0, ddim)
-    assert torch.equal(run("ddim", muddled, eta=1.0).x_0, ddpm)
-    half = one_step(SAMPLERS["ddpm"], Schedule(), 0.7, 0.5, eta=0.5)
-    assert half.noise == pytest.approx(0.5 * one_step(SAMPLERS["ddpm"], Schedule(), 0.7, 0.5).noise)
+    ddim, ddpm = (run(name, muddled).estimate for name in ("ddim", "ddpm"))
+    assert torch.equal(run("ddpm", muddled, eta=0.0).estimate, ddim)
+    assert torch.equal(run("ddim", muddled, eta=1.0).estimate, ddpm)
+    half = one_step("ddpm", Schedule(), 0.7, 0.5, eta=0.5)
+    assert half.noise == pytest.approx(0.5 * one_step("ddpm", Schedule(), 0.7, 0.5).noise)
 
 
 def test_deterministic_rule_keeps_the_noise_it_finds():
     schedule = Schedule("sigma_t")
     now, next_ = schedule.level(times([[0.9]])), schedule.level(times([[0.2]]))
     x_0, eps = torch.randn(1, 3, 4), torch.randn(1, 3, 4)
-    x_s = one_step(SAMPLERS["ddim"], schedule, 0.9, 0.2)(now.mix(x_0, eps), x_0, x_0, None)
+    x_s = one_step("ddim", schedule, 0.9, 0.2).apply(now.mix(x_0, eps), x_0, x_0, None)
     assert torch.allclose(x_s, next_.mix(x_0, eps), atol=1e-6)
 
 
-def test_fixed_t_tells_one_time_and_walks_as_ddpm():
-    told = []
+def test_fixed_t_conditions_on_one_time_and_walks_as_ddpm():
+    seen = []
 
-    def listening(x_t, t, c):
-        told.append(t.item())
+    def network(x_t, t, c):
+        seen.append(t.item())
         return muddled(x_t, t, c)
 
-    fixed = run("fixed_t", listening, told=(0.8, 0.8))
-    assert told == pytest.approx([0.8] * 20)
-    assert torch.equal(fixed.x_0, run("ddpm", lambda x_t, t, c: muddled(x_t, torch.tensor(told[0]), c)).x_0)
+    fixed = run("fixed_t", network, conditioning=(0.8, 0.8))
+    assert seen == pytest.approx([0.8] * 20)
+    ddpm = run("ddpm", lambda x_t, t, c: muddled(x_t, torch.tensor(seen[0]), c))
+    assert torch.equal(fixed.estimate, ddpm.estimate)
 
 
 def test_a_noise_factor_scales_the_state_and_not_the_estimate():
     """The estimate's share does not change; the first noise and the fresh noise are F times as large."""
     schedule = Schedule("sqrt_offset", "factor", 4.0, steps=2000)
     one, four = (make_grid(schedule, 20, spacing="respaced", factor=factor) for factor in (1.0, 4.0))
-    for a, b in zip(steps_of(SAMPLERS["ddpm"], one), steps_of(SAMPLERS["ddpm"], four)):
+    for a, b in zip(SAMPLERS["ddpm"].steps(one), SAMPLERS["ddpm"].steps(four)):
         assert (a.x_t, a.x_0, 4 * a.noise) == pytest.approx((b.x_t, b.x_0, b.noise))
     assert four.level.sigma[0] == 4 * one.level.sigma[0]
-    assert torch.equal(one.told, four.told)
+    assert torch.equal(one.conditioning_t, four.conditioning_t)
 
 
 # -- second order, against the exact flow of a mixture of Gaussians
@@ -219,9 +230,9 @@ def flow(name, steps, spacing="log_snr"):
     grid = make_grid(Schedule("linear"), steps, spacing=spacing, final_time=0.05)
     x = torch.linspace(-2, 2, 64, dtype=torch.float64)[:, None]
     previous = torch.zeros_like(x)
-    for i, step in enumerate(steps_of(SAMPLERS[name], grid)):
+    for i, step in enumerate(SAMPLERS[name].steps(grid)):
         x_0 = mixture_estimate(x, grid.level[i])
-        x, previous = step(x, x_0, previous, None), x_0
+        x, previous = step.apply(x, x_0, previous, None), x_0
     return x
 
 
@@ -255,11 +266,11 @@ def test_dpmpp_is_closer_than_ddim_at_the_same_steps(exact, spacing):
 def test_dpmpp_starts_in_pure_noise_and_ends_in_clean_data():
     """Infinitely long steps are of first order."""
     grid = make_grid(Schedule("sqrt_offset", steps=2000), 6, spacing="respaced")
-    ddim, dpmpp = (steps_of(SAMPLERS[name], grid) for name in ("ddim", "dpmpp_2m"))
+    ddim, dpmpp = (SAMPLERS[name].steps(grid) for name in ("ddim", "dpmpp_2m"))
     assert dpmpp[0] == ddim[0] and dpmpp[-1] == ddim[-1]
     assert all(math.isfinite(value) for step in dpmpp for value in step)
     assert [bool(step.previous) for step in dpmpp] == [False, True, True, True, True, False]
-    pure = steps_of(SAMPLERS["dpmpp_2m"], make_grid(Schedule("sigma_t"), 4))
+    pure = SAMPLERS["dpmpp_2m"].steps(make_grid(Schedule("sigma_t"), 4))
     assert [bool(step.previous) for step in pure] == [False, False, True, True]
 
 
@@ -268,14 +279,14 @@ def test_dpmpp_is_the_formula(exact):
     grid = make_grid(Schedule("linear"), 9)
     alpha, sigma = grid.level.alpha, grid.level.sigma
     h = (alpha / sigma).log().diff()
-    for i, step in enumerate(steps_of(SAMPLERS["dpmpp_2m"], grid)):
+    for i, step in enumerate(SAMPLERS["dpmpp_2m"].steps(grid)):
         half = h[i] / h[i - 1] / 2 if i else times(0.0)
         share = -alpha[i + 1] * torch.expm1(-h[i])
         expected = ((sigma[i + 1] / sigma[i]), share * (1 + half), -share * half, times(0.0))
         assert step == pytest.approx([value.item() for value in expected], rel=1e-9, abs=1e-12)
 
 
-# -- dials on score and estimate
+# -- options on score and estimate
 
 
 def test_temperature_divides_the_score():
@@ -285,10 +296,10 @@ def test_temperature_divides_the_score():
     tau = torch.linspace((t.sigma / t.alpha).item(), (s.sigma / s.alpha).item(), 200_001, dtype=torch.float64)
     y = x_t / t.alpha.item() - x_0
     y = y * (1 + tau.diff() / (tau[:-1] * temperature)).prod().item() + x_0
-    step = one_step(SAMPLERS["ddim"], schedule, 0.7, 0.4, temperature=temperature)
+    step = one_step("ddim", schedule, 0.7, 0.4, temperature=temperature)
     assert step.x_t * x_t + step.x_0 * x_0 == pytest.approx(s.alpha.item() * y, rel=1e-4)
-    plain = one_step(SAMPLERS["ddim"], schedule, 0.7, 0.4)
-    assert one_step(SAMPLERS["ddim"], schedule, 0.7, 0.4, temperature=1.0) == plain
+    plain = one_step("ddim", schedule, 0.7, 0.4)
+    assert one_step("ddim", schedule, 0.7, 0.4, temperature=1.0) == plain
     assert step.x_t < plain.x_t
 
 
@@ -297,18 +308,19 @@ def test_temperature_divides_the_score():
 def test_tempered_samplers_believe_an_oracle(name, temperature):
     truth, sampler = torch.randn(2, 3, 3, 4), SAMPLERS[name]
     for schedule in CURVES:
-        grid = make_grid(Schedule(schedule), 7, told=sampler.told)
-        steps = steps_of(sampler, grid, temperature=temperature)
+        grid = make_grid(Schedule(schedule), 7, conditioning=sampler.conditioning)
+        steps = sampler.steps(grid, temperature=temperature)
         assert all(math.isfinite(value) for step in steps for value in step)
-        assert torch.equal(sample(Toy(lambda x_t, t, c: truth), grid, steps).x_0, truth)
+        assert torch.equal(sample(Toy(lambda x_t, t, c: truth), grid, steps).estimate, truth)
 
 
+@pytest.mark.usefixtures("device")
 def test_guidance_leads_away_from_the_estimate_without_a_source():
     batch = Toy(lambda x_t, t, c: torch.full_like(x_t, 2.0), lambda x_t, t: torch.full_like(x_t, 0.5))
     result = run("ddim", batch, 3, refine=Refinement(guidance=4.0))
-    assert torch.allclose(result.x_0, torch.tensor(0.5 + 4 * 1.5))
+    assert torch.allclose(result.estimate, torch.tensor(0.5 + 4 * 1.5))
     assert (result.calls == 6).all()
-    assert torch.equal(run("ddim", batch, 3).x_0, torch.full((2, 3, 3, 4), 2.0))
+    assert torch.equal(run("ddim", batch, 3).estimate, torch.full((2, 3, 3, 4), 2.0))
 
 
 def test_each_estimate_is_clamped():
@@ -319,15 +331,16 @@ def test_each_estimate_is_clamped():
         return muddled(x_t, t, c)
 
     result = run("ddim", network, 4, refine=Refinement(clamp=torch.round))
-    assert torch.equal(result.x_0, result.x_0.round())
+    assert torch.equal(result.estimate, result.estimate.round())
     assert all(torch.equal(c, c.round()) for c in conditions)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_seeds(name):
-    assert torch.equal(run(name, muddled).x_0, run(name, muddled).x_0)
+    assert torch.equal(run(name, muddled).estimate, run(name, muddled).estimate)
 
 
+@pytest.mark.usefixtures("device")
 def test_the_loop_shows_each_estimate_and_conditions_on_the_last():
     seen, conditions = [], []
 
@@ -335,35 +348,34 @@ def test_the_loop_shows_each_estimate_and_conditions_on_the_last():
         conditions.append(c)
         return muddled(x_t, t, c)
 
-    result = run("ddim", denoise, steps=4, on_step=lambda roster, x_0: seen.append(x_0))
+    result = run("ddim", denoise, steps=4, on_step=lambda rows, x_t, x_0: seen.append(x_0))
     assert len(seen) == 4
-    assert torch.equal(seen[-1], result.x_0)
+    assert torch.equal(seen[-1], result.estimate)
     assert conditions[0].abs().sum() == 0
     assert all(torch.equal(c, x_0) for c, x_0 in zip(conditions[1:], seen))
 
 
-def test_told_times_stay_distinct_under_bf16_autocast():
-    told = []
+def test_conditioning_times_stay_distinct_under_bf16_autocast():
+    seen = []
     with torch.autocast("cpu", torch.bfloat16):
-        run("cedi", lambda x_t, t, c: told.append(t.item()) or c)
-    assert len(set(told)) == 20
-    assert told[0] == 1 and told[-1] == pytest.approx(0.99 + 0.01 / 20, abs=1e-6)
+        run("cedi", lambda x_t, t, c: seen.append(t.item()) or c)
+    assert len(set(seen)) == 20
+    assert seen[0] == 1 and seen[-1] == pytest.approx(0.99 + 0.01 / 20, abs=1e-6)
 
 
 @pytest.mark.parametrize(
-    "sampler, dials, words",
+    "sampler, options, words",
     [
         ("ddpm", {"eta": 1.5}, "--eta is 1.5"),
         ("dpmpp_2m", {"eta": 0.5}, "second order"),
         ("ddim", {"temperature": 0.0}, "--temperature is 0"),
     ],
 )
-def test_senseless_dials(sampler, dials, words):
+def test_senseless_options(sampler, options, words):
     with pytest.raises(UserError, match=words):
-        steps_of(SAMPLERS[sampler], make_grid(Schedule(), 3), **dials)
+        SAMPLERS[sampler].steps(make_grid(Schedule(), 3), **options)
 
 
 def test_unknown_sampler_lists_the_choices():
     with pytest.raises(UserError, match="cedi, ddim, ddpm, dpmpp_2m, fixed_t"):
         SAMPLERS["heun"]
-    assert isinstance(SAMPLERS["ddim"], Sampler)

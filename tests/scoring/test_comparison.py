@@ -7,7 +7,7 @@ from pathlib import Path
 import samples
 
 from fairseq_diffusion.scoring.comparison import compared
-from fairseq_diffusion.scoring.figures import Manner
+from fairseq_diffusion.scoring.metrics import Options
 from fairseq_diffusion.scoring.outputs import Output
 
 REFERENCES = samples.raw(20)
@@ -18,7 +18,7 @@ def outputs(**printed: list[str]) -> list[Output]:
 
 
 def notes(systems: list[Output]) -> list[list[str]]:
-    comparison, _ = compared(systems, [Path("ref")], [REFERENCES], "en", Manner(), 0)
+    comparison, _ = compared(systems, [Path("ref")], [REFERENCES], "en", Options(), 0)
     return [row["notes"] for row in comparison["rows"]]
 
 
@@ -30,17 +30,17 @@ def test_empty_translations_are_counted_beside_skipped_ones():
 
 
 def test_hyphens_may_be_split_in_one_output_and_not_in_another():
-    """The same translations have the same figures."""
+    """The same translations have the same metrics."""
     said = [f"a well-known {line}" for line in samples.worse(REFERENCES, 0.2, 1)]
     split, whole = (samples.tokenised(said, aggressive_dash_splits=dashes) for dashes in (True, False))
-    systems, manner = outputs(a=split, b=whole, c=said), Manner(compound_split=True)
-    comparison, _ = compared(systems, [Path("ref")], [REFERENCES], "en", manner, 0)
-    figures = [[row[name] for name in ("sacrebleu", "tokenised", "compound_split")] for row in comparison["rows"]]
-    assert split != whole and figures[0] == figures[1] == figures[2]
+    systems, options = outputs(a=split, b=whole, c=said), Options(compound_split=True)
+    comparison, _ = compared(systems, [Path("ref")], [REFERENCES], "en", options, 0)
+    metrics = [[row[name] for name in ("sacrebleu", "tokenised", "compound_split")] for row in comparison["rows"]]
+    assert split != whole and metrics[0] == metrics[1] == metrics[2]
 
 
 def test_texts_are_those_that_are_scored():
     systems = outputs(a=samples.tokenised(REFERENCES), b=REFERENCES[::-1])
-    comparison, texts = compared(systems, [Path("ref")], [REFERENCES], "en", Manner(), 0)
+    comparison, texts = compared(systems, [Path("ref")], [REFERENCES], "en", Options(), 0)
     assert texts["b"] == REFERENCES[::-1] and texts["a"] != systems[0].printed
-    assert [row["text"] for row in comparison["rows"]] == ["detokenised by sacremoses (en)", "as it stands"]
+    assert [row["text"] for row in comparison["rows"]] == ["detokenised by sacremoses (en)", "as given"]

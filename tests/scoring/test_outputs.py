@@ -11,7 +11,7 @@ import samples
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.reporting.output import KIND
-from fairseq_diffusion.scoring.outputs import named, read_output
+from fairseq_diffusion.scoring.outputs import name_and_path, read_output
 
 LINES = ["one two", "three four five", "six", "seven eight"]
 
@@ -35,18 +35,18 @@ def without(text: str, *numbers: int) -> str:
 
 def test_names(tmp_path: Path):
     log, plain = written(tmp_path, ""), samples.write(tmp_path / "x=1.de", LINES)
-    assert named(str(tmp_path)) == (tmp_path.name, log) and named(str(log)) == (tmp_path.name, log)
-    assert named(str(plain)) == ("x=1", plain)
-    assert named(f"My, 5={plain}") == ("My, 5", plain) and named(f"A={tmp_path}") == ("A", log)
+    assert name_and_path(str(tmp_path)) == (tmp_path.name, log) and name_and_path(str(log)) == (tmp_path.name, log)
+    assert name_and_path(str(plain)) == ("x=1", plain)
+    assert name_and_path(f"My, 5={plain}") == ("My, 5", plain) and name_and_path(f"A={tmp_path}") == ("A", log)
 
 
 def test_a_folder_must_hold_one_output(tmp_path: Path):
     with pytest.raises(UserError, match="holds no generate-SUBSET.txt"):
-        named(str(tmp_path))
+        name_and_path(str(tmp_path))
     for subset in ("test", "valid"):
         (tmp_path / f"generate-{subset}.txt").touch()
     with pytest.raises(UserError, match="holds generate-test.txt, generate-valid.txt; name the file"):
-        named(str(tmp_path))
+        name_and_path(str(tmp_path))
 
 
 # -- texts

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fairseq_diffusion.kernels import chunks
+from fairseq_diffusion.kernels import chunks, noise
 from fairseq_diffusion.process.level import Level, times
 from fairseq_diffusion.process.prediction import PREDICTIONS
 from fairseq_diffusion.process.schedule import Schedule
@@ -97,10 +97,36 @@ def test_half_precision_weights_still_give_fp32_vectors(state):
 
 @pytest.mark.parametrize("sigma", [0.0, 0.3, 1.0])
 def test_corruption_is_the_forward_process(state, sigma):
-    x_0, eps = torch.randn(2, 3, 8), torch.randn(2, 3, 8)
+    x_0, keys = torch.randn(2, 3, 8), torch.tensor([4, 5])
     level = Level.variance_preserving(times([[sigma], [sigma]]))
-    x_t = state.corrupt(x_0, level, eps)
-    assert torch.allclose(x_t, (1 - sigma**2) ** 0.5 * x_0 + sigma * eps, atol=1e-6)
+    x_t = state.corrupt(x_0, level, keys)
+    assert torch.allclose(x_t, (1 - sigma**2) ** 0.5 * x_0 + sigma * noise.normal(keys, 3, 8), atol=1e-6)
+
+
+def test_sampling_starts_with_noise_of_the_first_level(state):
+    """As much as a noise factor makes of it, by the keys of the candidates."""
+    keys = torch.arange(6).view(2, 3)
+    level = Schedule("sigma_t", "factor", 4.0).level(times([1.0, 0.5]))[0]
+    x_T = state.prior(keys, 7, level)
+    assert torch.equal(x_T, 4 * noise.normal(keys, 7, 8))
+    assert torch.equal(state.blank(x_T), torch.zeros(2, 3, 7, 8))
+
+
+def test_words_are_drawn_by_their_probability(state):
+    """At a temperature; by a key of their own, and so alike in any batch."""
+    keys = noise.fold(torch.arange(4000), 1)
+    row, temperature = 0.3 * torch.randn(8), 0.5
+    drawn = state.sample(row.expand(4000, 2, 8), keys, temperature)
+    p = (row @ state.table().T / temperature).softmax(-1)
+    found = drawn.flatten().bincount(minlength=50) / 8000
+    assert (found - p).abs().max() < 0.03
+    assert torch.equal(state.sample(row.expand(3, 1, 8), keys[5:8], temperature), drawn[5:8, :1])
+    assert (drawn[:, 0] != drawn[:, 1]).any()
+
+
+def test_the_error_is_the_mean_square_of_a_vector(state):
+    x, x_0 = torch.randn(2, 3, 8), torch.randn(2, 3, 8)
+    assert torch.allclose(state.error(x, x_0), (x - x_0).square().sum(-1) / 8)
 
 
 def test_predictions_recover_x_0():

@@ -6,8 +6,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from torch import nn
 
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.models.base import TranslatorModel
 from fairseq_diffusion.tasks.checks import (
     check_data,
     check_dictionary,
@@ -69,7 +71,7 @@ class FullyShardedDataParallel(SimpleNamespace):
 
 
 def test_our_models_are_not_cut_up():
-    ours, autoregressive = SimpleNamespace(translator=None), SimpleNamespace()
+    ours, autoregressive = TranslatorModel(None, nn.Identity(), 0, 1), nn.Identity()
     with pytest.raises(UserError, match="fully_sharded leaves no rank a whole embedding table.*legacy_ddp"):
         check_whole(FullyShardedDataParallel(module=ours))
     check_whole(FullyShardedDataParallel(module=autoregressive))

@@ -13,14 +13,14 @@ from fairseq_diffusion.kernels import choice
 def _as_found(monkeypatch):
     """A computer without a GPU, and nothing chosen, before and after."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    choice.hindrance.cache_clear()
+    choice.why_no_triton.cache_clear()
     yield choice.use("auto")
     choice.use("auto")
-    choice.hindrance.cache_clear()
+    choice.why_no_triton.cache_clear()
 
 
 @pytest.fixture(scope="module")
-def portable(data, tmp_path_factory):
+def portable(data, tmp_path_factory, trains):
     """A checkpoint of a training with portable kernels."""
     folder = tmp_path_factory.mktemp("portable")
     call("train", *training(data, folder, "--max-update 1 --kernels portable"))

@@ -1,4 +1,4 @@
-"""A mask symbol is in the target dictionary for the models that want one, and for no one else."""
+"""A mask symbol is in the target dictionary for the models that need one, and for no others."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from typing import Any
 import pytest
 from fairseq import models, options, tasks
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-from support import TINY, training
-from torch import nn
+from support import TINY, TINY_BLOCKS, training
 
 import fairseq_diffusion
 
 fairseq_diffusion.load()
 
 from fairseq_diffusion.errors import UserError  # noqa: E402
-from fairseq_diffusion.models.build import check_joined  # noqa: E402
+from fairseq_diffusion.models.base import check_joined  # noqa: E402
 from fairseq_diffusion.tasks.checks import fingerprint  # noqa: E402
 from fairseq_diffusion.tasks.dictionary import MASK, TableDictionary  # noqa: E402
 from fairseq_diffusion.tasks.diffusion_translation import class_of  # noqa: E402
@@ -63,56 +62,40 @@ def test_joined_dictionaries_are_joined_with_a_mask_too():
         check_joined(source, other)
 
 
-class Masked(nn.Module):
-    """A model that wants a mask, and nothing else."""
-
-    needs_mask = True
-
-    def __init__(self, mask: int, words: int):
-        super().__init__()
-        self.translator, self.mask, self.words = nn.Linear(1, 1), mask, words
-
-    @classmethod
-    def build_model(cls, cfg: Any, task: Any) -> Masked:
-        return cls(task.target_dictionary.mask_index, len(task.target_dictionary))
-
-
-@pytest.fixture
-def masked(monkeypatch: pytest.MonkeyPatch) -> Namespace:
-    """What builds one."""
-    monkeypatch.setitem(models.ARCH_MODEL_REGISTRY, "masked_tiny", Masked)
-    return Namespace(_name="masked_tiny", quant_noise_scalar=0)
-
-
 def configuration(data: Path, arch: str, flags: list[str]) -> Any:
     usual = [arg for arg in map(str, training(data, data, arch=arch)) if arg not in TINY]
     parser = options.get_training_parser()
     return convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, [*usual, *flags]))
 
 
-def test_classes_are_found_as_fairseq_finds_them(masked: Namespace):
-    assert class_of(masked) is Masked
-    assert class_of(Namespace(arch="masked_tiny")) is Masked
-    assert (
-        class_of(Namespace(_name="diffusion")) is class_of({"dinoiser_toy": None}) is models.MODEL_REGISTRY["diffusion"]
-    )
+def test_classes_are_found_as_fairseq_finds_them():
+    assert class_of(Namespace(arch="nat_toy")) is models.MODEL_REGISTRY["glancing"]
+    diffusion = models.MODEL_REGISTRY["diffusion"]
+    assert class_of(Namespace(_name="diffusion")) is class_of({"dinoiser_toy": None}) is diffusion
     with pytest.raises(UserError, match="'no_such_model', which is not registered here; pass the --user-dir"):
         class_of(Namespace(_name="no_such_model"))
 
 
-def test_models_of_one_task_see_the_dictionary_they_want(data: Path, masked: Namespace):
+def words_of(model: Any) -> int:
+    """Of the embeddings of the target's words."""
+    table = model.translator.decoder.words if hasattr(model.translator, "decoder") else model.translator.state
+    return len(table.weight)
+
+
+def test_models_of_one_task_see_the_dictionary_they_need(data: Path):
+    masked = configuration(data, "nat_toy", TINY_BLOCKS)
     gaussian = configuration(data, "dinoiser_toy", TINY)
     left_to_right = configuration(data, "transformer", AR.split())
     task = tasks.setup_task(gaussian.task)
     printer, words, state = task.target_dictionary, len(task.target_dictionary), task.state_dict()
-    assert task.build_model(gaussian.model).translator.state.weight.shape[0] == words and len(printer) == words
+    assert words_of(task.build_model(gaussian.model)) == len(printer) == words
 
-    model = task.build_model(masked)
-    assert (model.mask, model.words) == (words, words + 1)
-    assert task.target_dictionary is printer and printer[words] == MASK  # who prints has had it all along
-    assert task.build_model(masked).mask == words
+    for _ in range(2):
+        model = task.build_model(masked.model)
+        assert model.translator.alignment.symbols.mask == words and words_of(model) == words + 1
+        assert task.target_dictionary is printer and printer[words] == MASK  # what prints has a reference to it
 
-    assert task.build_model(gaussian.model).translator.state.weight.shape[0] == words
+    assert words_of(task.build_model(gaussian.model)) == words
     teacher = task.build_model(left_to_right.model)
     assert teacher.decoder.embed_tokens.num_embeddings == words
     teacher.load_state_dict(teacher.state_dict())  # sizes that are checked when it is loaded
@@ -122,10 +105,10 @@ def test_models_of_one_task_see_the_dictionary_they_want(data: Path, masked: Nam
     task.load_state_dict(state)
 
 
-def test_a_failed_build_leaves_the_task_its_dictionary(data: Path, masked: Namespace):
+def test_a_failed_build_leaves_the_task_its_dictionary(data: Path):
     gaussian = configuration(data, "dinoiser_toy", TINY)
     task = tasks.setup_task(gaussian.task)
-    task.build_model(masked)
+    task.build_model(configuration(data, "nat_toy", TINY_BLOCKS).model)
     gaussian.model.heads = 3
     with pytest.raises(UserError, match="--heads 3"):
         task.build_model(gaussian.model)

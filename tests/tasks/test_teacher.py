@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.models.base import TranslatorModel
 from fairseq_diffusion.tasks.teacher import check_alone, check_count, check_embeddings, check_when_loaded
 
 SIZES = {"source": 7, "target": 9}
@@ -55,7 +56,7 @@ def test_shared_embeddings_take_one_dictionary() -> None:
         check_embeddings(shared, "words", "others")
 
 
-OURS, AR = SimpleNamespace(translator=None), SimpleNamespace()
+OURS, AR = TranslatorModel(None, nn.Identity(), 0, 1), nn.Identity()
 
 
 @pytest.mark.parametrize("models, rescore", [([OURS], False), ([OURS, AR], True)])

@@ -1,12 +1,15 @@
-"""The parts together: sources left out in training, sources chosen, and the losses' books.  torch only."""
+"""The parts together: sources left out in training, sources chosen, and the losses.  torch only."""
 
 from __future__ import annotations
+
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
+from fairseq_diffusion.kernels.noise import Stream
 from fairseq_diffusion.network.denoiser import Denoiser
 from fairseq_diffusion.network.encoder import Encoder, SharedWords, own_words
 from fairseq_diffusion.network.length import LengthHead
@@ -17,26 +20,27 @@ from fairseq_diffusion.process.schedule import Schedule
 from fairseq_diffusion.process.time_sampling import TIME_SAMPLERS
 from fairseq_diffusion.samplers.halving import Halving
 from fairseq_diffusion.states.embedding import EmbeddingState
-from fairseq_diffusion.translators.diffusion import Lessons, Source, Translator
+from fairseq_diffusion.translators.base import Losses, Source
+from fairseq_diffusion.translators.diffusion import DiffusionTranslator, DistillationTargets
 
 PAD, WORDS, DIM, HIDDEN = 1, 20, 4, 16
 SOURCES = torch.tensor([[4, 5, 6, 7, 8], [9, 10, 11, PAD, PAD], [12, 13, PAD, PAD, PAD]])
 
 
-def make(source_drop: float = 0.0, modifier: str = "none", factor: float = 1.0, share: bool = False) -> Translator:
+def make(
+    source_drop: float = 0.0, modifier: str = "none", factor: float = 1.0, share: bool = False
+) -> DiffusionTranslator:
     torch.manual_seed(0)
     size, state = Size(HIDDEN, 32, 2), EmbeddingState(WORDS, DIM)
-    translator = Translator(
+    translator = DiffusionTranslator(
         encoder=Encoder(SharedWords(state, HIDDEN) if share else own_words(WORDS, HIDDEN), size, 1, 40),
-        denoiser=Denoiser(DIM, size, 2, 40),
+        denoiser=Denoiser(state, size, 2, 40),
         state=state,
         schedule=Schedule("sigma_t", modifier, factor),
         length=LengthHead(HIDDEN, 16, "difference", True, 30),
         prediction=PREDICTIONS["x_0"],
         objective=Objective("mse,anchor"),
         time_sampler=TIME_SAMPLERS["uniform"],
-        self_conditioning="both",
-        label_smoothing=0.0,
         source_drop=source_drop,
     )
     if translator.null is not None:
@@ -44,11 +48,13 @@ def make(source_drop: float = 0.0, modifier: str = "none", factor: float = 1.0, 
     return translator
 
 
-def encode(translator: Translator, tokens: torch.Tensor = SOURCES, dropped: list[bool] | None = None) -> Source:
+def encode(
+    translator: DiffusionTranslator, tokens: torch.Tensor = SOURCES, dropped: list[bool] | None = None
+) -> Source:
     return translator.encode(tokens, tokens.ne(PAD), None if dropped is None else torch.tensor(dropped))
 
 
-def estimate(translator: Translator, source: Source) -> torch.Tensor:
+def estimate(translator: DiffusionTranslator, source: Source) -> torch.Tensor:
     """x_0-hat of the same noisy state for every sentence."""
     count = len(source.mask)
     x = torch.linspace(-1, 1, 6 * DIM).view(1, 6, DIM).expand(count, -1, -1)
@@ -67,23 +73,21 @@ def test_dropped_sources_leave_no_trace():
     assert not torch.allclose(one[1], two[1], atol=1e-3)
 
 
-def test_nothing_is_every_source_dropped_whatever_its_width():
+def test_without_source_every_source_is_dropped_whatever_its_width():
     translator = make(0.3)
-    everyone = estimate(translator, encode(translator, dropped=[True] * 3))
-    nothing = estimate(translator, translator.nothing(encode(translator)))
-    alone = estimate(translator, translator.nothing(encode(translator, SOURCES[2:, :2])))
-    assert torch.equal(nothing, everyone)
-    assert torch.allclose(nothing, alone.expand(3, -1, -1), atol=1e-6)
-    assert [memory.keys.shape for memory in encode(translator).memory] == [
-        memory.keys.shape for memory in translator.nothing(encode(translator)).memory
-    ]
+    dropped, without = encode(translator, dropped=[True] * 3), translator.without_source(encode(translator))
+    alone = estimate(translator, translator.without_source(encode(translator, SOURCES[2:, :2])))
+    assert torch.equal(estimate(translator, without), estimate(translator, dropped))
+    assert torch.allclose(estimate(translator, without), alone.expand(3, -1, -1), atol=1e-6)
+    shapes = [[memory.keys.shape for memory in source.memory] for source in (without, encode(translator))]
+    assert shapes[0] == shapes[1]
 
 
 def test_the_length_head_sees_dropped_sources():
     translator, mask = make(0.3), torch.ones(3, 6).bool()
     full, dropped = encode(translator), encode(translator, dropped=[True] * 3)
     assert torch.equal(full.states, dropped.states) and torch.equal(full.mask, dropped.mask)
-    whole, left = (translator.length_losses(source, mask).terms["length"] for source in (full, dropped))
+    whole, left = (translator.length_loss(source, mask)[0]["length"] for source in (full, dropped))
     assert torch.equal(whole, left)
 
 
@@ -115,7 +119,7 @@ def test_the_null_vector_learns_even_where_no_one_was_dropped():
 def test_guidance_without_source_drop_is_explained():
     translator = make()
     with pytest.raises(UserError, match="--guidance needs a model trained with --source-drop, for example 0.1"):
-        translator.nothing(encode(translator))
+        translator.without_source(encode(translator))
 
 
 def test_selected_sources_are_those_of_the_sentences():
@@ -127,37 +131,65 @@ def test_selected_sources_are_those_of_the_sentences():
     assert torch.allclose(estimate(translator, selected), estimate(translator, source)[chosen], atol=1e-6)
 
 
+def losses(translator: DiffusionTranslator, target: torch.Tensor, keys: torch.Tensor, update: int = 0) -> Losses:
+    """Of targets that are their own sources."""
+    return translator.losses(target, target.ne(PAD), target, target.ne(PAD), keys, update)
+
+
 @pytest.mark.parametrize("modifier, factor", [("none", 1.0), ("factor", 4.0), ("factor_vp", 4.0)])
-def test_noise_is_reported_as_its_share(modifier: str, factor: float):
+def test_errors_are_logged_by_the_share_of_noise(modifier: str, factor: float):
     """sigma / sqrt(alpha^2 + sigma^2): the same for a noise factor at unit variance or not."""
-    translator, keys, mask = make(modifier=modifier, factor=factor), torch.arange(200), torch.ones(200, 2).bool()
-    tokens = torch.full((200, 2), 5)
-    losses = translator.losses(encode(translator, tokens), tokens, mask, keys, False)
-    t = translator.schedule.training_time(translator.time_sampler(noise.fold(keys, 0)))
+    translator, keys = make(modifier=modifier, factor=factor), torch.arange(200)
+    found = losses(translator, torch.full((200, 2), 5), keys)
+    u, _ = translator.time_sampler(noise.fold(keys, Stream.TIME))
+    t = translator.schedule.training_time(u)
     tau = factor * t / (1 - t.square()).sqrt()
-    assert torch.allclose(losses.sigma, tau / (1 + tau.square()).sqrt())
+    expected = (10 * tau / (1 + tau.square()).sqrt()).long().bincount(minlength=10)
+    means = [found.means[f"mse_noise_{i}0"] for i in range(10)]
+    assert [int(mean.number) for mean in means] == expected.tolist()
+    assert all((mean.total > 0) == (mean.number > 0) for mean in means)
+
+
+def test_random_self_conditioning_has_a_second_pass_in_some_updates_for_all_sentences():
+    """In validation always: its losses do not depend on the update."""
+    translator, calls = make(), []
+    translator.self_conditioning = "random"
+    translator.denoiser.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+
+    def passes(sentence: int, update: int) -> list[bool]:
+        calls.clear()
+        losses(translator, SOURCES[sentence : sentence + 1], torch.tensor([sentence]), update)
+        return [*calls]
+
+    one, other = ([passes(sentence, update) for update in range(40)] for sentence in (0, 1))
+    assert one == other and 10 < one.count([False, True]) < 30 and one.count([True]) == 40 - one.count([False, True])
+    translator.eval()
+    assert [passes(0, update) for update in range(5)] == [[False, True]] * 5
 
 
 @pytest.mark.parametrize("steps, calls", [(1, 2), (3, 3)])
-def test_a_student_who_says_what_its_teacher_says_has_nothing_to_learn(steps: int, calls: int):
-    """Its words are graded all the same; in one step, decoding conditions on nothing, and nothing is asked for it."""
-    translator, tokens = make(), SOURCES[:, :3]
-    mask, keys, heard = tokens.ne(PAD), torch.arange(3), []
-    source = encode(translator)
+def test_a_student_whose_estimates_are_its_teachers_has_nothing_to_learn(steps: int, calls: int):
+    """Its words cost as ever; in one step, decoding conditions on nothing, and nothing is asked for it."""
+    translator, keys, asked = make(0.5), torch.arange(3), []
+    translator.self_conditioning, translator.self_conditioning_p = "random", 0.0
+    target, dropped = SOURCES[:, :3], translator.dropped(keys)
+    mask, source = target.ne(PAD), encode(translator, SOURCES[:, :3], dropped.tolist())
+    assert dropped.any() and not dropped.all()
 
-    def teacher(x_t: torch.Tensor, t: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-        """Whatever it is asked later, what the student says of the first question."""
-        heard.append((x_t, t, c))
-        return translator.denoise(*heard[0], mask, source)
+    def denoise(x_t: torch.Tensor, t: torch.Tensor, c: torch.Tensor, mask: torch.Tensor, seen: Source) -> torch.Tensor:
+        """Whatever the teacher is asked later, the student's estimate for the first question."""
+        asked.append((x_t, t, c, mask, seen))
+        return translator.denoise(*asked[0])
 
-    translator.self_conditioning = "coin"
-    lessons = Lessons(Halving(translator.schedule, steps), teacher, Objective("mse=1,anchor=1"))
-    losses = translator.student_losses(source, tokens, mask, keys, False, lessons)
-    said = translator.denoise(*heard[0], mask, source)
-    words = (translator.state.nll(said, tokens) * mask).sum(-1) / mask.sum(-1)
-    assert torch.equal(losses.error, torch.zeros(3)) and torch.equal(losses.terms["mse"], torch.zeros(3))
-    torch.testing.assert_close(losses.terms["anchor"], words)
-    assert len(heard) == calls and (heard[0][2] == 0).all()
+    teacher = SimpleNamespace(encode=translator.encode, denoise=denoise)
+    halving = Halving(translator.schedule, steps)
+    translator.set_teacher(DistillationTargets(halving, teacher, Objective("mse=1,anchor=1")))
+    found = losses(translator, target, keys)
+    words = translator.state.nll(translator.denoise(*asked[0][:4], source), target)
+    assert torch.equal(found.terms["mse"], torch.zeros(3))
+    assert sum(mean.total for name, mean in found.means.items() if name.startswith("mse")) == 0
+    torch.testing.assert_close(found.terms["anchor"], (words * mask).sum(-1) / mask.sum(-1))
+    assert len(asked) == calls and (asked[0][2] == 0).all()
 
 
 def test_a_shared_table_learns_from_both_sides():

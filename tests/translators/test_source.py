@@ -1,8 +1,10 @@
-"""Sources of some sentences alone, with more or less padding, say the same."""
+"""Sources of some sentences alone, with more or less padding, are encoded the same."""
 
 import pytest
 import torch
-from gaussians import Model, build, sources
+from blocks import SOURCE
+from blocks import build as build_blocks
+from gaussians import build, encode, sources
 from torch.nn.functional import pad
 
 CHOSEN = torch.tensor([3, 0, 3])
@@ -19,7 +21,7 @@ def estimate(translator, source, length=6):
 def test_selected_sentences_are_packed(left, width):
     """Ten places are enough for the two; <s> stands before left padding."""
     translator, tokens = build(source_drop=0.1), sources(left=left)
-    source = Model(translator).encode(tokens)
+    source = encode(translator, tokens)
     found = source.select(CHOSEN, width)
     size = source.mask.shape[1] if width is None else width
     assert found.length.tolist() == source.length[CHOSEN].tolist() == [6, 10, 6]
@@ -27,14 +29,14 @@ def test_selected_sentences_are_packed(left, width):
     for number, sentence in enumerate(CHOSEN):
         assert torch.equal(found.states[number][found.mask[number]], source.states[sentence][source.mask[sentence]])
     torch.testing.assert_close(estimate(translator, found), estimate(translator, source)[CHOSEN])
-    nothing = translator.nothing(found), translator.nothing(source)
-    torch.testing.assert_close(estimate(translator, nothing[0]), estimate(translator, nothing[1])[CHOSEN])
+    one, all_ = (estimate(translator, translator.without_source(each)) for each in (found, source))
+    torch.testing.assert_close(one, all_[CHOSEN])
 
 
 @torch.no_grad()
 def test_the_memory_is_that_of_the_selected_states():
     translator = build()
-    found = Model(translator).encode(sources(left=True)).select(CHOSEN, 10)
+    found = encode(translator, sources(left=True)).select(CHOSEN, 10)
     for layer, expected in zip(found.memory, translator.denoiser.memory(found.states, found.mask)):
         for x, y in zip(layer[:2], expected[:2]):
             real = found.mask[:, None, :, None].expand(x.shape)
@@ -43,9 +45,6 @@ def test_the_memory_is_that_of_the_selected_states():
 
 
 def test_words_go_along():
-    from blocks import SOURCE
-    from blocks import build as build_blocks
-
     model = build_blocks().eval()
     source = model.encode(pad(SOURCE, (2, 3), value=1), pad(SOURCE, (2, 3), value=1).ne(1))
     found = source.select(torch.tensor([2]), 5)

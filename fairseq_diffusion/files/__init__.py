@@ -1,0 +1,1 @@
+"""Reading and writing: what fairseq prints, histories, texts, and what lies beside a checkpoint."""

@@ -1,0 +1,107 @@
+"""A parser of what fairseq-generate and fairseq-interactive print, for scoring, distilling and plotting."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+from fairseq_diffusion.errors import UserError
+
+LINE = re.compile(r"([STHDPE])-(\d+)(?:_(\d+))?\t(.*)")
+
+
+@dataclass
+class Hypothesis:
+    """One of a sentence's translations.  `text` has the pieces as printed; `detokenised` is a D- line."""
+
+    score: float
+    text: str
+    detokenised: str | None = None
+    word_scores: list[float] = field(default_factory=list)  # of the tokens and </s>, from the P- line
+    steps: dict[int, str] = field(default_factory=dict)  # the E- lines of --retain-iter-history
+
+
+@dataclass
+class Sentence:
+    """A sentence of the data and its hypotheses, the best one first."""
+
+    number: int
+    source: str | None = None
+    reference: str | None = None
+    hypotheses: list[Hypothesis] = field(default_factory=list)
+
+
+def is_generated(line: str) -> bool:
+    """Whether a line is part of a sentence or its translation."""
+    return LINE.fullmatch(line.rstrip("\r\n")) is not None
+
+
+def sentences(lines: Iterable[str]) -> Iterator[Sentence]:
+    """Sentences in the order printed, one in memory at a time; all other lines are ignored."""
+    current: Sentence | None = None
+    for match in filter(None, (LINE.fullmatch(line.rstrip("\r\n")) for line in lines)):
+        number = int(match[2])
+        if current is None or current.number != number:
+            if current is not None:
+                yield current
+            current = Sentence(number)
+        try:
+            add_line(current, match)
+        except ValueError as error:
+            raise UserError(
+                f"a line of fairseq-generate is cut off: {match[0]!r}; was the decoding stopped? Decode again"
+            ) from error
+    if current is not None:
+        yield current
+
+
+def add_line(sentence: Sentence, match: re.Match[str]) -> None:
+    """Add what is in one line; ValueError if the line is incomplete."""
+    letter, _, step, text = match.groups()
+    if letter == "S":
+        sentence.source = text
+    elif letter == "T":
+        sentence.reference = text
+    elif letter == "H":
+        score, words = text.split("\t", 1)
+        sentence.hypotheses.append(Hypothesis(float(score), words))
+    elif sentence.hypotheses:
+        last = sentence.hypotheses[-1]
+        if letter == "D":
+            _, last.detokenised = text.split("\t", 1)
+        elif letter == "P":
+            last.word_scores = [float(score) for score in text.split()]
+        elif step is not None:
+            last.steps[int(step)] = text
+
+
+def read(path: str | Path) -> dict[int, Sentence]:
+    """Every sentence of a file by its number; a sentence that is printed twice is refused."""
+    found: dict[int, Sentence] = {}
+    with open_text(Path(path)) as lines:
+        for sentence in sentences(utf8_lines(lines, path)):
+            if sentence.number in found:
+                raise UserError(
+                    f"{path} holds sentence {sentence.number} twice, like two outputs of fairseq-generate joined; "
+                    "give each its own file"
+                )
+            found[sentence.number] = sentence
+    return found
+
+
+def utf8_lines(lines: Iterable[str], path: str | Path) -> Iterator[str]:
+    try:
+        yield from lines
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 ({error}); convert it, or name another file") from error
+
+
+def open_text(path: Path) -> TextIO:
+    """A UTF-8 file whose lines end at line feeds alone; a UserError if it cannot be opened."""
+    try:
+        return path.open(encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error

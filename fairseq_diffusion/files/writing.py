@@ -1,0 +1,30 @@
+"""Writing a file for a user: complete or not at all, and not over an existing one without --force."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+from fairseq_diffusion.errors import UserError
+
+
+def check_writable(output: Path, force: bool) -> None:
+    """Before any work is done, refuse an output that exists (unless `force`) or whose folder does not."""
+    if output.is_dir() or not output.parent.is_dir():
+        kind = "is a folder" if output.is_dir() else f"cannot be written: there is no folder {output.parent}"
+        raise UserError(f"the output {output} {kind}; name a file in an existing folder")
+    if output.exists() and not force:
+        raise UserError(f"the output {output} already exists; name another file, or pass --force to replace it")
+
+
+@contextmanager
+def atomic_write(output: Path) -> Iterator[Path]:
+    """A temporary path beside `output` to write to; renamed to `output` on success, removed on failure."""
+    temporary = output.with_name(f".{output.name}.{uuid4().hex}.tmp")  # two hosts may have the same process ids
+    try:
+        yield temporary
+        temporary.replace(output)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,55 @@
+"""Names of the first edition, and what they are called now: flags, their values, and weights of checkpoints."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import MutableMapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+from omegaconf import OmegaConf, open_dict
+
+logger = logging.getLogger(__name__)
+
+RENAMED_FLAGS = {
+    "self_conditioning_p": "self_conditioning_probability",
+    "back_end": "alignment",
+    "told_start": "conditioning_sigma_start",
+    "told_end": "conditioning_sigma_end",
+}
+RENAMED_VALUES = {("self_conditioning", "coin"): "random"}
+RENAMED_KEYS = {"translator.back_end.": "translator.alignment."}  # of weights, by what they begin with
+
+
+def with_new_names(cfg: Any) -> None:
+    """Rename in place what an older checkpoint's configuration holds, a namespace or a mapping."""
+    entries: MutableMapping[str, Any] = cfg if isinstance(cfg, MutableMapping) else vars(cfg)
+    with open_dict(cfg) if OmegaConf.is_config(cfg) else nullcontext():
+        for old, new in RENAMED_FLAGS.items():
+            if old in entries and new not in entries:
+                entries[new] = entries[old]
+        for (name, old_value), value in RENAMED_VALUES.items():
+            if name in entries and str(entries[name]) == old_value:
+                entries[name] = value
+
+
+def note_old_names(arguments: Sequence[str] | None = None) -> None:
+    """Log the new name of each old flag, and of each old value of a flag, on the command line."""
+    given = [word for argument in (sys.argv if arguments is None else arguments) for word in argument.split("=", 1)]
+    for old, new in RENAMED_FLAGS.items():
+        if spelt(old) in given:
+            logger.warning(f"{spelt(old)} is now called {spelt(new)}; the old name still works")
+    for (name, old_value), value in RENAMED_VALUES.items():
+        if (spelt(name), old_value) in zip(given, given[1:]):
+            logger.warning(f"{spelt(name)} {old_value} is now called {spelt(name)} {value}; the old name still works")
+
+
+def old_name(flag: str) -> str | None:
+    """What a flag was called, as users typed it; None for most."""
+    return next((spelt(old) for old, new in RENAMED_FLAGS.items() if new == flag), None)
+
+
+def spelt(name: str) -> str:
+    """As users type it."""
+    return "--" + name.replace("_", "-")

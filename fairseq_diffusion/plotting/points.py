@@ -1,0 +1,64 @@
+"""Points (network calls, BLEU) from the table of ``fairseq-diffusion score --json``."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeGuard
+
+from fairseq_diffusion.errors import UserError
+
+
+class Point(NamedTuple):
+    """A decoding, by its network calls and its BLEU."""
+
+    series: str
+    label: str
+    calls: float
+    bleu: float
+
+
+def read_points(path: Path) -> tuple[list[Point], list[str]]:
+    """The rows that can be drawn, and the names of those that lack network calls or sacreBLEU."""
+    points, left_out = [], []
+    for row in read_rows(path):
+        name, calls, bleu = str(row.get("name")), row.get("calls"), row.get("sacrebleu")
+        if is_number(calls) and calls > 0 and is_number(bleu):
+            series, _, label = name.rpartition(",")
+            points.append(Point(series.strip() or name, label.strip() if series else "", calls, bleu))
+        else:
+            left_out.append(name)
+    if not points:
+        raise UserError(
+            f"no row of {path} has both network calls and sacreBLEU; score the outputs of fairseq-generate that lie "
+            "beside their reports (--results-path), against raw references"
+        )
+    return points, left_out
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError:
+        table = None
+    rows = table.get("rows") if isinstance(table, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise UserError(f"{path} is no table; name what fairseq-diffusion score --json wrote")
+    return rows
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def pareto_front(points: Sequence[Point]) -> list[Point]:
+    """The points that no other dominates: with no more calls a higher BLEU, or the same BLEU with fewer calls."""
+    front: list[Point] = []
+    for point in sorted(points, key=lambda point: (point.calls, -point.bleu)):
+        if not front or point.bleu > front[-1].bleu:
+            front.append(point)
+    return front

@@ -1,0 +1,55 @@
+"""The two forms of a text that are scored: detokenised and tokenised."""
+
+from __future__ import annotations
+
+from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.files.texts import SPLIT_HYPHEN, UNSEGMENTED, Moses, looks_tokenised
+from fairseq_diffusion.scoring.outputs import Output
+
+
+class TextForms:
+    """Both forms, in one language ("" if unknown), with hyphens split if some output splits them."""
+
+    def __init__(self, language: str, outputs: list[Output]):
+        self.language = language
+        self.split_hyphens = any(map(splits_hyphens, outputs))
+        self._moses = Moses(language or "en", self.split_hyphens)
+
+    @property
+    def can_tokenise(self) -> bool:
+        """Whether text in this language can be tokenised."""
+        return bool(self.language) and self.language not in UNSEGMENTED
+
+    @property
+    def tokenizer(self) -> str:
+        """Its name, for signatures."""
+        return f"words by sacremoses ({self.language})" + (", hyphens split" if self.split_hyphens else "")
+
+    def detokenised(self, output: Output) -> tuple[list[str], str]:
+        """Detokenised text, and what detokenised it."""
+        if output.detokenised is not None:
+            return output.detokenised, "detokenised by fairseq-generate"
+        if not looks_tokenised(output.printed):
+            return output.printed, "as given"
+        if not self.language:
+            raise UserError(f"{output.path} is tokenised; pass its language with --language, to detokenise it")
+        return [self._moses.text(words) for words in output.printed], f"detokenised by sacremoses ({self.language})"
+
+    def tokens(self, output: Output) -> list[list[str]] | None:
+        """Tokens of an output; None if it is detokenised and cannot be tokenised again."""
+        if is_tokenised(output):
+            return [self._moses.unescaped(words) for words in output.printed]
+        return self.tokenise(output.printed)
+
+    def tokenise(self, texts: list[str]) -> list[list[str]] | None:
+        """Tokens of detokenised texts."""
+        return [self._moses.tokens(text) for text in texts] if self.can_tokenise else None
+
+
+def splits_hyphens(output: Output) -> bool:
+    return any(SPLIT_HYPHEN in text.split() for text in output.printed)
+
+
+def is_tokenised(output: Output) -> bool:
+    """Whether the output as printed is tokenised."""
+    return output.detokenised is not None or looks_tokenised(output.printed)

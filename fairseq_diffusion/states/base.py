@@ -1,0 +1,114 @@
+"""The contract of a state: what is corrupted in training, and how an estimate of the clean target is read.
+
+The network's clean estimate is always one vector a position, read against a table of V vectors, one a word.  So
+likelihood, rounding and sampling are written here once, and B x L x V is never held.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fairseq_diffusion.kernels import noise
+from fairseq_diffusion.kernels.cross_entropy import linear_cross_entropy
+from fairseq_diffusion.kernels.distinct import distinct
+from fairseq_diffusion.kernels.rounding import best_rows, round_to_rows
+from fairseq_diffusion.network.transformer import Size
+from fairseq_diffusion.process.level import Level
+from fairseq_diffusion.registry import Registry
+
+
+class State(nn.Module, ABC):
+    """Words y as s_0, corrupted to s_t, and estimates of them [..., L, d] read as words again."""
+
+    family: ClassVar[str]  # of the samplers that know how to step from s_t to s_s
+    needs_mask: ClassVar[bool] = False  # the target dictionary gets a mask symbol, as its last entry
+    state_dims: ClassVar[int] = 0  # dimensions of s_t behind [..., L]
+
+    @classmethod
+    @abstractmethod
+    def build(cls, words: int, cfg: Any) -> State:
+        """For a dictionary of `words` entries, by the model's flags."""
+
+    @property
+    @abstractmethod
+    def dim(self) -> int:
+        """Width d of an estimate."""
+
+    @abstractmethod
+    def encode(self, tokens: Tensor) -> Tensor:
+        """Tokens [B, L] -> s_0, [B, L, ...]."""
+
+    @abstractmethod
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Tokens [B, L] -> vectors [B, L, d], for an encoder that shares the table."""
+
+    @abstractmethod
+    def corrupt(self, s_0: Tensor, level: Level, keys: Tensor) -> Tensor:
+        """s_t of the shape of s_0 at `level` (which broadcasts to [B, L]), by random keys [B]."""
+
+    @abstractmethod
+    def prior(self, keys: Tensor, length: int, level: Level) -> Tensor:
+        """s_T [..., L, ...] for random keys [...] and a length L; `level` is the first of the grid, on the host."""
+
+    @abstractmethod
+    def entrance(self, size: Size, self_conditioned: bool) -> nn.Module:
+        """The denoiser's map (s_t, c) -> [B, L, h], c an earlier estimate; None in a denoiser without them."""
+
+    @abstractmethod
+    def exit(self, size: Size) -> nn.Module:
+        """The denoiser's map [B, L, h] -> its output [B, L, d]."""
+
+    @abstractmethod
+    def readout(self) -> Tensor:
+        """What estimates are compared with, [V, d]."""
+
+    @abstractmethod
+    def table(self) -> Tensor:
+        """The vectors of all words, [V, d], to which a schedule may adapt."""
+
+    @abstractmethod
+    def error(self, estimate: Tensor, s_0: Tensor) -> Tensor:
+        """Distance of an estimate from s_0, [B, L], to be watched in training."""
+
+    def blank(self, s_t: Tensor) -> Tensor:
+        """The estimate [..., L, d] that stands for none."""
+        shape = *s_t.shape[: s_t.dim() - self.state_dims], self.dim
+        return torch.zeros(shape, device=s_t.device)
+
+    def nll(self, estimate: Tensor, tokens: Tensor, label_smoothing: float = 0.0, mask: Tensor | None = None) -> Tensor:
+        """-log p(tokens | estimate), estimate [B, L, d], tokens [B, L] -> [B, L]; 0 where `mask` [B, L] is false."""
+        rows = None if mask is None else mask.flatten()
+        flat = estimate.flatten(0, -2)
+        return linear_cross_entropy(flat, self.readout(), tokens.flatten(), label_smoothing, rows).view(tokens.shape)
+
+    def clean_nll(self, tokens: Tensor, mask: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """-log p(tokens | their own vectors), [B, L], 0 where `mask` is false: once for each word of a batch."""
+        words, real, place = distinct(tokens, mask)
+        loss = self.nll(self.embed(words), words, label_smoothing, real)
+        return loss[place].where(mask, 0.0)
+
+    def round(self, estimate: Tensor) -> tuple[Tensor, Tensor]:
+        """The most probable tokens for an estimate [..., L, d], and their log-probabilities, both [..., L]."""
+        tokens, log_p = round_to_rows(estimate.flatten(0, -2), self.readout())
+        return tokens.view(estimate.shape[:-1]), log_p.view(estimate.shape[:-1])
+
+    def read(self, s_t: Tensor, estimate: Tensor) -> tuple[Tensor, Tensor]:
+        """The words of s_t and its estimate, [..., L], with log-probabilities: a state that shows words keeps them."""
+        return self.round(estimate)
+
+    def sample(self, estimate: Tensor, keys: Tensor, temperature: float = 1.0) -> Tensor:
+        """Words [..., L] drawn from p(. | estimate)^(1 / temperature), by random keys [...]."""
+        each = noise.fold(keys[..., None], torch.arange(estimate.shape[-2], device=keys.device))
+        rows = estimate.flatten(0, -2) / temperature
+        return best_rows(rows, self.readout(), keys=each.flatten()).view(estimate.shape[:-1])
+
+    def clamp(self, estimate: Tensor) -> Tensor:
+        """An estimate [..., L, d] moved to the vectors of its most probable tokens (Li et al. 2022, section 4.2)."""
+        return self.embed(best_rows(estimate.flatten(0, -2), self.readout()).view(estimate.shape[:-1]))
+
+
+STATES: Registry[type[State]] = Registry("state")

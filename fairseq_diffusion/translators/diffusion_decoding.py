@@ -1,0 +1,279 @@
+"""Decoding with a diffusion translator: lengths and noises as batch rows, sample, read words.  torch only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from fairseq_diffusion.alignment.base import Words
+from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.kernels import noise
+from fairseq_diffusion.registry import option
+from fairseq_diffusion.samplers.early_exit import ActiveRows, EarlyExit
+from fairseq_diffusion.samplers.grid import GRIDS, make_grid
+from fairseq_diffusion.samplers.loop import SAMPLERS, Refinement, Sample, Sampler, sample
+from fairseq_diffusion.states.base import State
+from fairseq_diffusion.translators.base import Candidates, Decoder, HistoryStep, Lengths, OnStep, Options, Source
+from fairseq_diffusion.translators.execution import EAGER, EXECUTIONS, Denoise, Prepared
+
+if TYPE_CHECKING:
+    from fairseq_diffusion.translators.diffusion import DiffusionTranslator
+
+
+@dataclass(frozen=True)
+class DiffusionOptions(Options):
+    """Steps and sampler."""
+
+    steps: int = option(20, generation="iter_decode_max_iter")
+    sampler: str = option("ddim", "sampler", choices=SAMPLERS, system=True)
+    grid: str = option(
+        "time",
+        "steps even in time, in sigma, in log SNR, or taken from the model's own",
+        choices=GRIDS,
+        system=True,
+    )
+    early_stop: float = option(0.0, "share of the steps, the last ones, to leave out; 0.25 takes 15 of 20", system=True)
+    decode_noise_factor: float = option(1.0, "noise factor F in decoding", system=True)
+    conditioning_sigma_start: float | None = option(
+        None, "cedi, fixed_t: noise level sigma that the network is conditioned on at the first step"
+    )
+    conditioning_sigma_end: float | None = option(None, "cedi: the same behind the last step")
+    final_time: float | None = option(None, "diffusion time at which sampling ends (default: 0.001)")
+    eta: float | None = option(None, "share of fresh noise, from 0 (ddim) to 1 (ddpm) (default: the sampler's)")
+    temperature: float = option(1.0, "diffusion: divide the score by it; below 1 the model is trusted more")
+    guidance: float = option(1.0, "weight of classifier-free guidance; needs a model trained with --source-drop")
+    clamp: bool = option(False, "move each estimate to the embedding of its most probable token")
+    prune_after: str = option("", "steps behind which the worse half of a sentence's candidates is dropped, as in 5,10")
+    stop_stable: int = option(0, "a candidate is finished once its tokens stayed the same so many steps (0: never)")
+    execution: str = option(
+        EAGER,
+        "how a step is run: as it is, by torch.compile, or as a CUDA graph; the last two are made once for each shape "
+        "of a batch",
+        choices=EXECUTIONS,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.decode_noise_factor <= 0:
+            raise UserError(f"--decode-noise-factor is {self.decode_noise_factor}; pass a positive number, usually 1")
+        if self.stop_stable < 0:
+            raise UserError(f"--stop-stable is {self.stop_stable}; pass how many checks must agree, or 0 for no stop")
+        if not 0 <= self.early_stop < 1:
+            raise UserError(
+                f"--early-stop is {self.early_stop}; pass the share of the steps to leave out, from 0 to below 1 "
+                "(0.25: 15 of 20 are taken)"
+            )
+        if self.prune_steps and self.length_beam * self.noise_beam == 1:
+            raise UserError(
+                "--prune-after drops candidates, and there is only one; raise --noise-beam or --iter-decode-with-beam"
+            )
+        taken = self.steps - self.left_out
+        if late := [step for step in self.prune_steps if not 0 < step < taken]:
+            raise UserError(
+                f"--prune-after names step {late[0]}, but candidates can be compared behind steps 1 to {taken - 1} of "
+                f"the {taken} taken"
+            )
+
+    @property
+    def left_out(self) -> int:
+        """The steps that early stop leaves out, 5 of 20 for 0.25."""
+        return int(self.early_stop * self.steps + 1e-9)
+
+    @property
+    def prune_steps(self) -> tuple[int, ...]:
+        """ "5,10" -> (5, 10)."""
+        try:
+            return tuple(int(step) for step in self.prune_after.split(",")) if self.prune_after else ()
+        except ValueError as error:
+            raise UserError(
+                f"--prune-after {self.prune_after!r} is not a list of steps; write for example 5,10"
+            ) from error
+
+    def conditioning(self, sampler: Sampler) -> tuple[float, float] | None:
+        """Noise levels to condition the network on: those asked for, else the sampler's; None for the sample's own."""
+        usual, asked = sampler.conditioning, (self.conditioning_sigma_start, self.conditioning_sigma_end)
+        if asked == (None, None):
+            return usual
+        if usual is None:
+            able = " or ".join(name for name in SAMPLERS if SAMPLERS[name].conditioning)
+            raise UserError(
+                f"the sampler {self.sampler} conditions the network on the sample's own noise level, so "
+                "--conditioning-sigma-start and --conditioning-sigma-end do not apply; drop them or pass --sampler "
+                f"{able}"
+            )
+        start, end = (value if value is not None else default for value, default in zip(asked, usual))
+        if usual[0] != usual[1]:
+            return start, end
+        level, *more = {value for value in asked if value is not None}  # one level throughout: one flag says it
+        if more:
+            raise UserError(
+                f"the sampler {self.sampler} conditions the network on one noise level throughout, but "
+                f"--conditioning-sigma-start is {start} and --conditioning-sigma-end {end}; pass one of them"
+            )
+        return level, level
+
+
+@dataclass(frozen=True)
+class Rows:
+    """S x K candidates as the sampling loop sees them; those of a sentence share its encoded source.
+
+    The network sees S K rows.  A candidate's noise is a function of its key alone, whatever else is in the batch.
+    """
+
+    translator: DiffusionTranslator
+    network: Denoise  # the translator's, however it is executed
+    source: Source
+    keys: Tensor  # [M, S, K], for the M random numbers that are drawn on the way
+    mask: Tensor  # [S, K, L], true at real positions
+
+    @property
+    def state(self) -> State:
+        return self.translator.state
+
+    def denoise(self, s_t: Tensor, t: Tensor, c: Tensor) -> Tensor:
+        return self._denoised(s_t, t, c, self.source)
+
+    def denoise_without_source(self, s_t: Tensor, t: Tensor) -> Tensor:
+        return self._denoised(s_t, t, self.state.blank(s_t), self.null)
+
+    @cached_property
+    def null(self) -> Source:
+        """The batch without its sources; its keys and values are made once, as those of the sources are."""
+        return self.translator.without_source(self.source)
+
+    def _denoised(self, s_t: Tensor, t: Tensor, c: Tensor, source: Source) -> Tensor:
+        flat = self.network(s_t.flatten(0, 1), t[None], c.flatten(0, 1), self.flat_mask, source)
+        return flat.view(c.shape)
+
+    @cached_property
+    def flat_mask(self) -> Tensor:
+        """[S K, L]."""
+        return self.mask.flatten(0, 1)
+
+    def select(self, sentences: Tensor, members: Tensor) -> Rows:
+        rows = sentences[:, None]
+        keys, mask = self.keys[:, rows, members], self.mask[rows, members]
+        return replace(self, source=self.source.select(sentences), keys=keys, mask=mask)
+
+
+class DiffusionDecoder(Decoder):
+    """Candidates are what the sampler makes of noise at each length."""
+
+    def __init__(self, translator: DiffusionTranslator, options: DiffusionOptions):
+        """Whatever `options` ask that `translator` cannot do is refused here."""
+        o, self.options, self.translator = options, options, translator
+        self.sampler: Sampler = SAMPLERS[o.sampler]
+        check_family(o.sampler, translator.state)
+        trained = translator.schedule.modifier.factor
+        check_prediction(translator.prediction.__name__, trained, o.decode_noise_factor)
+        self.conditioning = o.conditioning(self.sampler)
+        self.grid = make_grid(
+            translator.schedule, o.steps, o.final_time, self.conditioning, o.grid, o.left_out, o.decode_noise_factor
+        )
+        self.steps = self.sampler.steps(self.grid, o.eta, o.temperature)
+        if o.guidance != 1:
+            translator.null_source()
+        self.fixed_shapes = o.execution != EAGER
+        self.network = Prepared(translator.denoise, o.execution) if self.fixed_shapes else translator.denoise
+
+    @property
+    def compile_seconds(self) -> float:  # type: ignore[override]
+        return getattr(self.network, "seconds", 0.0)
+
+    def __call__(self, source: Source, lengths: Lengths, keys: Tensor, on_step: OnStep | None = None) -> Candidates:
+        positions = lengths.positions.repeat_interleave(keys.shape[2], 1)
+        mask = torch.arange(lengths.width, device=positions.device) < positions[..., None]
+        rows = Rows(self.translator, self.network, source, self._draw_keys(keys.flatten(1)), mask)
+        result = self._sample(rows, on_step)
+        return Candidates.of(self._words(result, mask), lengths, result.calls, result.alive)
+
+    def _draw_keys(self, keys: Tensor) -> Tensor:
+        """Keys [S, K] of candidates -> [M, S, K], one for each time random numbers may be drawn."""
+        count = len(self.steps) if any(step.draws for step in self.steps) else 1
+        return noise.fold(keys, torch.arange(count, device=keys.device)[:, None, None])
+
+    def _sample(self, rows: Rows, on_step: OnStep | None) -> Sample:
+        o, state = self.options, rows.state
+        refine = Refinement(o.guidance, state.clamp if o.clamp else None)
+        rounded = power_of_two if self.fixed_shapes else int
+        leaves = o.prune_steps or o.stop_stable
+        active = EarlyExit(rows.mask, state.read, o.prune_steps, o.stop_stable, rounded) if leaves else None
+        watch = None if on_step is None else History(rows.mask, state, on_step)
+        return sample(rows, self.grid, self.steps, refine, active, watch)
+
+    def _words(self, result: Sample, mask: Tensor) -> Words:
+        """Special symbols may come out anywhere and are dropped; the last position stands for the end, also where a
+        word came out there.  Only candidates that are alive are read."""
+        rows = (~result.alive).long().argsort(dim=-1, stable=True)[:, : result.remaining]
+        here = torch.arange(len(rows), device=rows.device)[:, None], rows
+        read, log_p = self.translator.state.read(result.s[here], result.estimate[here])
+        tokens, all_log_p = mask.new_zeros(mask.shape, dtype=read.dtype), log_p.new_zeros(mask.shape)
+        tokens[here], all_log_p[here] = read, log_p
+        end = all_log_p.gather(-1, mask.sum(-1, keepdim=True) - 1)[..., 0]
+        special = torch.isin(tokens, self.translator.special_ids)
+        return Words(tokens, all_log_p, mask & ~special & result.alive[..., None], end)
+
+    def settings(self) -> dict[str, Any]:
+        o = self.options
+        return {
+            "sampler": o.sampler,
+            "steps": o.steps,
+            "steps_left_out": o.left_out,
+            "grid": o.grid,
+            "conditioning_sigma": "{} to {}".format(*self.conditioning) if self.conditioning else "the sample's",
+            "final_time": self.grid.t[-1].item(),
+            "decode_noise_factor": o.decode_noise_factor,
+            "trained_noise_factor": self.translator.schedule.modifier.factor,
+            "eta": getattr(self.sampler, "eta", None) if o.eta is None else o.eta,
+            "temperature": o.temperature,
+            "guidance": o.guidance,
+            "clamp": o.clamp,
+            "prune_after": ", ".join(map(str, o.prune_steps)) or "never",
+            "stop_stable": o.stop_stable or "never",
+            "execution": o.execution,
+        }
+
+
+class History:
+    """Passes each step of the sampling loop on; candidates that have left keep what they had last."""
+
+    def __init__(self, mask: Tensor, state: State, on_step: OnStep):
+        """Mask [S, K, L] is true at real positions."""
+        self.state, self.on_step, self.sizes = state, on_step, mask.sum(-1)
+        self.tokens = torch.zeros_like(mask, dtype=torch.long)
+        self.log_p = torch.zeros_like(mask, dtype=torch.float)
+
+    def __call__(self, rows: ActiveRows, s_t: Tensor, estimate: Tensor) -> None:
+        stopped, parts = rows.stopped[..., None], (self.tokens.clone(), self.log_p.clone())
+        for part, new in zip(parts, self.state.read(s_t, estimate)):
+            part[rows.index] = torch.where(stopped, part[rows.index], new)
+        self.tokens, self.log_p = parts
+        self.on_step(HistoryStep(self.tokens, self.log_p, self.sizes))
+
+
+def check_prediction(prediction: str, trained: float, factor: float) -> None:
+    """v mixes state and noise by the level trained on, so the state must be at that level."""
+    if prediction == "v" and factor != trained:
+        raise UserError(
+            f"this model predicts v under a noise factor of {trained}, so it cannot decode with {factor}; pass "
+            f"--decode-noise-factor {trained}"
+        )
+
+
+def check_family(name: str, state: State) -> None:
+    """The sampler steps through states of this family."""
+    if SAMPLERS[name].family != state.family:
+        able = ", ".join(other for other in SAMPLERS if SAMPLERS[other].family == state.family)
+        raise UserError(
+            f"--sampler {name} is for {SAMPLERS[name].family} states, but this model's are {state.family}; choose one "
+            f"of: {able}"
+        )
+
+
+def power_of_two(count: int) -> int:
+    """The smallest that is not below `count`; 0 for nothing."""
+    return 1 << (count - 1).bit_length() if count else 0

@@ -1,0 +1,198 @@
+"""Decoding with a one-pass translator: run the blocks, reveal what is sure, read words off the canvas.  torch only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Callable, cast
+
+import torch
+from torch import Tensor
+
+from fairseq_diffusion.alignment.base import Canvas, Guess, Reading, Revealed, Words
+from fairseq_diffusion.alignment.glancing import surest
+from fairseq_diffusion.alignment.paths import READ_BY, SearchOptions
+from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.registry import option
+from fairseq_diffusion.translators.base import Candidates, Decoder, HistoryStep, Lengths, OnStep, Options, Source
+
+if TYPE_CHECKING:
+    from fairseq_diffusion.translators.one_pass import OnePassTranslator
+
+
+@dataclass(frozen=True)
+class OnePassOptions(SearchOptions, Options):
+    """Passes and blocks, and the search for words."""
+
+    exit_block: int | None = option(
+        None, "read the translation off this block of the decoder, counted from 1 (default: the last)"
+    )
+    passes: int = option(1, "whole passes of the decoder, each with the least certain words hidden again", system=True)
+
+    def __post_init__(self) -> None:
+        SearchOptions.__post_init__(self)
+        Options.__post_init__(self)
+        if self.passes < 1:
+            raise UserError(f"--passes is {self.passes}; a translation takes 1 pass or more")
+
+
+class OnePassDecoder(Decoder):
+    """Candidates are lengths to try, or what a search in a graph finds."""
+
+    positions_on_a_cpu = 2048  # every bucket pays for a pass over the vocabulary, and has no other steps
+
+    def __init__(self, translator: OnePassTranslator, options: OnePassOptions):
+        """Whatever `options` ask that `translator` cannot do is refused here."""
+        self.translator, self.options = translator, options
+        blocks = translator.decoder.blocks
+        if options.exit_block is not None and not 1 <= options.exit_block <= blocks:
+            raise UserError(f"--exit-block is {options.exit_block}, but this model's decoder has blocks 1 to {blocks}")
+        self.last_block = options.exit_block or blocks
+        self.search = options.path_search if translator.alignment.name == "dag" else None
+        self._check_search()
+        self._check_candidates()
+
+    def _check_search(self) -> None:
+        """Options that the search does not read were left alone; --beam and --lenpen have defaults of fairseq's."""
+        o, name = self.options, self.translator.alignment.name
+        if self.search is None and o.path_search != self.translator.path_search:
+            raise UserError(f"--path-search searches a graph, but this model has --alignment {name}; drop it")
+        if o.drop_repeats and name == "ctc":
+            raise UserError("--drop-repeats has no meaning for CTC, which removes repeats by itself; drop it")
+        what = self.search or f"of --alignment {name}"
+        for flag, default in (("lookahead_weight", 1.0), ("temperature", 1.0), ("vertex_tokens", 5)):
+            if getattr(o, flag) != default and self.search not in READ_BY[flag]:
+                raise UserError(
+                    f"--{flag.replace('_', '-')} is {getattr(o, flag)}, but the search {what} does not read it; drop "
+                    f"it, or with a DAG pass --path-search {' or '.join(READ_BY[flag])}"
+                )
+
+    def _check_candidates(self) -> None:
+        o, alignment = self.options, self.translator.alignment
+        if not alignment.predicts_length and (o.length_beam > 1 or o.oracle_length):
+            raise UserError(
+                f"a model with --alignment {alignment.name} chooses no length; drop --iter-decode-with-beam and "
+                "--oracle-length (a DAG has several candidates by --path-search beam or sample)"
+            )
+        if o.noise_beam > 1 and self.search != "sample":
+            raise UserError(
+                f"--noise-beam is {o.noise_beam}, but this model decodes without noise; drop it, or with a DAG pass "
+                "--path-search sample"
+            )
+
+    def __call__(self, source: Source, lengths: Lengths, keys: Tensor, on_step: OnStep | None = None) -> Candidates:
+        canvas = self.translator.canvas(source, lengths)
+        how = Reading(self.options, lengths.positions.shape[1], keys.flatten(1))
+        history = History(canvas, len(source.mask)) if on_step else None
+        words = self._decode(source, canvas, how, history.add if history else None)
+        if on_step and history:
+            history.finish(words, on_step, positions=self.search is None)
+        calls = torch.full(words.mask.shape[:2], self.options.passes, device=keys.device)
+        return Candidates.of(words, lengths, calls, length_penalty=self.length_penalty)
+
+    @property
+    def length_penalty(self) -> float:
+        """The exponent of length in scores: that of the search, where it has one, so that both rank alike."""
+        return self.options.length_penalty if self.search in READ_BY["length_penalty"] else 1.0
+
+    def _decode(
+        self, source: Source, canvas: Canvas, how: Reading, on_reveal: Callable[[Revealed], None] | None
+    ) -> Words:
+        """Behind all but the last of the passes the least certain words are hidden again (mask-predict, Ghazvininejad
+        et al. 2019); `on_reveal` sees what is fed to each block."""
+        alignment, decoder, passes = self.translator.alignment, self.translator.decoder, self.options.passes
+        empty = revealed = Revealed(canvas.tokens, canvas.hidden, torch.zeros_like(canvas.tokens, dtype=torch.float))
+        for number in range(1, passes + 1):
+            h, revealed = self._one_pass(source, canvas, revealed, on_reveal)
+            if number < passes:
+                guess = alignment.guess(h, decoder.vocabulary, canvas, revealed)
+                revealed = reveal_surest(empty, guess, number / passes, up=True)
+        return alignment.words(h, decoder.vocabulary, canvas, revealed, how)
+
+    def _one_pass(
+        self, source: Source, canvas: Canvas, revealed: Revealed, on_reveal: Callable[[Revealed], None] | None
+    ) -> tuple[Tensor, Revealed]:
+        """The last block's output as the projection sees it, [N, L, h], and what was revealed to it."""
+        model = self.translator
+        copied = model.copied(source, canvas)
+        # as in training: words of an earlier pass stand before the first block only where glancing began there
+        first = model.glance.first == 0 or self.last_block == 1
+        fed = revealed if first else revealed._replace(tokens=canvas.tokens)
+        h: Tensor | None = None
+        for s in range(1, self.last_block + 1):
+            if on_reveal is not None:
+                on_reveal(fed)
+            h = model.block(s, h, fed.tokens, canvas, source, copied)
+            if s < self.last_block:
+                revealed, fed = self._reveal(s, h, canvas, revealed)
+        return model.decoder.read(cast(Tensor, h)), revealed
+
+    def _reveal(self, s: int, h: Tensor, canvas: Canvas, revealed: Revealed) -> tuple[Revealed, Revealed]:
+        """What boundary s adds to what is revealed, and what the next block is fed: that, or words for what is
+        hidden."""
+        model = self.translator
+        if model.keep[s] == 0 and model.feed == "mask":
+            return revealed, revealed
+        guess = model.alignment.guess(model.decoder.read(h), model.decoder.vocabulary, canvas, revealed)
+        revealed = reveal_surest(revealed, guess, model.keep[s])
+        if model.feed == "mask":
+            return revealed, revealed
+        known = revealed.tokens, revealed.log_p
+        tokens, log_p = (torch.where(revealed.hidden, *parts) for parts in zip(guess[:2], known))
+        return revealed, revealed._replace(tokens=tokens, log_p=log_p)
+
+    def settings(self) -> dict[str, Any]:
+        o, model = self.options, self.translator
+        facts = {
+            "alignment": model.alignment.name,
+            "passes": o.passes,
+            "block": f"{self.last_block} of {model.decoder.blocks}",
+            "keep_schedule": model.glance.keep,
+            "drop_repeats": o.drop_repeats,
+        }
+        if self.search is None:
+            return facts
+        return facts | {
+            "path_search": o.path_search,
+            "upsample": model.alignment.upsample,
+            **{name: getattr(o, name) for name in READ_BY if self.search in READ_BY[name]},
+        }
+
+
+class History:
+    """What is fed to each block, and the words read in the end, as steps of a history."""
+
+    def __init__(self, canvas: Canvas, sentences: int):
+        self.canvas, self.sentences = canvas, sentences
+        self.fed: list[Revealed] = []
+
+    def add(self, revealed: Revealed) -> None:
+        self.fed.append(revealed)
+
+    def finish(self, words: Words, on_step: OnStep, positions: bool) -> None:
+        """Pass all steps on.  A graph's words stand side by side; other words at their `positions` of the canvas."""
+        count = words.mask.shape[1]
+        for revealed in self.fed:
+            shown = self.canvas.hidden & (revealed.tokens != self.canvas.tokens)
+            log_p = revealed.log_p.masked_fill(~shown, torch.nan)
+            on_step(HistoryStep(*(self._each(x, count) for x in (revealed.tokens, log_p, self.canvas.mask.sum(-1)))))
+        sizes = self._each(self.canvas.mask.sum(-1), count) if positions else words.mask.sum(-1)
+        on_step(HistoryStep(words.tokens, words.log_p.masked_fill(~words.mask, torch.nan), sizes))
+
+    def _each(self, x: Tensor, count: int) -> Tensor:
+        """One of [S K, ...] for each of the `count` candidates of a sentence."""
+        return x.view(self.sentences, -1, *x.shape[1:]).expand(-1, count, *x.shape[1:])
+
+
+def reveal_surest(revealed: Revealed, guess: Guess, share: float, up: bool = False) -> Revealed:
+    """As much more of the guess as makes a `share` of it revealed, rounded down, or `up`; what is revealed stays."""
+    total = guess.predicted.sum(-1).double() * share
+    count = ((total - 1e-9).ceil() if up else (total + 1e-9).floor()).long()
+    ranked = guess.log_p.masked_fill(~revealed.hidden, torch.inf)
+    new = surest(ranked, guess.predicted, count) & revealed.hidden
+    most = revealed.most_hidden
+    if guess.most_predicted is not None:
+        left = guess.most_predicted - int(guess.most_predicted * share + 1e-9)
+        most = min(left, guess.most_predicted if most is None else most)
+    tokens = torch.where(new, guess.tokens, revealed.tokens)
+    log_p = torch.where(new, guess.log_p, revealed.log_p)
+    return Revealed(tokens, revealed.hidden & ~new, log_p, most)

@@ -1,0 +1,124 @@
+"""A training pass of a one-pass translator: the blocks' likelihoods, and what glancing reveals.  torch only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Callable
+
+import torch
+from torch import Tensor
+
+from fairseq_diffusion.alignment.base import Canvas, Scored
+from fairseq_diffusion.alignment.glancing import Boundary
+from fairseq_diffusion.kernels import noise
+from fairseq_diffusion.objective.reduction import Mean
+from fairseq_diffusion.translators.base import Source
+
+if TYPE_CHECKING:
+    from fairseq_diffusion.translators.one_pass import OnePassTranslator
+
+# boundary s, index [B, L] of what is revealed so far, and the block before it, scored -> the new index
+Reveal = Callable[[int, Tensor, "Scored | None"], Tensor]
+
+
+def no_glancing(s: int, index: Tensor, before: Scored | None) -> Tensor:
+    """Reveals nothing but what is given."""
+    return index
+
+
+@dataclass(frozen=True)
+class TrainingPass:
+    """A batch of targets on their canvases."""
+
+    translator: OnePassTranslator
+    source: Source
+    target: Tensor  # [B, M]
+    mask: Tensor  # [B, M]
+    canvas: Canvas
+
+    @property
+    def given(self) -> Tensor:
+        """The index of what an empty canvas shows, [B, L]."""
+        return self.translator.alignment.given(self.canvas, self.mask)
+
+    def glanced(self, keys: Tensor, update: int) -> list[tuple[Tensor, Scored]]:
+        """The blocks with glancing, behind a first pass without gradient where the system has one."""
+        glance, first = self.translator.glance, None
+        if glance.two_pass and any(glance.shows(s, update) for s in range(self.translator.decoder.blocks)):
+            with torch.no_grad(), same_dropout(self.target.device):
+                first = self.blocks(skip_scores=True)[-1][1]
+            torch.clear_autocast_cache()  # older torch would reuse weights cast in there, which have no gradient
+        return self.blocks(Glancing(self, keys, update, first))
+
+    def blocks(self, reveal: Reveal = no_glancing, skip_scores: bool = False) -> list[tuple[Tensor, Scored]]:
+        """For each block the index of what was shown to it, and its scores; `reveal` is called before each.
+
+        With `skip_scores`, those alone that are needed: of the last block, and of blocks that feed each other.
+        """
+        model = self.translator
+        copied = model.copied(self.source, self.canvas)
+        index, h, scored = self.given, None, None
+        found: list[tuple[Tensor, Scored]] = []
+        for s in range(1, model.decoder.blocks + 1):
+            index = reveal(s - 1, index, scored)
+            h = model.block(s, h, self.fed(index, scored), self.canvas, self.source, copied)
+            if not skip_scores or model.feed == "self" or s == model.decoder.blocks:
+                scored = model.alignment.score(
+                    model.decoder.read(h), model.decoder.vocabulary, self.target, self.mask, self.canvas, index
+                )
+                found.append((index, scored))
+        return found
+
+    def fed(self, index: Tensor, before: Scored | None) -> Tensor:
+        """z [B, L]: true words where they are revealed; elsewhere the mask, or what the block before predicts."""
+        true = self.target.gather(1, index.clamp(min=0))
+        hidden = self.canvas.tokens
+        if before is not None and self.translator.feed == "self":
+            hidden = torch.where(self.canvas.hidden, before.best, hidden)
+        return torch.where(index >= 0, true, hidden)
+
+    def means(self, index: Tensor, scored: Scored) -> dict[str, Mean]:
+        """Of the last block: how much of the canvas was revealed to it, and how many targets do not fit on it."""
+        revealed = (index >= 0) & self.canvas.hidden
+        return {
+            "revealed": Mean(revealed.sum(), self.canvas.hidden.sum()),
+            "impossible": Mean.of(scored.impossible),
+        }
+
+
+class Glancing:
+    """Reveals true words of a batch of targets, from boundary to boundary."""
+
+    def __init__(self, run: TrainingPass, keys: Tensor, update: int, first: Scored | None):
+        """`first` is the scored last block of a first pass, which then decides what is wrong; else each block does."""
+        self.run, self.keys, self.update = run, keys, update
+        self.first = None if first is None else (first.best, first.align())
+        self.remainder = torch.zeros_like(keys, dtype=torch.double)
+
+    def __call__(self, s: int, index: Tensor, before: Scored | None) -> Tensor:
+        """`index` [B, L] with what boundary s reveals along the best alignment."""
+        glance = self.run.translator.glance
+        if not glance.shows(s, self.update):
+            return index
+        best, align = self.first or self._predicted(before)
+        hidden = (align >= 0) & (index < 0)
+        wrong = hidden & (best != self.run.target.gather(1, align.clamp(min=0)))
+        boundary = Boundary(s, hidden, wrong, noise.fold(self.keys, s), self.remainder)
+        chosen, self.remainder = glance(boundary, self.update)
+        return torch.where(chosen, align, index)
+
+    def _predicted(self, before: Scored | None) -> tuple[Tensor, Tensor]:
+        """The most probable words and the alignment, both [B, L]; no words before the first block."""
+        if before is not None:
+            return before.best, before.align()
+        align = self.run.translator.alignment.known_index(self.run.mask)
+        return torch.full_like(align, -1), align
+
+
+@contextmanager
+def same_dropout(device: torch.device) -> Iterator[None]:
+    """What follows draws the random numbers that are drawn in here, so both passes drop the same."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield

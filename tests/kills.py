@@ -1,0 +1,30 @@
+"""Ending a program with all that it started, as kill -9 does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def children(parent: int) -> list[int]:
+    threads = Path(f"/proc/{parent}/task").glob("*/children")
+    return [int(word) for thread in threads for word in thread.read_text().split()]
+
+
+def descendants(parent: int) -> list[int]:
+    return [each for child in children(parent) for each in (child, *descendants(child))]
+
+
+def killed_when(there: Path, command: Sequence[object], environment: dict[str, str]) -> None:
+    """Start a program, and kill it once a file is there, whatever it is at."""
+    process = subprocess.Popen(list(map(str, command)), env=environment, stdout=subprocess.DEVNULL)
+    while not there.exists():
+        assert process.poll() is None, f"the program ended before there was {there}"
+        time.sleep(0.02)
+    for one in (process.pid, *descendants(process.pid)):
+        os.kill(one, signal.SIGKILL)
+    process.wait()

@@ -1,0 +1,97 @@
+"""Flags that do not go together are refused in a sentence; a few that look odd are not."""
+
+from __future__ import annotations
+
+import pytest
+from omegaconf import OmegaConf
+
+import fairseq_diffusion
+
+fairseq_diffusion.load()
+
+from fairseq_diffusion.alignment.base import Symbols  # noqa: E402
+from fairseq_diffusion.errors import UserError  # noqa: E402
+from fairseq_diffusion.models.build_diffusion import build_diffusion, parse_freeze  # noqa: E402
+from fairseq_diffusion.models.config import DiffusionConfig  # noqa: E402
+
+SMALL = {"hidden": 16, "inner": 32, "heads": 2, "encoder_layers": 1, "decoder_layers": 1, "latent_dim": 4}
+SYMBOLS = Symbols(0, 1, 2, -1)
+OTHERS = {"max_source_positions": 20, "max_target_positions": 20, "seed": 1}  # which fairseq fills in
+
+
+def build(**flags):
+    cfg = DiffusionConfig()
+    for name, value in {**SMALL, **OTHERS, **flags}.items():
+        assert hasattr(cfg, name)
+        setattr(cfg, name, value)
+    return build_diffusion(cfg, 12, 12, SYMBOLS)
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        ({"encoder_layers": 0}, "--encoder-layers is 0 and --decoder-layers 1"),
+        ({"decoder_layers": 0}, "--encoder-layers is 1 and --decoder-layers 0"),
+        ({"noise_factor": 2.0}, "--schedule-modifier factor or factor_vp"),
+        ({"noise_factor": 2.0, "schedule_modifier": "clip"}, "no meaning for --schedule-modifier clip"),
+        ({"noise_factor": 0.0, "schedule_modifier": "factor"}, "--noise-factor is 0.0"),
+        ({"noise_factor": -1.0}, "--noise-factor is -1.0"),
+        ({"diffusion_steps": -5}, "--diffusion-steps is -5"),
+        ({"diffusion_steps": 1}, "--diffusion-steps is 1; pass 2 or more"),
+        ({"prediction": "v", "schedule_modifier": "factor", "noise_factor": 4.0}, "--schedule-modifier factor_vp"),
+        ({"source_drop": 1.0}, "--source-drop is 1.0"),
+        ({"source_drop": -0.1}, "--source-drop is -0.1"),
+        ({"schedule_modifier": "clip", "embedding_norm": "scaled"}, "--embedding-norm l2"),
+    ],
+)
+def test_refused(flags, words):
+    with pytest.raises(UserError, match=words):
+        build(**flags)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"prediction": "v", "schedule_modifier": "factor_vp", "noise_factor": 4.0},
+        {"prediction": "v", "schedule_modifier": "factor", "noise_factor": 1.0},
+        {"schedule_modifier": "clip", "embedding_norm": "layer"},
+        {"schedule_modifier": "factor", "noise_factor": 0.5, "diffusion_steps": 2},
+        {"source_drop": 0.0},
+    ],
+)
+def test_allowed(flags):
+    build(**flags)
+
+
+@pytest.mark.parametrize("mask, ids", [(-1, [0, 1, 2]), (11, [0, 1, 2, 11])])
+def test_special_symbols_are_no_words(mask, ids):
+    cfg = DiffusionConfig(**SMALL, **OTHERS)
+    assert build_diffusion(cfg, 12, 12, SYMBOLS._replace(mask=mask)).special_ids.tolist() == ids
+
+
+def test_parts_to_freeze_have_names():
+    assert parse_freeze("") == [] and parse_freeze("encoder, embeddings") == ["encoder", "embeddings"]
+    with pytest.raises(
+        UserError, match="names 'decoder', which is no part of a model; choose from: encoder, embeddings,"
+    ):
+        parse_freeze("encoder,decoder")
+
+
+def test_shared_embeddings_are_one_parameter_for_optimisers():
+    translator = build(share_embeddings=True, embedding_norm="scaled")
+    names = [name for name, p in translator.named_parameters() if p.shape == (12, 4)]
+    assert names == ["state.weight"]
+    assert [key for key in translator.state_dict() if key.startswith("encoder.embedding")] == [
+        "encoder.embedding.project.weight"
+    ]
+
+
+def test_a_config_as_checkpoints_keep_it_builds_the_same():
+    """fairseq hands over an omegaconf dictionary, whose choices are strings or enums."""
+    cfg = OmegaConf.structured(DiffusionConfig)
+    OmegaConf.set_struct(cfg, False)
+    for name, value in {**SMALL, **OTHERS, "latent_map": "linear", "time_features": "sinusoid"}.items():
+        cfg[name] = value
+    wanted = build(latent_map="linear", time_features="sinusoid").state_dict()
+    found = build_diffusion(cfg, 12, 12, SYMBOLS).state_dict()
+    assert {key: value.shape for key, value in found.items()} == {key: value.shape for key, value in wanted.items()}
