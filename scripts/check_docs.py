@@ -51,7 +51,7 @@ def our_flags() -> set[str]:
 def old_flags() -> set[str]:
     """What flags of ours were called before, which still work; empty without fairseq, which the models need."""
     try:
-        from fairseq_diffusion.models.renamed import RENAMED_FLAGS, spelt
+        from fairseq_diffusion.compat.renamed import RENAMED_FLAGS, spelt
     except ImportError:
         return set()
     return set(map(spelt, RENAMED_FLAGS))

@@ -11,6 +11,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from typing import Any, Callable
 
+from fairseq_diffusion.compat.renamed import with_new_names
 from fairseq_diffusion.compat.wrapping import wrap_once
 from fairseq_diffusion.errors import UserError
 
@@ -45,6 +46,7 @@ def _loading(load: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any
             raise  # their messages need no addition
         except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError, TypeError, OSError) as error:
             raise UserError(_unreadable(path, error)) from error
+        _rename(state)
         if _resuming is not None:  # the optimiser continues from the last weights, never from averaged ones
             return _checked_by(_resuming, state)
         overrides = dict(zip(("arg_overrides",), args), **kwargs).get("arg_overrides") or {}
@@ -103,6 +105,14 @@ def _checked_by(task: Any, state: dict[str, Any]) -> dict[str, Any]:
     if state.get("task_state"):
         task.load_state_dict(state["task_state"])
     return {**state, "cfg": None}
+
+
+def _rename(state: dict[str, Any]) -> None:
+    """New names in the configuration of a checkpoint of ours: fairseq 0.12.2 refuses names that a task does not have,
+    and later ones drop them."""
+    if task_name(state) == OUR_TASK:
+        for section in filter(None, (_section(state, "task"), _section(state, "model"))):
+            with_new_names(section)
 
 
 def _unreadable(path: str, error: Exception) -> str:

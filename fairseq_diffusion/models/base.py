@@ -14,10 +14,10 @@ from torch import Tensor
 
 import fairseq_diffusion.systems  # noqa: F401  enters the presets
 from fairseq_diffusion.alignment.base import Symbols
+from fairseq_diffusion.compat.renamed import RENAMED_KEYS
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.models.config import NetworkConfig
-from fairseq_diffusion.models.renamed import RENAMED_KEYS
 from fairseq_diffusion.systems.presets import PRESETS
 from fairseq_diffusion.translators.base import Losses, Translator
 from fairseq_diffusion.translators.diffusion import VALIDATION
@@ -108,10 +108,10 @@ class TranslatorModel(BaseFairseqModel):
 
 def fill_up(cfg: Any, config: type) -> None:
     """Defaults for flags that are younger than a checkpoint's configuration: a new flag's default changes nothing."""
+    missing = [field for field in fields(config) if not hasattr(cfg, field.name)]  # an opened omegaconf 2.0 has all
     with open_dict(cfg) if OmegaConf.is_config(cfg) else nullcontext():
-        for field in fields(config):
-            if not hasattr(cfg, field.name):
-                setattr(cfg, field.name, field.default)
+        for field in missing:
+            setattr(cfg, field.name, field.default)
 
 
 def check_joined(source: Any, target: Any) -> None:

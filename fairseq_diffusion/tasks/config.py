@@ -8,10 +8,10 @@ from fairseq.dataclass import ChoiceEnum
 from fairseq.tasks.translation import TranslationConfig
 from omegaconf import II
 
+from fairseq_diffusion.compat.renamed import old_name
 from fairseq_diffusion.decoding.options import SelectionOptions, flag_of
 from fairseq_diffusion.kernels.choice import MODES
 from fairseq_diffusion.models.config import flag
-from fairseq_diffusion.models.renamed import old_name
 from fairseq_diffusion.translators import TRANSLATORS
 
 OPTIONS = (*(translator.Options for translator in TRANSLATORS), SelectionOptions)

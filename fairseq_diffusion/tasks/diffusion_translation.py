@@ -16,13 +16,13 @@ from fairseq.tasks.translation import TranslationTask
 
 from fairseq_diffusion import compat
 from fairseq_diffusion.compat.batches import EpochBatches
+from fairseq_diffusion.compat.renamed import note_old_names, with_new_names
 from fairseq_diffusion.decoding.generator import Generator
 from fairseq_diffusion.decoding.options import SelectionOptions, read_options
 from fairseq_diffusion.decoding.rescore import Teacher
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import choice as kernels
 from fairseq_diffusion.models.base import TranslatorModel
-from fairseq_diffusion.models.renamed import note_old_names, with_new_names
 from fairseq_diffusion.tasks.bleu import bleu_counts, log_bleu
 from fairseq_diffusion.tasks.checks import check_data, check_dictionary, check_split, check_whole, fingerprint
 from fairseq_diffusion.tasks.config import DataConfig, DiffusionTranslationConfig

@@ -7,9 +7,9 @@ from typing import Any
 
 from fairseq.dataclass.configs import GenerationConfig
 
+from fairseq_diffusion.compat.renamed import spelt
 from fairseq_diffusion.decoding.options import SelectionOptions, flag_of
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.models.renamed import spelt
 from fairseq_diffusion.tasks.config import OPTIONS, DiffusionTranslationConfig
 from fairseq_diffusion.translators.base import Translator
 

@@ -100,7 +100,7 @@ def test_each_flag_of_decoding_says_who_reads_it():
 
 
 def test_a_flag_names_its_old_spelling():
-    from fairseq_diffusion.models.renamed import RENAMED_FLAGS
+    from fairseq_diffusion.compat.renamed import RENAMED_FLAGS
 
     for old, new in RENAMED_FLAGS.items():
         old, new = (f"--{name.replace('_', '-')}" for name in (old, new))

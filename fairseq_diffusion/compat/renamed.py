@@ -8,8 +8,6 @@ from collections.abc import MutableMapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from omegaconf import OmegaConf, open_dict
-
 logger = logging.getLogger(__name__)
 
 RENAMED_FLAGS = {
@@ -24,11 +22,14 @@ RENAMED_KEYS = {"translator.back_end.": "translator.alignment."}  # of weights, 
 
 def with_new_names(cfg: Any) -> None:
     """Rename in place what an older checkpoint's configuration holds, a namespace or a mapping."""
+    from omegaconf import OmegaConf, open_dict  # comes with fairseq, without which this room can be imported
+
     entries: MutableMapping[str, Any] = cfg if isinstance(cfg, MutableMapping) else vars(cfg)
     with open_dict(cfg) if OmegaConf.is_config(cfg) else nullcontext():
         for old, new in RENAMED_FLAGS.items():
-            if old in entries and new not in entries:
-                entries[new] = entries[old]
+            if old in entries:
+                value = entries.pop(old)
+                entries.setdefault(new, value)
         for (name, old_value), value in RENAMED_VALUES.items():
             if name in entries and str(entries[name]) == old_value:
                 entries[name] = value
