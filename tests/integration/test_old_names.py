@@ -146,6 +146,15 @@ def test_an_old_checkpoint_loads_with_its_task(
     assert sentence == fairseq_diffusion.load(kinds(kind), data=data, device="cpu").translate(["w1 w2"])
 
 
+def test_old_flags_of_the_task_are_kept(data: Path, tmp_path: Path):
+    """A checkpoint remembers how its validation decoded."""
+    from fairseq import checkpoint_utils
+
+    new = train(data, tmp_path, "diffusion", "--sampler cedi --conditioning-sigma-start 0.95")
+    _, _, task = checkpoint_utils.load_model_ensemble_and_task([str(as_it_was(new, tmp_path))], {"data": str(data)})
+    assert (task.cfg.conditioning_sigma_start, task.cfg.conditioning_sigma_end) == (0.95, None)
+
+
 @pytest.mark.parametrize("kind", TRAININGS)
 def test_training_goes_on_with_an_old_checkpoint(
     data: Path, kinds: Callable[[str], Path], old: Callable[[str], Path], tmp_path: Path, kind: str
