@@ -184,7 +184,7 @@ def difformer_loss(
     W: Weights, source: list[int], target: list[int], u: float, eps: Tensor, factor: float, conditioned: bool
 ) -> dict[str, Tensor]:
     """The loss of a sentence by its terms, a sum over its tokens; a batch's is the mean over tokens of mse + anchor +
-    0.1 length.  `conditioned`: the coin of self-conditioning has fallen on heads."""
+    0.1 length.  `conditioned`: this update has a second pass."""
     E, abar = W["state.weight"], abar_table()
     x_0 = math.sqrt(E.shape[1]) * E[target]
     i = math.ceil(u * len(abar)) - 1

@@ -78,8 +78,8 @@ def rows(tokens: Tensor, pad: int) -> list[list[int]]:
     return [[BOS, *(token for token in row if token != pad)] for row in tokens.tolist()]
 
 
-def heads(update: int) -> bool:
-    """How the coin of self-conditioning falls."""
+def second_pass(update: int) -> bool:
+    """Whether random self-conditioning has a second pass in this update."""
     return update == VALIDATION or uniform(fold(fold(SEED, update % WORD), 2)) < 0.5
 
 
@@ -90,7 +90,7 @@ def dinoiser(W: straight_line.Weights, update: int) -> Callable[..., dict[str, T
 
 
 def difformer(W: straight_line.Weights, update: int) -> Callable[..., dict[str, Tensor]]:
-    return partial(straight_line.difformer_loss, W, factor=2.0, conditioned=heads(update))
+    return partial(straight_line.difformer_loss, W, factor=2.0, conditioned=second_pass(update))
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -113,7 +113,7 @@ def test_the_loss_is_what_the_paper_says(system: Callable[..., Any], moment: Any
 
 
 def test_random_self_conditioning_falls_on_either_side():
-    assert {heads(update) for update in MOMENTS if update != "validation"} == {True, False}
+    assert {second_pass(update) for update in MOMENTS if update != "validation"} == {True, False}
 
 
 # -- trajectories -----------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ that it shows, -1 where it is hidden: it is given to the model, or found by the 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Callable, NamedTuple
 
@@ -84,7 +85,7 @@ class Scored:
     align: Callable[[], Tensor]  # index [B, L] on the best alignment
 
 
-class Alignment(nn.Module):
+class Alignment(nn.Module, ABC):
     """A canvas of some size for each sentence, and what its positions mean."""
 
     name: str  # the one users type
@@ -122,12 +123,13 @@ class Alignment(nn.Module):
         return torch.where(canvas.tokens == self.symbols.bos, 0, ends)
 
     def known_index(self, mask: Tensor) -> Tensor:
-        """The index [B, L] of every word of targets of which mask [B, M] is real, where it is known beforehand."""
-        raise NotImplementedError
+        """The index [B, L] of every word of targets of which mask [B, M] is real, where `aligned` says that it is known
+        beforehand; the builder refuses what would need it elsewhere."""
+        raise NotImplementedError(f"{self.name} has no alignment before a pass")
 
+    @abstractmethod
     def score(self, h: Tensor, words: Tensor, target: Tensor, mask: Tensor, canvas: Canvas, index: Tensor) -> Scored:
         """h [B, L, h] by the projection `words` [V, h], of target [B, M] with mask [B, M], `index` [B, L] revealed."""
-        raise NotImplementedError
 
     def guess(self, h: Tensor, words: Tensor, canvas: Canvas, revealed: Revealed) -> Guess:
         """What h [N, L, h] predicts beside what is revealed: at each position its most probable word.
@@ -143,9 +145,9 @@ class Alignment(nn.Module):
         most = h.shape[1] - 2 * self.has_ends
         return Guess(revealed.tokens.scatter(1, at, tokens), revealed.log_p.scatter(1, at, log_p), canvas.hidden, most)
 
+    @abstractmethod
     def words(self, h: Tensor, words: Tensor, canvas: Canvas, revealed: Revealed, how: Reading) -> Words:
         """The translations that h [S K, L, h] predicts by the projection `words` [V, h]."""
-        raise NotImplementedError
 
 
 def word_scores(h: Tensor, words: Tensor, index: Tensor) -> WordScores:

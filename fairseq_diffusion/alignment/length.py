@@ -38,11 +38,11 @@ class LengthAlignment(Alignment):
     def score(self, h: Tensor, words: Tensor, target: Tensor, mask: Tensor, canvas: Canvas, index: Tensor) -> Scored:
         scores, e = word_scores(h, words, target[..., None]), self.label_smoothing
         nll = -(1 - e) * scores.log_p[..., 0] - (e * scores.mean if e else 0.0)
-        graded = mask & (index < 0)
+        counted = mask & (index < 0)
         return Scored(
             scores.best,
-            nll.masked_fill(~graded, 0).sum(-1),
-            graded.sum(-1).clamp(min=1),
+            nll.masked_fill(~counted, 0).sum(-1),
+            counted.sum(-1).clamp(min=1),
             torch.zeros_like(mask[:, 0]),
             lambda: self.known_index(mask),
         )

@@ -6,9 +6,6 @@ Copies are one translation with several votes, and utilities are computed betwee
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import chain
-
 import numpy as np
 
 from fairseq_diffusion.decoding.ngrams import PairStatistics, Sequences, pair_statistics
@@ -54,15 +51,6 @@ def expected_utility(utility: np.ndarray, votes: np.ndarray) -> np.ndarray:
     others = votes[:, None, :] - np.eye(votes.shape[1])
     mean = (utility * others).sum(axis=2) / np.maximum(votes.sum(axis=1, keepdims=True) - 1, 1)
     return np.round(mean, TIE_DECIMALS)
-
-
-def mbr_scores(candidates: Sequence[Sequence[int]]) -> np.ndarray:
-    """Mean BLEU of each of K candidates, lists of token ids, against the K-1 others, copies of it included: [K]."""
-    numbers: dict[tuple[int, ...], int] = {}
-    number = [numbers.setdefault(tuple(candidate), len(numbers)) for candidate in candidates]
-    items = np.fromiter(chain.from_iterable(numbers), np.int64)
-    sizes = np.array([[len(candidate) for candidate in numbers]])
-    return expected_utility(bleu(Sequences(items, sizes)), np.bincount(number)[None])[0][number]
 
 
 def two_level_merit(utility: np.ndarray, votes: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""From flags to the parts of a model that writes in one pass."""
+"""From flags to the parts of a one-pass model."""
 
 from __future__ import annotations
 

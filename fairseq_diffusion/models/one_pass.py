@@ -13,7 +13,8 @@ from fairseq_diffusion.models.one_pass_config import OnePassConfig
 
 @register_model("glancing", dataclass=OnePassConfig)
 class OnePassModel(TranslatorModel):
-    """Predicts all words in one pass, or in a few.  (It was registered as `glancing`, as one of its training rules.)"""
+    """Predicts all words in one pass, or in a few.  Registered under the name of its training technique, by which
+    checkpoints know it."""
 
     Config = OnePassConfig
     build_translator = staticmethod(build_one_pass)

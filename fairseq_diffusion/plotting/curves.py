@@ -25,9 +25,10 @@ def curve_panels(trainings: list[Training]) -> list[Panel]:
     if any(training.train_loss or training.valid_loss for training in trainings):
         panels.append(Panel(CURVE_HEIGHT, partial(draw_losses, trainings=trainings)))
     if any(training.valid_bleu for training in trainings):
-        panels.append(Panel(CURVE_HEIGHT, partial(draw_bleu, trainings=trainings)))
+        panels.append(Panel(CURVE_HEIGHT, partial(draw_runs, trainings, "valid_bleu", "BLEU in validation", "BLEU")))
     if any(training.sigma_min for training in trainings):
-        panels.append(Panel(CURVE_HEIGHT, partial(draw_noise_scale, trainings=trainings)))
+        noise_scale = "sigma_min", "Smallest noise scale in training", r"$\sigma_{\min}$"
+        panels.append(Panel(CURVE_HEIGHT, partial(draw_runs, trainings, *noise_scale)))
     for training in trainings:
         if training.noise_losses:
             name = f" ({training.name})" if len(trainings) > 1 else ""
@@ -56,22 +57,12 @@ def top_of(losses: Sequence[Series]) -> float:
     return 1.25 * float(max(late)) or 1.0
 
 
-def draw_bleu(axis: Axes, trainings: list[Training]) -> None:
-    """BLEU of the validation set, by --eval-bleu."""
+def draw_runs(trainings: list[Training], name: str, title: str, label: str, axis: Axes) -> None:
+    """The curve called `name` of each training that has it."""
     for index, training in enumerate(trainings):
-        if training.valid_bleu:
-            draw_curve(axis, training.valid_bleu, run_colour(index), training.name)
-    style_curves(axis, "BLEU in validation", "BLEU")
-    if len(trainings) > 1:
-        legend_beside(axis)
-
-
-def draw_noise_scale(axis: Axes, trainings: list[Training]) -> None:
-    """sigma_min over updates, a line for each training."""
-    for index, training in enumerate(trainings):
-        if training.sigma_min:
-            draw_curve(axis, training.sigma_min, run_colour(index), training.name)
-    style_curves(axis, "Smallest noise scale in training", r"$\sigma_{\min}$")
+        if curve := getattr(training, name):
+            draw_curve(axis, curve, run_colour(index), training.name)
+    style_curves(axis, title, label)
     if len(trainings) > 1:
         legend_beside(axis)
 

@@ -2,7 +2,7 @@
 arXiv 2110.07515).
 
 Each layer predicts the whole translation, and the next reads it: a chain of K blocks that shows the model's own words,
-nothing true, and is graded everywhere.
+nothing true, and has a loss everywhere.
 
     h_s = Layer_s(U_s [h_(s-1) ; E[argmax p_(s-1)]]),   L = 1 / K sum_s -sum_j log p_s(y_j) / n
 

@@ -1,7 +1,7 @@
 """GLAT: Glancing Transformer for Non-Autoregressive Neural Machine Translation (Qian et al., ACL 2021,
 arXiv 2008.07905).
 
-A first pass without gradient predicts y-hat; of the n words, N random ones are shown to the second, which is graded on
+A first pass without gradient predicts y-hat; of the n words, N random ones are shown to the second, whose loss is on
 the rest.  Whoever errs less is shown less:
 
     N = floor(rho(u) |{i: y-hat_i != y_i}|),   rho(u) = 0.5 - 0.2 min(1, u / 300,000)

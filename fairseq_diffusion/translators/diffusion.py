@@ -50,7 +50,8 @@ class DiffusionTranslator(Translator):
         prediction: what the denoiser's output means.
         objective: the loss terms and their weights.
         time_sampler: how training times are drawn.
-        self_conditioning: "none"; "random", with an ungraded first pass in a share of the updates; "both" passes.
+        self_conditioning: "none"; "random", behind a first pass without gradient in a share of the updates; or
+            "both" passes trained.
         self_conditioning_probability: that share.
         label_smoothing: of the terms that predict words.
         source_drop: probability that a sentence trains without its source, for guidance.

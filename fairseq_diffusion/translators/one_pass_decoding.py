@@ -52,15 +52,15 @@ class OnePassDecoder(Decoder):
         self._check_candidates()
 
     def _check_search(self) -> None:
-        """Options that the search does not read were left alone; --beam and --lenpen have defaults of fairseq's."""
+        """Refuse options that the search does not read; --beam and --lenpen have defaults of fairseq's."""
         o, name = self.options, self.translator.alignment.name
         if self.search is None and o.path_search != self.translator.path_search:
             raise UserError(f"--path-search searches a graph, but this model has --alignment {name}; drop it")
         if o.drop_repeats and name == "ctc":
             raise UserError("--drop-repeats has no meaning for CTC, which removes repeats by itself; drop it")
         what = self.search or f"of --alignment {name}"
-        for flag, default in (("lookahead_weight", 1.0), ("temperature", 1.0), ("vertex_tokens", 5)):
-            if getattr(o, flag) != default and self.search not in READ_BY[flag]:
+        for flag in ("lookahead_weight", "temperature", "vertex_tokens"):
+            if getattr(o, flag) != getattr(SearchOptions, flag) and self.search not in READ_BY[flag]:
                 raise UserError(
                     f"--{flag.replace('_', '-')} is {getattr(o, flag)}, but the search {what} does not read it; drop "
                     f"it, or with a DAG pass --path-search {' or '.join(READ_BY[flag])}"

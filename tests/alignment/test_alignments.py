@@ -26,7 +26,7 @@ from canvases import (
     total,
 )
 
-from fairseq_diffusion.alignment.base import ALIGNMENTS, Alignment, Words, without_repeats
+from fairseq_diffusion.alignment.base import ALIGNMENTS, Words, without_repeats
 from fairseq_diffusion.alignment.length import LengthAlignment
 from fairseq_diffusion.alignment.paths import SEARCHES
 
@@ -46,14 +46,14 @@ def test_sizes_are_the_source_times_a_number_rounded_down(upsample, left):
     """1.13 * 100 is 112.99999999999999."""
     place, lengths = torch.arange(100), torch.arange(1, 101)[:, None]
     mask = place >= 100 - lengths if left else place < lengths
-    sizes, width = Alignment(SYMBOLS, float(upsample)).sizes(mask)
+    sizes, width = LengthAlignment(SYMBOLS, float(upsample)).sizes(mask)
     expected = [max(2, floor(n * Fraction(upsample))) for n in range(1, 101)]
     assert sizes.tolist() == [[size] for size in expected]
     assert width == expected[-1]
 
 
 def test_a_size_does_not_depend_on_the_batch():
-    part, mask = Alignment(SYMBOLS, 2.5), torch.tensor([[1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 0]]).bool()
+    part, mask = LengthAlignment(SYMBOLS, 2.5), torch.tensor([[1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 0]]).bool()
     sizes, width = part.sizes(mask)
     assert sizes.tolist() == [[7], [12]] and width == 15
     assert part.sizes(mask[:1, :3])[0].tolist() == [[7]]

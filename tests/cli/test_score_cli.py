@@ -33,7 +33,7 @@ def raw(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def results(data: Path, teacher: Path, checkpoint: Path, raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the outputs of an autoregressive system, of ours, and of ours with what must be told."""
+    """A folder with the outputs of an autoregressive system, of ours, and of ours with what the table has to note."""
     folder, references = tmp_path_factory.mktemp("results"), f"--raw-reference {raw}"
     reported(data, teacher, folder / "AR", f"--beam 2 {references}")
     reported(data, checkpoint, folder / "plain", references)

@@ -10,7 +10,7 @@ import pytest
 from sacrebleu.metrics import BLEU
 
 from fairseq_diffusion.decoding import ngrams
-from fairseq_diffusion.decoding.mbr import bleu, expected_utility, mbr_scores, ranks, two_level_merit
+from fairseq_diffusion.decoding.mbr import bleu, expected_utility, ranks, two_level_merit
 from fairseq_diffusion.decoding.ngrams import Sequences, lexicographic_key, unpadded
 
 Candidate = list[int]
@@ -22,6 +22,10 @@ def sequences(*sentences: list[Candidate]) -> Sequences:
     items = [token for sentence in sentences for candidate in sentence for token in candidate]
     sizes = [[len(candidate) for candidate in sentence] for sentence in sentences]
     return Sequences(np.array(items, dtype=np.int64), np.array(sizes))
+
+
+def mbr_scores(candidates: list[Candidate]) -> np.ndarray:
+    return expected_utility(bleu(sequences(candidates)), np.ones((1, len(candidates))))[0]
 
 
 def loop_matrix(candidates: list[Candidate]) -> np.ndarray:

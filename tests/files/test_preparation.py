@@ -110,9 +110,9 @@ def test_no_dictionaries_anywhere(folder: Path, monkeypatch: pytest.MonkeyPatch)
 def test_text_as_it_is(folder: Path):
     model = load(folder)
     assert model.preparation.encode(SENTENCES[0]) == SENTENCES[0]
-    told = model.describe()
-    assert told["tokenizer"] == told["bpe"] == "none" and told["lowercase"] is False
-    assert told["checkpoint"] == str(folder / "average.pt") and told["kind"] == "diffusion"
+    facts = model.describe()
+    assert facts["tokenizer"] == facts["bpe"] == "none" and facts["lowercase"] is False
+    assert facts["checkpoint"] == str(folder / "average.pt") and facts["kind"] == "diffusion"
 
 
 def test_prepared_as_fairseq_interactive_does(folder: Path, codes: Path, data: Path):
@@ -211,5 +211,5 @@ def test_the_documents_examples_run(
     found: dict[str, Any] = {}
     for block in re.findall(r"^```python\n(.*?)^```", document, re.MULTILINE | re.DOTALL):
         exec(block, found)
-    assert len(found["translations"]) == 2 and found["told"]["tokenizer"] == "moses" and found["best"].calls == 20
+    assert len(found["translations"]) == 2 and found["facts"]["tokenizer"] == "moses" and found["best"].calls == 20
     assert (place / "page.html").read_text().count("<article") == 1
