@@ -1,15 +1,15 @@
 """Quality against network calls on the toy: solvers and steps, early exit, and students of fewer steps.
 
-    .venv/bin/python benchmarks/steps.py --run runs/demo
-    .venv/bin/python benchmarks/steps.py --run runs/demo --students runs/progressive
+    .venv/bin/python benchmarks/steps.py --run runs/demo-full
+    .venv/bin/python benchmarks/steps.py --run runs/demo-full --students runs/progressive
 
 It decodes what `make compare` decodes for its tables of solvers and of early exit, here in one process, one decoding at
 a time.  The baseline of a system is its own sampler with the most steps, and for early exit the same with all
 candidates running all steps.  `calls` are the loop's own count, a candidate; `seconds` are from the first batch to the
 last text; ratio > 1: faster.  --students adds those that `make progressive` has trained, decoded as they were trained.
 
-Without --run it is runs/demo.  Where that is not complete, both systems are trained for so few updates that their BLEU
-says nothing of the method; a notice says so, and is kept in the JSON.
+Without --run it is runs/demo-full.  Where that is not complete, both systems are trained for so few updates that their
+BLEU says nothing of the method; a notice says so, and is kept in the JSON.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ FEW = {"size": 5000, "updates": 100, "difformer_updates": 100}
 FEWEST = {"size": 50, "test_size": 4, "updates": 1, "difformer_updates": 1}
 HALVINGS = [2**i for i in range(8)]  # how few steps students may take
 NOTICE = (
-    "no run of the demo was named or found, so both systems are trained for {updates} updates only (the demo: "
-    "2,400): BLEU here says nothing of the method; `make demo` trains the real ones, and --run names them"
+    "no run of the full demo was named or found, so both systems are trained for {updates} updates only (the demo: "
+    "2,400): BLEU here says nothing of the method; `make demo-full` trains the real ones, and --run names them"
 )
 COLUMNS = {
     "system": ("system", ""),
@@ -81,7 +81,7 @@ def main() -> int:
 
 def arguments() -> argparse.Namespace:
     parser = flags(__doc__, repeats=1)
-    parser.add_argument("--run", type=Path, help="folder of a complete run of the demo (runs/demo)")
+    parser.add_argument("--run", type=Path, help="folder of a complete run of the full demo (runs/demo-full)")
     parser.add_argument("--steps", type=compare.rising, help="decoding steps, rising (5,10,20)")
     parser.add_argument("--students", type=Path, help="folder that make progressive has filled (none)")
     options = parser.parse_args()
@@ -91,7 +91,7 @@ def arguments() -> argparse.Namespace:
 
 def run_of(options: argparse.Namespace, stack: ExitStack) -> tuple[Path, list[str]]:
     """The run that was named, or the demo's, or one that is made now, with a notice."""
-    usual = Path("runs/demo")
+    usual = Path("runs/demo-full")
     if options.run or (usual / "recipe.json").exists():
         return options.run or usual, []
     few = FEWEST if options.quick else FEW

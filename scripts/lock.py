@@ -56,7 +56,13 @@ def holders(descriptor: int) -> str:
 
 def has_open(process: Path, wanted: os.stat_result) -> bool:
     with contextlib.suppress(OSError):  # ended, or another user's
-        return any(os.path.samestat(wanted, file.stat()) for file in (process / "fd").iterdir() if file.exists())
+        return any(is_same(wanted, file) for file in (process / "fd").iterdir())
+    return False
+
+
+def is_same(wanted: os.stat_result, file: Path) -> bool:
+    with contextlib.suppress(OSError):  # closed since it was listed, which says nothing about the process's other files
+        return os.path.samestat(wanted, file.stat())
     return False
 
 

@@ -28,6 +28,12 @@ if [ "$(minor "$venv/bin/python" 2>/dev/null || true)" != "$version" ]; then
 fi
 
 constraints=constraints/py$version.txt
+case $torch in
+*torch==2.[56].*) # these require a sympy of their own
+    grep -v '^sympy==' "$constraints" >"$venv/constraints.txt"
+    constraints=$venv/constraints.txt
+    ;;
+esac
 PIP_CONSTRAINT=$constraints # by environment, because the option does not reach isolated builds
 export PIP_CONSTRAINT
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }

@@ -183,12 +183,15 @@ def test_the_table_of_students_has_a_column_for_each_model(toy):
 def test_flags_say_what_the_table_of_systems_does_not(toy):
     """Each sets the systems that name it; the demo's recipe has no other's numbers."""
     systems = toy.systems
-    usual, said = systems.Recipe.of(systems.DEMO), systems.Recipe.of(systems.DEMO, ar_updates=3, lr=0.1, size=9)
+    usual, given = (
+        systems.Recipe.of(systems.FULL_DEMO),
+        systems.Recipe.of(systems.FULL_DEMO, ar_updates=3, lr=0.1, size=9),
+    )
     assert list(usual.systems) == ["DINOISER", "DINOISER, no clipping", "Difformer", "Transformer"]
-    assert (usual.size, said.size) == (50_000, 9)
-    assert said.systems["Transformer"] == {"updates": 3, "lr": 0.1}
-    assert said.systems["DINOISER"] == {**usual.systems["DINOISER"], "lr": 0.1}
-    assert said.systems["Difformer"] == usual.systems["Difformer"]
+    assert (usual.size, given.size) == (50_000, 9)
+    assert given.systems["Transformer"] == {"updates": 3, "lr": 0.1}
+    assert given.systems["DINOISER"] == {**usual.systems["DINOISER"], "lr": 0.1}
+    assert given.systems["Difformer"] == usual.systems["Difformer"]
 
 
 def test_the_table_of_early_exit_compares_with_its_own_system(toy):
@@ -207,7 +210,7 @@ def test_the_table_of_early_exit_compares_with_its_own_system(toy):
 
 def test_a_comparison_takes_the_run_that_is_named_or_makes_the_demos(toy, tmp_path, monkeypatch):
     chain, systems = toy.chain, toy.systems
-    recipe = systems.Recipe.of(systems.DEMO, seed=3)
+    recipe = systems.Recipe.of(systems.FULL_DEMO, seed=3)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(chain, "prepare", lambda recipe: None)
     monkeypatch.setattr(chain, "train", lambda steps: Path("trained").write_text(str(len(steps))))
@@ -215,8 +218,8 @@ def test_a_comparison_takes_the_run_that_is_named_or_makes_the_demos(toy, tmp_pa
         chain.build(recipe)
     assert chain.demo_run(Path("named")) == (tmp_path / "named", recipe)
     for _ in range(2):
-        assert chain.demo_run(None) == (tmp_path / "runs/demo", systems.Recipe.of(systems.DEMO))
-    assert Path("runs/demo/trained").read_text() == "4" and not Path("trained").exists()
+        assert chain.demo_run(None) == (tmp_path / "runs/demo-full", systems.Recipe.of(systems.FULL_DEMO))
+    assert Path("runs/demo-full/trained").read_text() == "4" and not Path("trained").exists()
 
 
 def test_a_run_is_not_complete_while_another_recipe_is_made(toy, tmp_path, monkeypatch):
@@ -227,7 +230,7 @@ def test_a_run_is_not_complete_while_another_recipe_is_made(toy, tmp_path, monke
     monkeypatch.setattr(chain, "train", lambda steps: seen.append(Path("recipe.json").exists()))
     for seed in (1, 1, 2):
         with chain.working_in(tmp_path):
-            chain.build(systems.Recipe.of(systems.DEMO, seed=seed))
+            chain.build(systems.Recipe.of(systems.FULL_DEMO, seed=seed))
     assert seen == [False, True, False]
     assert [json.loads(path.read_text())["seed"] for path in sorted(tmp_path.rglob("recipe.json"))] == [2, 1]
 
@@ -245,7 +248,7 @@ def test_a_run_that_is_none_is_refused(tmp_path, name):
     command = [sys.executable, ROOT / f"examples/toy/{name}.py", "--run", tmp_path / "nowhere"]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 1
-    assert f"{name}: {tmp_path / 'nowhere'} is no complete run of `make demo`" in done.stderr
+    assert f"{name}: {tmp_path / 'nowhere'} is no complete run of `make demo-full`" in done.stderr
     assert not list(tmp_path.iterdir())
 
 

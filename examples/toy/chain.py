@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from systems import AR, DEMO, SYSTEMS, Recipe
+from systems import AR, FULL_DEMO, SYSTEMS, Recipe
 from table import Row
 
 import fairseq_diffusion
@@ -89,22 +89,22 @@ def build(recipe: Recipe) -> None:
 
 
 def recipe_of(folder: Path) -> Recipe:
-    """The recipe of a complete run of the demo."""
+    """The recipe of a complete run of the full demo."""
     try:
         return Recipe(**json.loads((folder / "recipe.json").read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise UserError(
-            f"{folder} is no complete run of `make demo`, for it has no recipe.json of this version; name another with "
-            "--run, or make one"
+            f"{folder} is no complete run of `make demo-full`, for it has no recipe.json of this version; name "
+            "another with --run, or make one"
         ) from error
 
 
 def demo_run(folder: Path | None) -> tuple[Path, Recipe]:
-    """The run of the demo in a folder; without one, that of `make demo`, which is made if it is not complete."""
-    made = (folder or Path("runs/demo")).resolve()
+    """The run of the full demo in a folder; without one, runs/demo-full, which is made if it is not complete."""
+    made = (folder or Path("runs/demo-full")).resolve()
     if not folder and not (made / "recipe.json").exists():
         with working_in(made):
-            build(Recipe.of(DEMO))
+            build(Recipe.of(FULL_DEMO))
     return made, recipe_of(made)
 
 

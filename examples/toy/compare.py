@@ -2,7 +2,7 @@
 
     make compare         (or: .venv/bin/python examples/toy/compare.py --help)
 
-Takes the systems of runs/demo, which is made first if it is not complete. The tables, as text and as JSON, are
+Takes the systems of runs/demo-full, which is made first if it is not complete. The tables, as text and as JSON, are
 written to runs/compare, with the translations and logs.
 """
 
@@ -57,7 +57,7 @@ def compare() -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, help="folder of a complete run of the demo (runs/demo)")
+    parser.add_argument("--run", type=Path, help="folder of a complete run of the full demo (runs/demo-full)")
     parser.add_argument("--out", type=Path, default=Path("runs/compare"), help="folder to write to (runs/compare)")
     parser.add_argument("--steps", type=rising, default=[5, 10, 20], help="decoding steps, rising (5,10,20)")
     names = [part.name for part in PARTS]

@@ -2,8 +2,8 @@
 
     make progressive     (or: .venv/bin/python examples/toy/progressive.py --help)
 
-Takes the systems of runs/demo, which is made first if it is not complete. Students, translations, logs and the table,
-as text and as JSON, are written to runs/progressive. A second call continues what is not complete.
+Takes the systems of runs/demo-full, which is made first if it is not complete. Students, translations, logs and the
+table, as text and as JSON, are written to runs/progressive. A second call continues what is not complete.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def progressive() -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, help="folder of a complete run of the demo (runs/demo)")
+    parser.add_argument("--run", type=Path, help="folder of a complete run of the full demo (runs/demo-full)")
     parser.add_argument("--out", type=Path, default=Path("runs/progressive"), help="folder to write to")
     names = " ".join(HALVED)
     parser.add_argument("--systems", nargs="+", choices=HALVED, default=HALVED, help=f"which systems ({names})")

@@ -21,7 +21,7 @@ class System(NamedTuple):
 OURS = "--task diffusion_translation --criterion diffusion_loss --arch"
 AR, DINOISER, PLAIN, DIFFORMER = "Transformer", "DINOISER", "DINOISER, no clipping", "Difformer"
 NAT, GLAT, GLAT_CTC, DSLP, CMLM, DAG = "NAT", "GLAT", "GLAT + CTC", "DSLP", "CMLM", "DA-Transformer"
-DIFFGLAT_2, DIFFGLAT_3, DIFFGLAT_6 = DIFFGLAT = [f"Diff-Glat, T = {blocks}" for blocks in (2, 3, 6)]
+DIFFGLAT_2, DIFFGLAT_3, DIFFGLAT_6 = (f"Diff-Glat, T = {blocks}" for blocks in (2, 3, 6))
 DIFFGLAT_CTC, DIFFGLAT_DAG = "Diff-Glat CTC", "Diff-Glat DAG"
 
 SYSTEMS = {  # the longest training first
@@ -49,7 +49,8 @@ SYSTEMS = {  # the longest training first
     ),
 }
 DIFFUSION = (DINOISER, PLAIN, DIFFORMER)
-DEMO = tuple(name for name in SYSTEMS if name == AR or name in DIFFUSION)
+DEMO = (DINOISER, NAT, AR)
+FULL_DEMO = (*DIFFUSION, AR)
 ONE_PASS = tuple(name for name in SYSTEMS if name not in DIFFUSION)
 
 
@@ -63,16 +64,16 @@ class Recipe:
     systems: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, systems: Iterable[str], **said: Any) -> Recipe:
-        """For these systems; what is not `said`, by the names in MEANINGS, is as above."""
+    def of(cls, systems: Iterable[str], **given: Any) -> Recipe:
+        """For these systems; what is not given, by the names in MEANINGS, is as above."""
         trainings = {
             name: {
-                "updates": said.get(SYSTEMS[name].updates_flag, SYSTEMS[name].updates),
-                "lr": said.get(SYSTEMS[name].lr_flag, SYSTEMS[name].lr),
+                "updates": given.get(SYSTEMS[name].updates_flag, SYSTEMS[name].updates),
+                "lr": given.get(SYSTEMS[name].lr_flag, SYSTEMS[name].lr),
             }
             for name in systems
         }
-        sizes = {name: said[name] for name in ("size", "test_size", "seed") if name in said}
+        sizes = {name: given[name] for name in ("size", "test_size", "seed") if name in given}
         return cls(**sizes, systems=trainings)
 
 
@@ -88,9 +89,11 @@ MEANINGS = {  # of the flags; one of a training sets all systems that name it
 }
 
 
-def add_flags(parser: argparse.ArgumentParser, systems: Sequence[str]) -> None:
-    """The flags of a recipe of these systems."""
+def add_flags(parser: argparse.ArgumentParser, systems: Sequence[str], *shorter: dict[str, int]) -> None:
+    """The flags of a recipe of these systems, and of others that train for a shorter time."""
     usual: dict[str, list[Any]] = {"size": [Recipe.size], "test_size": [Recipe.test_size], "seed": [Recipe.seed]}
+    for numbers in shorter:
+        usual.update({name: [number] for name, number in numbers.items()})
     for system in map(SYSTEMS.__getitem__, systems):
         usual.setdefault(system.updates_flag, []).append(system.updates)
         usual.setdefault(system.lr_flag, []).append(system.lr)

@@ -14,8 +14,8 @@ to 0.1 in 200,000 updates; paths must go through them.
 paths that have them summed up).
 
 Ours against the released code: N is rounded down, not to the nearest; repeats are kept (--drop-repeats drops them);
-Viterbi searches grade a link together with the word it leads to, the end's too and the begin's not; beam search sums
-paths exactly (over the words listed), and knows no language model.
+joint Viterbi counts a link together with the word it leads to, the end's too and the begin's not; beam search sums
+paths exactly (over the words listed), and takes no language model.
 """
 
 from fairseq_diffusion.systems import vanilla_nat  # noqa: F401  whose presets are the base of these

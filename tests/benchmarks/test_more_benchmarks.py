@@ -250,7 +250,7 @@ def test_what_is_no_run_and_holds_no_students_is_refused(demo, tmp_path, beside,
     import steps
 
     for flags, message in (
-        (f"--run {tmp_path}", "is no complete run of `make demo`"),
+        (f"--run {tmp_path}", "is no complete run of `make demo-full`"),
         (f"--run {demo} --students {tmp_path}", "holds no student"),
     ):
         with patch.object(sys, "argv", ["steps.py", *flags.split()]):

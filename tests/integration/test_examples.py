@@ -22,7 +22,8 @@ def example(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
 
 
-SMALL = "--size 400 --test-size 10 --updates 4 --difformer-updates 4 --ar-updates 4 --steps 3".split()
+SHORT = "--size 400 --test-size 10 --updates 4 --ar-updates 4 --steps 3".split()
+SMALL = ["--full", "--difformer-updates", "4", *SHORT]
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,23 @@ def test_the_demo_walks_through(walked):
     assert "demo: corpus failed" in failed.stderr and "corpus.log" in failed.stderr
     assert (folder / "replaced/corpus-1/corpus").is_dir()
     assert example("demo", "--out", folder, *SMALL).returncode == 0
+
+
+@pytest.mark.slow
+def test_the_short_demo_walks_through(tmp_path):
+    """Three systems; what only the full demo reads is refused."""
+    done = example("demo", "--out", tmp_path, *SHORT)
+    assert done.returncode == 0, done.stderr
+    text, record = read_table(tmp_path)
+    assert text in done.stdout and "Difformer" not in text and (tmp_path / "picture.png").exists()
+    assert [(row["system"], row["calls"]) for row in record["rows"]][1:] == [("NAT", 1), *[("DINOISER", 3)] * 3]
+    assert {name: training["updates"] for name, training in record["recipe"]["systems"].items()} == {
+        "DINOISER": 4,
+        "NAT": 4,
+        "Transformer": 4,
+    }
+    refused = example("demo", "--out", tmp_path, *SHORT, "--difformer-updates", "4")
+    assert refused.returncode == 2 and "pass --full" in refused.stderr
 
 
 @pytest.mark.slow
