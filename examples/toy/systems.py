@@ -64,11 +64,11 @@ class Recipe:
     systems: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, systems: Iterable[str], **given: Any) -> Recipe:
-        """For these systems; what is not given, by the names in MEANINGS, is as above."""
+    def of(cls, systems: Iterable[str], usual: dict[str, int] | None = None, **given: Any) -> Recipe:
+        """For these systems; what is not given, by the names in MEANINGS, is as above, but for the `usual` updates."""
         trainings = {
             name: {
-                "updates": given.get(SYSTEMS[name].updates_flag, SYSTEMS[name].updates),
+                "updates": given.get(SYSTEMS[name].updates_flag, (usual or {}).get(name, SYSTEMS[name].updates)),
                 "lr": given.get(SYSTEMS[name].lr_flag, SYSTEMS[name].lr),
             }
             for name in systems
@@ -89,11 +89,11 @@ MEANINGS = {  # of the flags; one of a training sets all systems that name it
 }
 
 
-def add_flags(parser: argparse.ArgumentParser, systems: Sequence[str], *shorter: dict[str, int]) -> None:
-    """The flags of a recipe of these systems, and of others that train for a shorter time."""
+def add_flags(parser: argparse.ArgumentParser, systems: Sequence[str], shorter: dict[str, int] | None = None) -> None:
+    """The flags of a recipe of these systems, and of those with the updates in `shorter`."""
     usual: dict[str, list[Any]] = {"size": [Recipe.size], "test_size": [Recipe.test_size], "seed": [Recipe.seed]}
-    for numbers in shorter:
-        usual.update({name: [number] for name, number in numbers.items()})
+    for name, updates in (shorter or {}).items():
+        usual.setdefault(SYSTEMS[name].updates_flag, []).append(updates)
     for system in map(SYSTEMS.__getitem__, systems):
         usual.setdefault(system.updates_flag, []).append(system.updates)
         usual.setdefault(system.lr_flag, []).append(system.lr)
