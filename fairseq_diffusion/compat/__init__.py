@@ -5,6 +5,8 @@ fairseq-fixed 0.12.3.1 (Python 3.11 and 3.12), torch 2.1 and newer.  hydra 1.0 /
 hydra 1.3 / omegaconf 2.3 (below the second) need no repair for what this package uses; both are in the smoke test.
 """
 
+# ruff: noqa: F401  other rooms say compat.NAME
+
 from fairseq_diffusion.compat.checkpoints import (
     OUR_TASK,
     is_noise_schedule,
@@ -35,38 +37,6 @@ from fairseq_diffusion.compat.repairs import (
     avoid_encoder_fast_path,
     copy_checkpoints_atomically,
 )
-
-__all__ = [
-    "INSTALL_LINES",
-    "OLDEST_FAIRSEQ",
-    "OLDEST_TORCH",
-    "OUR_TASK",
-    "allow_argparse_checkpoints",
-    "allow_tensors_between_ranks",
-    "apex_state",
-    "around_generation",
-    "avoid_broken_apex",
-    "avoid_encoder_fast_path",
-    "copy_checkpoints_atomically",
-    "distributions",
-    "fairseq_problem",
-    "flatten_on_cpu",
-    "is_noise_schedule",
-    "model_name",
-    "allow_bf16_without_tpu",
-    "patch",
-    "prefer_ema",
-    "require_fairseq",
-    "skip_overflow_on_cpu",
-    "task_name",
-    "unscale_once",
-    "version_tuple",
-    "watched_loading",
-    "watched_tasks",
-    "with_ema",
-    "wrap_checkpoint_loading",
-    "wrap_resuming",
-]
 
 
 def patch() -> None:

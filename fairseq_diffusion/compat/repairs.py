@@ -83,19 +83,16 @@ def copy_checkpoints_atomically() -> None:
     """
     from fairseq.file_io import PathManager
 
-    wrap_once(PathManager, "copy", _atomic)
+    wrap_once(PathManager, "copy", _copy_and_rename)
 
 
-def _atomic(copy: Callable[..., Any]) -> Callable[..., Any]:
-    def copy_and_rename(src_path: str, dst_path: str, overwrite: bool = False) -> Any:
-        from fairseq.file_io import PathManager
+def _copy_and_rename(copy: Callable[..., Any], src_path: str, dst_path: str, overwrite: bool = False) -> Any:
+    from fairseq.file_io import PathManager
 
-        if not overwrite or not PathManager.supports_rename(dst_path):
-            return copy(src_path, dst_path, overwrite)
-        temporary = f"{dst_path}.tmp"  # fairseq's own name; what a killed copy left, the next one replaces
-        done = copy(src_path, temporary, overwrite)
-        if done:
-            os.replace(temporary, dst_path)
-        return done
-
-    return copy_and_rename
+    if not overwrite or not PathManager.supports_rename(dst_path):
+        return copy(src_path, dst_path, overwrite)
+    temporary = f"{dst_path}.tmp"  # fairseq's own name; what a killed copy left, the next one replaces
+    done = copy(src_path, temporary, overwrite)
+    if done:
+        os.replace(temporary, dst_path)
+    return done
