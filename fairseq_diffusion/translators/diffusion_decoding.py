@@ -12,6 +12,7 @@ from torch import Tensor
 from fairseq_diffusion.alignment.base import Words
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
+from fairseq_diffusion.kernels.launch import power_of_two
 from fairseq_diffusion.registry import option
 from fairseq_diffusion.samplers.early_exit import ActiveRows, EarlyExit
 from fairseq_diffusion.samplers.grid import GRIDS, make_grid
@@ -272,8 +273,3 @@ def check_family(name: str, state: State) -> None:
             f"--sampler {name} is for {SAMPLERS[name].family} states, but this model's are {state.family}; choose one "
             f"of: {able}"
         )
-
-
-def power_of_two(count: int) -> int:
-    """The smallest that is not below `count`; 0 for nothing."""
-    return 1 << (count - 1).bit_length() if count else 0
