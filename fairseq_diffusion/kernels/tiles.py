@@ -53,7 +53,7 @@ def mixed(x):
 
 @jit
 def gumbel(keys, columns):
-    """The noise of gumbel.py, of keys [n] for the words columns [m], [n, m]."""
+    """The noise of noise.gumbel, of keys [n] for the words columns [m], [n, m]."""
     row = mixed(keys.to(tl.uint64, bitcast=True) + 0x9E3779B97F4A7C15)
     bits = mixed(row[:, None] ^ (columns.to(tl.uint64) * 0x9E3779B97F4A7C15)[None, :])
     w = tl.minimum(((bits >> 11).to(tl.float32) + 0.5) * 1.1102230246251565e-16, 0.99999994)

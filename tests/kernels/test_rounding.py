@@ -5,7 +5,7 @@ import torch
 
 from fairseq_diffusion.kernels import chunks, noise
 from fairseq_diffusion.kernels.distinct import distinct, without_waiting
-from fairseq_diffusion.kernels.gumbel import from_bits, gumbel
+from fairseq_diffusion.kernels.noise import gumbel, gumbel_of
 from fairseq_diffusion.kernels.rounding import best_rows, round_to_rows
 
 pytestmark = pytest.mark.usefixtures("device")
@@ -76,9 +76,9 @@ def test_noise_keeps_its_digits_where_words_win():
     """The largest noise is that of the smallest uniform number, and fp32 tells neighbours there apart."""
     steps = torch.arange(1, 200) * 2**11
     exact = -(-torch.log1p(-(torch.arange(1, 200).double() + 0.5) / 2**53)).log()
-    assert torch.allclose(from_bits(steps).double(), exact, rtol=1e-6)
-    assert from_bits(steps).diff().max() < 0
-    highest = from_bits(torch.tensor([-1, -(2**40)]))
+    assert torch.allclose(gumbel_of(steps).double(), exact, rtol=1e-6)
+    assert gumbel_of(steps).diff().max() < 0
+    highest = gumbel_of(torch.tensor([-1, -(2**40)]))
     assert highest.isfinite().all() and (highest < -2.8).all()
 
 
