@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fairseq_diffusion.kernels.chunks import chunk_rows
 from fairseq_diffusion.kernels.dag_forms import FORMS, Scaled
 from fairseq_diffusion.kernels.forms import form_for, widened
+from fairseq_diffusion.kernels.portable import chunk_rows
 
 
 def dag_log_likelihood(

@@ -17,9 +17,8 @@ from fairseq_diffusion.network.denoiser import Denoiser
 from fairseq_diffusion.network.encoder import Encoder
 from fairseq_diffusion.network.length import LengthHead
 from fairseq_diffusion.network.transformer import masked_mean
-from fairseq_diffusion.objective.means import error_by_noise
-from fairseq_diffusion.objective.objective import Objective
-from fairseq_diffusion.objective.terms import Outcome
+from fairseq_diffusion.objective.reduction import error_by_noise
+from fairseq_diffusion.objective.terms import Objective, Outcome
 from fairseq_diffusion.process.prediction import Prediction
 from fairseq_diffusion.process.schedule import Schedule
 from fairseq_diffusion.process.time_sampling import TimeSampler, chance

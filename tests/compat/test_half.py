@@ -42,7 +42,7 @@ def test_bf16_is_left_alone_where_there_may_be_a_tpu(monkeypatch):
     monkeypatch.setattr(options, "parse_args_and_arch", original)
     assert parsed("--bf16").tpu, "fairseq has fixed it: the repair can go"
     monkeypatch.setattr(utils, "xm", SimpleNamespace())
-    compat.allow_bf16_without_tpu()
+    compat.half.allow_bf16_without_tpu()
     assert options.parse_args_and_arch is original
 
 

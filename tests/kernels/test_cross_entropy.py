@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fairseq_diffusion.kernels import chunks, log_probs, rounding
+from fairseq_diffusion.kernels import log_probs, portable, rounding
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.usefixtures("device")
 @pytest.fixture(params=[1, 100, 2**24])
 def entries(request, monkeypatch, device):
     """Several chunk sizes: a row at a time, a few, all at once."""
-    monkeypatch.setitem(chunks.ENTRIES, device.type, request.param)
+    monkeypatch.setitem(portable.ENTRIES, device.type, request.param)
 
 
 def inputs():

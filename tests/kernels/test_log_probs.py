@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fairseq_diffusion.kernels import chunks
+from fairseq_diffusion.kernels import portable
 from fairseq_diffusion.kernels.log_probs import linear_log_probs
 from fairseq_diffusion.kernels.rounding import round_to_rows, top_rows
 
@@ -14,7 +14,7 @@ N, D, V, M = 13, 6, 31, 4
 @pytest.fixture(params=[1, 100, 4 * V, 2**24])
 def entries(request, monkeypatch, device):
     """Several chunk sizes: a row at a time, a few (13 is no multiple), all at once."""
-    monkeypatch.setitem(chunks.ENTRIES, device.type, request.param)
+    monkeypatch.setitem(portable.ENTRIES, device.type, request.param)
 
 
 def inputs(dtype=torch.float32):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fairseq_diffusion.kernels import chunks, noise
+from fairseq_diffusion.kernels import noise, portable
 from fairseq_diffusion.kernels.distinct import distinct, without_waiting
 from fairseq_diffusion.kernels.noise import gumbel, gumbel_of
 from fairseq_diffusion.kernels.rounding import best_rows, round_to_rows
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("device")
 @pytest.fixture(params=[1, 1000, 2**24])
 def entries(request, monkeypatch, device):
     """Several chunk sizes: a row at a time, a few, all at once."""
-    monkeypatch.setitem(chunks.ENTRIES, device.type, request.param)
+    monkeypatch.setitem(portable.ENTRIES, device.type, request.param)
 
 
 def inputs(N=23, V=203, D=6):
