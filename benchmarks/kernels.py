@@ -25,7 +25,7 @@ from forms import COLUMNS, Work, apart, checked, copy_bandwidth, in_turns
 from torch import Tensor
 
 from fairseq_diffusion.kernels import choice
-from fairseq_diffusion.kernels.cross_entropy import linear_cross_entropy
+from fairseq_diffusion.kernels.log_probs import linear_cross_entropy
 from fairseq_diffusion.kernels.rounding import best_rows, round_to_rows
 from fairseq_diffusion.process.nearest import spread
 from fairseq_diffusion.states.embedding import EmbeddingState

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fairseq_diffusion.kernels import choice, noise
-from fairseq_diffusion.kernels.cross_entropy import linear_cross_entropy
+from fairseq_diffusion.kernels.log_probs import linear_cross_entropy
 from fairseq_diffusion.kernels.rounding import best_rows, round_to_rows
 
 SMOOTHING = 0.1

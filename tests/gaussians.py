@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairseq_diffusion.alignment.base import Symbols
-from fairseq_diffusion.models.build_diffusion import build_diffusion
 from fairseq_diffusion.models.config import DiffusionConfig
+from fairseq_diffusion.models.diffusion import build_diffusion
 from fairseq_diffusion.translators.base import Source
 from fairseq_diffusion.translators.diffusion import DiffusionTranslator
 

@@ -106,7 +106,7 @@ def test_every_training_and_decoding_in_one_pass_is_one_that_we_can_do(toy):
 
     from fairseq_diffusion.alignment.base import Symbols
     from fairseq_diffusion.decoding.options import read_options
-    from fairseq_diffusion.models.build_one_pass import build_one_pass
+    from fairseq_diffusion.models.one_pass import build_one_pass
     from fairseq_diffusion.tasks.flags import check_flags
 
     chain, one_pass, systems = toy.chain, toy.one_pass, toy.systems
@@ -136,7 +136,7 @@ def test_every_halving_is_one_that_we_can_do(toy):
 
     from fairseq_diffusion.alignment.base import Symbols
     from fairseq_diffusion.decoding.options import read_options
-    from fairseq_diffusion.models.build_diffusion import build_diffusion
+    from fairseq_diffusion.models.diffusion import build_diffusion
     from fairseq_diffusion.samplers.halving import Halving
     from fairseq_diffusion.translators.diffusion_decoding import DiffusionOptions
 

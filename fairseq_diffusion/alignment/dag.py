@@ -1,7 +1,5 @@
 """A directed acyclic graph of words: a canvas several times as long as the source, through which each path from its
-first vertex to its last is a sentence (Huang et al. 2022, DA-Transformer).
-
-    P(y | x) = sum_A prod_t P(y_t | v_(a_t)) E(a_(t-1) -> a_t),   a_1 < ... < a_M the first vertex to the last
+first vertex to its last is a sentence (Huang et al. 2022, DA-Transformer; the equations are in kernels/dag.py).
 """
 
 from __future__ import annotations

@@ -39,8 +39,7 @@ def ranks(x: Tensor) -> Tensor:
 
 def choose(among: Tensor, count: Tensor, keys: Tensor) -> Tensor:
     """`count` [B] positions drawn uniformly from those in `among` [B, L], as a mask [B, L]."""
-    drawn = noise.uniform(keys, among.shape[-1]).masked_fill(~among, -1)
-    return among & (ranks(drawn) < count[:, None])
+    return surest(noise.uniform(keys, among.shape[-1]), among, count)
 
 
 def surest(log_p: Tensor, among: Tensor, count: Tensor) -> Tensor:

@@ -5,6 +5,9 @@ fairseq-fixed 0.12.3.1 (Python 3.11 and 3.12), torch 2.1 and newer.  hydra 1.0 /
 hydra 1.3 / omegaconf 2.3 (below the second) need no repair for what this package uses; both are in the smoke test.
 """
 
+# ruff: noqa: F401  other rooms say compat.NAME
+
+from fairseq_diffusion.compat import checkpoints, half, repairs
 from fairseq_diffusion.compat.checkpoints import (
     OUR_TASK,
     is_noise_schedule,
@@ -13,11 +16,8 @@ from fairseq_diffusion.compat.checkpoints import (
     task_name,
     watched_loading,
     with_ema,
-    wrap_checkpoint_loading,
-    wrap_resuming,
 )
 from fairseq_diffusion.compat.generation import around_generation, watched_tasks
-from fairseq_diffusion.compat.half import allow_bf16_without_tpu, flatten_on_cpu, skip_overflow_on_cpu, unscale_once
 from fairseq_diffusion.compat.installed import (
     INSTALL_LINES,
     OLDEST_FAIRSEQ,
@@ -27,59 +27,20 @@ from fairseq_diffusion.compat.installed import (
     require_fairseq,
     version_tuple,
 )
-from fairseq_diffusion.compat.repairs import (
-    allow_argparse_checkpoints,
-    allow_tensors_between_ranks,
-    apex_state,
-    avoid_broken_apex,
-    avoid_encoder_fast_path,
-    copy_checkpoints_atomically,
-)
-
-__all__ = [
-    "INSTALL_LINES",
-    "OLDEST_FAIRSEQ",
-    "OLDEST_TORCH",
-    "OUR_TASK",
-    "allow_argparse_checkpoints",
-    "allow_tensors_between_ranks",
-    "apex_state",
-    "around_generation",
-    "avoid_broken_apex",
-    "avoid_encoder_fast_path",
-    "copy_checkpoints_atomically",
-    "distributions",
-    "fairseq_problem",
-    "flatten_on_cpu",
-    "is_noise_schedule",
-    "model_name",
-    "allow_bf16_without_tpu",
-    "patch",
-    "prefer_ema",
-    "require_fairseq",
-    "skip_overflow_on_cpu",
-    "task_name",
-    "unscale_once",
-    "version_tuple",
-    "watched_loading",
-    "watched_tasks",
-    "with_ema",
-    "wrap_checkpoint_loading",
-    "wrap_resuming",
-]
+from fairseq_diffusion.compat.repairs import allow_argparse_checkpoints, apex_state
 
 
 def patch() -> None:
     """Apply every repair this installation needs; calling it again changes nothing."""
     require_fairseq()
-    allow_argparse_checkpoints()
-    allow_tensors_between_ranks()
-    avoid_broken_apex()
-    avoid_encoder_fast_path()
-    copy_checkpoints_atomically()
-    allow_bf16_without_tpu()
-    flatten_on_cpu()
-    skip_overflow_on_cpu()
-    unscale_once()
-    wrap_checkpoint_loading()
-    wrap_resuming()
+    repairs.allow_argparse_checkpoints()
+    repairs.allow_tensors_between_ranks()
+    repairs.avoid_broken_apex()
+    repairs.avoid_encoder_fast_path()
+    repairs.copy_checkpoints_atomically()
+    half.allow_bf16_without_tpu()
+    half.flatten_on_cpu()
+    half.skip_overflow_on_cpu()
+    half.unscale_once()
+    checkpoints.wrap_checkpoint_loading()
+    checkpoints.wrap_resuming()

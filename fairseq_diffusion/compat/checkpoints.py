@@ -18,9 +18,7 @@ from fairseq_diffusion.errors import UserError
 logger = logging.getLogger(__name__)
 
 OUR_TASK = "diffusion_translation"
-
 _use_ema = False
-
 _resuming: Any = None  # the task of the training that is reading a checkpoint
 _watchers: list[Callable[[str, dict[str, Any], bool], None]] = []
 
@@ -38,24 +36,21 @@ def wrap_checkpoint_loading() -> None:
     wrap_once(checkpoint_utils, "load_checkpoint_to_cpu", _loading)
 
 
-def _loading(load: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    def load_checkpoint_to_cpu(path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        try:
-            state = load(path, *args, **kwargs)
-        except (FileNotFoundError, PermissionError):
-            raise  # their messages need no addition
-        except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError, TypeError, OSError) as error:
-            raise UserError(_unreadable(path, error)) from error
-        _rename(state)
-        if _resuming is not None:  # the optimiser continues from the last weights, never from averaged ones
-            return _checked_by(_resuming, state)
-        overrides = dict(zip(("arg_overrides",), args), **kwargs).get("arg_overrides") or {}
-        chosen = with_ema(state, path) if overrides.get("use_ema", _use_ema) else state
-        for see in _watchers:
-            see(path, chosen, chosen is not state)
-        return chosen
-
-    return load_checkpoint_to_cpu
+def _loading(load: Callable[..., dict[str, Any]], path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    try:
+        state = load(path, *args, **kwargs)
+    except (FileNotFoundError, PermissionError):
+        raise  # their messages need no addition
+    except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError, TypeError, OSError) as error:
+        raise UserError(_unreadable(path, error)) from error
+    _rename(state)
+    if _resuming is not None:  # the optimiser continues from the last weights, never from averaged ones
+        return _checked_by(_resuming, state)
+    overrides = dict(zip(("arg_overrides",), args), **kwargs).get("arg_overrides") or {}
+    chosen = with_ema(state, path) if overrides.get("use_ema", _use_ema) else state
+    for see in _watchers:
+        see(path, chosen, chosen is not state)
+    return chosen
 
 
 @contextlib.contextmanager
@@ -77,18 +72,15 @@ def wrap_resuming() -> None:
     wrap_once(Trainer, "load_checkpoint", _resuming_with_task)
 
 
-def _resuming_with_task(load: Callable[..., Any]) -> Callable[..., Any]:
-    def load_checkpoint(self: Any, *args: Any, **kwargs: Any) -> Any:
-        global _resuming
-        _resuming = self.task
-        try:
-            extra_state = load(self, *args, **kwargs)
-        finally:
-            _resuming = None
-        _stop_if_done(self)
-        return extra_state
-
-    return load_checkpoint
+def _resuming_with_task(load: Callable[..., Any], trainer: Any, *args: Any, **kwargs: Any) -> Any:
+    global _resuming
+    _resuming = trainer.task
+    try:
+        extra_state = load(trainer, *args, **kwargs)
+    finally:
+        _resuming = None
+    _stop_if_done(trainer)
+    return extra_state
 
 
 def _stop_if_done(trainer: Any) -> None:

@@ -22,7 +22,7 @@ def around_generation(run: Callable[[Main, Any, Any], Any]) -> None:
     """
     for module in (sys.modules.get("__main__"), importlib.import_module("fairseq_cli.generate")):
         if is_generate(module):
-            wrap_once(module, "_main", lambda main: functools.partial(run, main))
+            wrap_once(module, "_main", run)
 
 
 def is_generate(module: Any) -> bool:

@@ -21,15 +21,12 @@ def allow_bf16_without_tpu() -> None:
         wrap_once(options, "parse_args_and_arch", _without_tpu)
 
 
-def _without_tpu(parse: Callable[..., Any]) -> Callable[..., Any]:
-    def parse_args_and_arch(parser: Any, input_args: Any = None, *rest: Any, **named: Any) -> Any:
-        found = parse(parser, input_args, *rest, **named)
-        args = found[0] if isinstance(found, tuple) else found  # with the arguments it did not know
-        if "--tpu" not in (sys.argv if input_args is None else input_args):
-            args.tpu = False
-        return found
-
-    return parse_args_and_arch
+def _without_tpu(parse: Callable[..., Any], parser: Any, input_args: Any = None, *rest: Any, **named: Any) -> Any:
+    found = parse(parser, input_args, *rest, **named)
+    args = found[0] if isinstance(found, tuple) else found  # with the arguments it did not know
+    if "--tpu" not in (sys.argv if input_args is None else input_args):
+        args.tpu = False
+    return found
 
 
 def flatten_on_cpu() -> None:
@@ -39,17 +36,14 @@ def flatten_on_cpu() -> None:
     wrap_once(fp16_optimizer._FP16OptimizerMixin, "build_fp32_params", _flattening_on_cpu)
 
 
-def _flattening_on_cpu(build: Callable[..., Any]) -> Callable[..., Any]:
-    def build_fp32_params(cls: Any, args: Any, params: Any, flatten: bool = True) -> Any:
-        import torch
+def _flattening_on_cpu(build: Callable[..., Any], cls: Any, args: Any, params: Any, flatten: bool = True) -> Any:
+    import torch
 
-        if not flatten or params[0].device.type != "cpu":
-            return build(cls, args, params, flatten)
-        flat = torch.nn.Parameter(torch.cat([parameter.detach().float().flatten() for parameter in params]))
-        flat.grad = torch.zeros_like(flat)
-        return {params[0].device.index: flat}  # fairseq looks the copy up by the device's number, here None
-
-    return build_fp32_params
+    if not flatten or params[0].device.type != "cpu":
+        return build(cls, args, params, flatten)
+    flat = torch.nn.Parameter(torch.cat([parameter.detach().float().flatten() for parameter in params]))
+    flat.grad = torch.zeros_like(flat)
+    return {params[0].device.index: flat}  # fairseq looks the copy up by the device's number, here None
 
 
 def skip_overflow_on_cpu() -> None:
@@ -59,17 +53,14 @@ def skip_overflow_on_cpu() -> None:
     wrap_once(Trainer, "train_step", _skipping_overflow)
 
 
-def _skipping_overflow(step: Callable[..., Any]) -> Callable[..., Any]:
-    def train_step(self: Any, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return step(self, *args, **kwargs)
-        except (AssertionError, RuntimeError) as error:  # by how torch was built
-            if self.cuda or not isinstance(error.__context__, OverflowError):
-                raise
-        self.zero_grad()  # the update is skipped, as on a GPU; the loss scale is smaller already
-        return None
-
-    return train_step
+def _skipping_overflow(step: Callable[..., Any], trainer: Any, *args: Any, **kwargs: Any) -> Any:
+    try:
+        return step(trainer, *args, **kwargs)
+    except (AssertionError, RuntimeError) as error:  # by how torch was built
+        if trainer.cuda or not isinstance(error.__context__, OverflowError):
+            raise
+    trainer.zero_grad()  # the update is skipped, as on a GPU; the loss scale is smaller already
+    return None
 
 
 def unscale_once() -> None:
@@ -79,22 +70,18 @@ def unscale_once() -> None:
     """
     from fairseq.optim import AMPOptimizer
 
-    wrap_once(AMPOptimizer, "step", lambda step: _step_unscaled)
+    wrap_once(AMPOptimizer, "step", _step_unscaled)
     wrap_once(AMPOptimizer, "build_optimizer", _refusing_cpu)
 
 
-def _step_unscaled(self: Any) -> None:
-    self.scaler.step(self.optimizer)
-    self.scaler.update()
+def _step_unscaled(step: Callable[..., Any], optimizer: Any) -> None:
+    optimizer.scaler.step(optimizer.optimizer)
+    optimizer.scaler.update()
 
 
-def _refusing_cpu(build: Callable[..., Any]) -> Callable[..., Any]:
-    def build_optimizer(cls: Any, cfg: Any, params: Any, **kwargs: Any) -> Any:
-        if params[0].device.type == "cpu":
-            raise UserError(
-                "--amp works on GPUs only; on this CPU it would train in fp32 without a warning. Drop it, or pass "
-                "--bf16"
-            )
-        return build(cls, cfg, params, **kwargs)
-
-    return build_optimizer
+def _refusing_cpu(build: Callable[..., Any], cls: Any, cfg: Any, params: Any, **kwargs: Any) -> Any:
+    if params[0].device.type == "cpu":
+        raise UserError(
+            "--amp works on GPUs only; on this CPU it would train in fp32 without a warning. Drop it, or pass --bf16"
+        )
+    return build(cls, cfg, params, **kwargs)

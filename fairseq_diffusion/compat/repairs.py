@@ -14,21 +14,21 @@ from fairseq_diffusion.compat.wrapping import wrap_once
 
 def allow_argparse_checkpoints() -> None:
     """torch >= 2.6 refuses ``argparse.Namespace``, which fairseq's argparse-style models keep in their checkpoints."""
-    import torch
-
-    allow = getattr(torch.serialization, "add_safe_globals", None)
-    if allow is not None:  # absent before torch 2.4, where loading is not restricted either
-        allow([argparse.Namespace])
+    _let_torch_load(argparse.Namespace)
 
 
 def allow_tensors_between_ranks() -> None:
     """torch >= 2.6 refuses the placeholder of a tensor when fairseq's first rank sends a checkpoint to the others."""
-    import torch
     from fairseq.distributed import utils
 
-    allow = getattr(torch.serialization, "add_safe_globals", None)
-    if allow is not None:
-        allow([utils._TensorPlaceholder])
+    _let_torch_load(utils._TensorPlaceholder)
+
+
+def _let_torch_load(kind: type) -> None:
+    import torch
+
+    if hasattr(torch.serialization, "add_safe_globals"):  # not before torch 2.4, where loading is not restricted either
+        torch.serialization.add_safe_globals([kind])
 
 
 def avoid_encoder_fast_path() -> None:
@@ -83,19 +83,16 @@ def copy_checkpoints_atomically() -> None:
     """
     from fairseq.file_io import PathManager
 
-    wrap_once(PathManager, "copy", _atomic)
+    wrap_once(PathManager, "copy", _copy_and_rename)
 
 
-def _atomic(copy: Callable[..., Any]) -> Callable[..., Any]:
-    def copy_and_rename(src_path: str, dst_path: str, overwrite: bool = False) -> Any:
-        from fairseq.file_io import PathManager
+def _copy_and_rename(copy: Callable[..., Any], src_path: str, dst_path: str, overwrite: bool = False) -> Any:
+    from fairseq.file_io import PathManager
 
-        if not overwrite or not PathManager.supports_rename(dst_path):
-            return copy(src_path, dst_path, overwrite)
-        temporary = f"{dst_path}.tmp"  # fairseq's own name; what a killed copy left, the next one replaces
-        done = copy(src_path, temporary, overwrite)
-        if done:
-            os.replace(temporary, dst_path)
-        return done
-
-    return copy_and_rename
+    if not overwrite or not PathManager.supports_rename(dst_path):
+        return copy(src_path, dst_path, overwrite)
+    temporary = f"{dst_path}.tmp"  # fairseq's own name; what a killed copy left, the next one replaces
+    done = copy(src_path, temporary, overwrite)
+    if done:
+        os.replace(temporary, dst_path)
+    return done

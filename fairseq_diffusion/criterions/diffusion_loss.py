@@ -47,19 +47,18 @@ class DiffusionLoss(FairseqCriterion):
     def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
         """Means over all ranks and --update-freq; losses in nats."""
         sums = summed(logging_outputs)
-        total = sums.__getitem__
-        size, sentences = total("sample_size"), total("nsentences")
-        metrics.log_scalar("loss", total("loss") / size, size, round=4)
+        size, sentences = sums["sample_size"], sums["nsentences"]
+        metrics.log_scalar("loss", sums["loss"] / size, size, round=4)
         for key in sorted(sums):
             prefix, _, name = key.lstrip("_").partition("_")
             if not key.startswith("_"):
                 continue
             if prefix == "term":
-                metrics.log_scalar(name, total(key) / size, size, priority=20, round=4)
+                metrics.log_scalar(name, sums[key] / size, size, priority=20, round=4)
             elif prefix == "state":
-                metrics.log_scalar(name, total(key) / sentences, sentences, priority=30, round=4)
-            elif prefix == "count" and total(key) > 0:
-                metrics.log_scalar(name, total(f"_sum_{name}") / total(key), total(key), priority=40, round=4)
+                metrics.log_scalar(name, sums[key] / sentences, sentences, priority=30, round=4)
+            elif prefix == "count" and sums[key] > 0:
+                metrics.log_scalar(name, sums[f"_sum_{name}"] / sums[key], sums[key], priority=40, round=4)
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:

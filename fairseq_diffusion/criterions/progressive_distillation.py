@@ -16,7 +16,7 @@ from torch import Tensor
 from fairseq_diffusion.criterions.diffusion_loss import DiffusionLoss
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.models.config import flag
-from fairseq_diffusion.objective.objective import Objective
+from fairseq_diffusion.objective.terms import Objective
 from fairseq_diffusion.samplers.halving import Halving
 from fairseq_diffusion.states.embedding import EmbeddingState
 from fairseq_diffusion.translators.diffusion import DiffusionTranslator, DistillationTargets

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fairseq_diffusion.kernels.chunks import chunk_rows
-from fairseq_diffusion.kernels.dag_forms import FORMS, LogSpace, Scaled
+from fairseq_diffusion.kernels.dag_forms import FORMS, Scaled
 from fairseq_diffusion.kernels.forms import form_for, widened
+from fairseq_diffusion.kernels.portable import chunk_rows
 
 
 def dag_log_likelihood(
@@ -53,7 +53,8 @@ def dag_best_path(match: Tensor, links: Tensor, target_length: Tensor, graph_siz
 def grouped(match: Tensor, links: Tensor, *sizes: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """The arguments in fp32 at least, a few sentences at a time: their links, read for each word, stay in the cache."""
     sentences = chunk_rows(links.shape[1] * links.shape[2], links.device)
-    return zip(*(argument.split(sentences) for argument in (match.to(wide(match)), links.to(wide(links)), *sizes)))
+    match, links = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (match, links))
+    return zip(*(argument.split(sentences) for argument in (match, links, *sizes)))
 
 
 def likelihood_of_group(form: str | None, *group: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,7 +110,7 @@ class DagLikelihood(torch.autograd.Function):
         return grad_match, grad_links, None, None, None
 
 
-def prefixes(match: Tensor, steps: Scaled | LogSpace) -> Tensor:
+def prefixes(match: Tensor, steps: Scaled) -> Tensor:
     """alpha [B, M, L] of match [B, M, L]."""
     alpha = [match[:, 0]]
     for word in match.unbind(1)[1:]:
@@ -117,7 +118,7 @@ def prefixes(match: Tensor, steps: Scaled | LogSpace) -> Tensor:
     return torch.stack(alpha, 1)
 
 
-def suffixes(match: Tensor, steps: Scaled | LogSpace, target_length: Tensor) -> Tensor:
+def suffixes(match: Tensor, steps: Scaled, target_length: Tensor) -> Tensor:
     """beta [B, M, L] of match [B, M, L]; 0 at the last word, whose live cells end the path."""
     last = target_length[:, None] - 1
     beta = [torch.zeros_like(match[:, 0])]
@@ -165,8 +166,3 @@ def trace_back(delta: Tensor, links: Tensor, target_length: Tensor, graph_size: 
             before = (delta[:, t - 1] + links[sentence, :, vertex]).argmax(-1)
             vertex = before.where(on, vertex)
     return words
-
-
-def wide(x: Tensor) -> torch.dtype:
-    """At least fp32."""
-    return torch.promote_types(x.dtype, torch.float32)

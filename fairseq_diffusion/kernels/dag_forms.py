@@ -63,23 +63,17 @@ class Scaled:
         return torch.bmm((prefix - shift).exp_().transpose(1, 2), suffix).mul_(self.weights)
 
 
-class LogSpace:
+class LogSpace(Scaled):
     """The same in logarithms: nothing is lost, but a step makes B L^2 exponentials."""
-
-    def __init__(self, weights: Tensor) -> None:
-        self.weights = weights
 
     @classmethod
     def of(cls, links: Tensor) -> LogSpace:
-        """links [B, L, L], -inf where there is none."""
         return cls(links)
 
     def arrive(self, x: Tensor) -> Tensor:
-        """log sum_i exp(x(i)) E(i -> j), [B, L] -> [B, L]."""
         return (x[:, :, None] + self.weights).logsumexp(1)
 
     def leave(self, y: Tensor) -> Tensor:
-        """log sum_j E(i -> j) exp(y(j)), [B, L] -> [B, L]."""
         return (self.weights + y[:, None]).logsumexp(2)
 
     def trusted(self, alpha: Tensor, y: Tensor, log_p: Tensor) -> Tensor:
@@ -87,11 +81,10 @@ class LogSpace:
         return log_p > -torch.inf
 
     def pairs(self, alpha: Tensor, y: Tensor, log_p: Tensor) -> Tensor:
-        """sum_t exp(alpha_t(i) + link(i, j) + y_t+1(j) - log_p), [B, M, L] twice and [B] -> [B, L, L]."""
         total, y = torch.zeros_like(self.weights), y - log_p[:, None, None]
         for prefix, suffix in zip(alpha.unbind(1), y.unbind(1)[1:]):
             total += (self.weights + prefix[:, :, None]).add_(suffix[:, None]).exp_()
         return total
 
 
-FORMS: dict[str, type[Scaled] | type[LogSpace]] = {"scaled": Scaled, "log": LogSpace}
+FORMS: dict[str, type[Scaled]] = {"scaled": Scaled, "log": LogSpace}

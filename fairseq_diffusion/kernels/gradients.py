@@ -8,8 +8,7 @@ the splits, so a result is the same each time.
 
 from __future__ import annotations
 
-from fairseq_diffusion.kernels.language import jit, tl
-from fairseq_diffusion.kernels.tiles import products, rows_of, tile
+from fairseq_diffusion.kernels.tiles import jit, products, rows_of, tile, tl
 
 
 @jit

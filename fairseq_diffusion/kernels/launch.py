@@ -16,6 +16,9 @@ from fairseq_diffusion.kernels.choice import interpreted
 WIDEST = 512  # bytes of a row whose gradient fits in registers
 MOST_SPLITS = 256
 LEAST_TILES = 4  # of a program
+# rows, columns, warps and stages: of rounding and the loss, of the gradient of x, which stays in registers, and of the
+# gradient of the table
+TILES = {"scan": (128, 64, 8, 3), "by_rows": (64, 32, 8, 2), "by_columns": (32, 64, 8, 2)}
 
 
 class Tiles(NamedTuple):
@@ -42,24 +45,10 @@ class Scanned(NamedTuple):
     chosen: Tensor  # [N], the logit of the target
 
 
-def scan_tiles(dim: int, itemsize: int) -> Tiles:
-    """Of rounding and of the loss."""
-    return Tiles(128, 64, depth_of(dim, itemsize), 8, 3)
-
-
-def row_tiles(dim: int, itemsize: int) -> Tiles:
-    """Of the gradient of x, which stays in registers."""
-    return Tiles(64, 32, depth_of(dim, itemsize), 8, 2)
-
-
-def column_tiles(dim: int, itemsize: int) -> Tiles:
-    """Of the gradient of the table."""
-    return Tiles(32, 64, depth_of(dim, itemsize), 8, 2)
-
-
-def depth_of(dim: int, itemsize: int) -> int:
-    """Dimensions that are multiplied at once: those of 128 bytes, if there are so many."""
-    return min(width_of(dim), 128 // itemsize)
+def tiles_of(kernel: str, dim: int, itemsize: int) -> Tiles:
+    """At most 128 bytes of a row are multiplied at once."""
+    rows, columns, warps, stages = TILES[kernel]
+    return Tiles(rows, columns, min(width_of(dim), 128 // itemsize), warps, stages)
 
 
 def width_of(dim: int) -> int:
@@ -113,7 +102,7 @@ def scan(
 
     x, table = alike(x, table)
     (N, D), V = x.shape, len(table)
-    tiles = scan_tiles(D, x.element_size())
+    tiles = tiles_of("scan", D, x.element_size())
     splits, span = split(V, tiles.columns, cdiv(N, tiles.rows), x.device)
     order, live = living(mask)
     out = None if banned is None else torch.zeros(V, dtype=torch.int8, device=x.device).index_fill_(0, banned, 1)
@@ -150,14 +139,14 @@ def gradients(
     common = {"WIDTH": width_of(D), **precisions(x)}
     grad_x = grad_table = None
     if wanted[0]:
-        tiles = row_tiles(D, size)
+        tiles = tiles_of("by_rows", D, size)
         splits, span = split(V, tiles.columns, cdiv(N, tiles.rows), x.device)
         shares = x.new_zeros(splits, N, D, dtype=torch.float32)  # rows left out have no gradient
         by_rows = kernels.by_rows[max(cdiv(N, tiles.rows), 1), splits]
         by_rows(*inputs, shares, N, V, span, D, **tiles.arguments(), **common)
         grad_x = shares.sum(0)
     if wanted[1]:
-        tiles = column_tiles(D, size)
+        tiles = tiles_of("by_columns", D, size)
         splits, _ = split(N, tiles.rows, cdiv(V, tiles.columns), x.device)
         shares = x.new_empty(splits, V, D, dtype=torch.float32)
         by_columns = kernels.by_columns[cdiv(V, tiles.columns), splits]
@@ -194,8 +183,8 @@ def alike(x: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def power_of_two(count: int) -> int:
-    """The smallest that is at least `count`."""
-    return 1 << (count - 1).bit_length()
+    """The smallest that is at least `count`; 0 for nothing."""
+    return 1 << (count - 1).bit_length() if count else 0
 
 
 def cdiv(a: int, b: int) -> int:

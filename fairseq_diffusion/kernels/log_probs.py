@@ -17,7 +17,6 @@ class WordScores(NamedTuple):
     log_p: Tensor  # [N, M] log-probabilities of the words asked for
     mean: Tensor  # [N] mean log-probability over all V words, for label smoothing
     best: Tensor  # [N] likeliest word
-    best_log_p: Tensor  # [N] and its log-probability, without gradient
 
 
 class LinearLogProbs(torch.autograd.Function):
@@ -28,15 +27,17 @@ class LinearLogProbs(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, index: Tensor, mask: Tensor | None, best: bool) -> Any:
-        """x [N, D], weight [V, D], index [N, M], mask [N] -> log_p [N, M], mean [N]; best, best_log_p if wanted."""
+        """x [N, D], weight [V, D], index [N, M], mask [N] -> log_p [N, M], mean [N], the best words [N] if wanted."""
         ctx.triton = index.shape[1] == 1 and choice.uses_triton(x, weight)
-        words, logit, picked, lse = (_scanned if ctx.triton else _chunked)(x, weight, index, mask, best)
+        if ctx.triton:
+            found = launch.scan(x, weight, target=index[:, 0], mask=mask, best=best, total=True)
+            words, picked, lse = found.word, found.chosen[:, None], found.lse
+        else:
+            words, picked, lse = _chunked(x, weight, index, best)
         ctx.save_for_backward(x, weight, index, mask, lse)
         ctx.set_materialize_grads(False)  # None: an output was not used, so there is less to do
         mean = x.float() @ weight.mean(0, dtype=torch.float32) - lse
-        best_log_p = logit - lse if best else None
-        ctx.mark_non_differentiable(*([words, best_log_p] if best else []))
-        return picked - lse[:, None], mean, words, best_log_p
+        return picked - lse[:, None], mean, words
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -58,21 +59,15 @@ class LinearLogProbs(torch.autograd.Function):
         return *(None if grad is None else grad.to(like.dtype) for like, grad in cast), None, None, None
 
 
-def _scanned(x: Tensor, weight: Tensor, index: Tensor, mask: Tensor | None, best: bool) -> tuple[Any, ...]:
-    """Best words and their logits (if wanted), logits at `index` and log-partition, of x [N, D], index [N, 1]."""
-    found = launch.scan(x, weight, target=index[:, 0], mask=mask, best=best, total=True)
-    return found.word, found.logit, found.chosen[:, None], found.lse
-
-
-def _chunked(x: Tensor, weight: Tensor, index: Tensor, mask: Tensor | None, best: bool) -> tuple[Any, ...]:
-    """The same of all rows, index [N, M]."""
+def _chunked(x: Tensor, weight: Tensor, index: Tensor, best: bool) -> tuple[Tensor | None, Tensor, Tensor]:
+    """Best words [N] (if wanted), logits at `index` [N, M] and log-partition [N], of x [N, D]."""
     pieces: list[tuple[Any, ...]] = []
     for rows, logits in products(x.float(), weight.float()):
         picked = logits.gather(-1, index[rows])
         peak, words = best_of(logits) if best else (logits.amax(-1), None)
-        pieces.append((words, peak, picked, log_sum(logits, peak)))
-    columns = list(zip(*pieces))
-    return torch.cat(columns[0]) if best else None, *(torch.cat(column) for column in columns[1:])
+        pieces.append((words, picked, log_sum(logits, peak)))
+    best_words, at_index, lse = zip(*pieces)
+    return torch.cat(best_words) if best else None, torch.cat(at_index), torch.cat(lse)
 
 
 def _chunked_gradients(
@@ -96,3 +91,28 @@ def linear_log_probs(x: Tensor, weight: Tensor, index: Tensor) -> WordScores:
     """softmax(x W^T) at the words index [N, M], for x [N, D], weight [V, D]; fp32 under any autocast."""
     with torch.autocast(x.device.type, enabled=False):
         return WordScores(*LinearLogProbs.apply(x, weight, index, None, True))
+
+
+def linear_cross_entropy(
+    x: Tensor, weight: Tensor, target: Tensor, label_smoothing: float = 0.0, mask: Tensor | None = None
+) -> Tensor:
+    """Cross-entropy [N] of softmax(x W^T) for x [N, D], weight [V, D], target [N]; fp32 under any autocast.
+
+    Smoothed by torch's rule, (1 - e) NLL + e mean NLL.  Rows outside `mask` [N] are 0, whatever stands there; on a CPU,
+    and in Triton's loss, they are not computed.
+    """
+    if mask is None:
+        return _losses(x, weight, target, label_smoothing, None)
+    if x.device.type == "cpu" and not choice.uses_triton(x, weight):
+        rows = mask.nonzero()[:, 0]
+        losses = _losses(x[rows], weight, target[rows], label_smoothing, None)
+        return losses.new_zeros(len(mask)).index_put((rows,), losses)
+    # not even something infinite there may reach a gradient
+    return _losses(x.where(mask[:, None], 0.0), weight, target, label_smoothing, mask).where(mask, 0.0)
+
+
+def _losses(x: Tensor, weight: Tensor, target: Tensor, label_smoothing: float, mask: Tensor | None) -> Tensor:
+    with torch.autocast(x.device.type, enabled=False):
+        log_p, mean, *_ = LinearLogProbs.apply(x, weight, target[:, None], mask, False)
+    nll = -log_p[:, 0]
+    return torch.lerp(nll, -mean, label_smoothing) if label_smoothing else nll

@@ -14,6 +14,7 @@ from torch import Tensor
 
 GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 MULTIPLIERS = (0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)
+LARGEST = 1 - 2.0**-24  # the largest fp32 below 1
 
 
 class Stream(IntEnum):
@@ -73,3 +74,20 @@ def normal(key: Tensor, length: int, dim: int) -> Tensor:
     radius = (-2 * (((_shift(bits, 32)).double() + 0.5) * 2.0**-32).log()).sqrt()
     angle = 2 * math.pi * 2.0**-32 * (bits & (2**32 - 1)).double()
     return (radius * angle.cos()).float().view(*key.shape, length, dim)
+
+
+def gumbel(key: Tensor, count: int) -> Tensor:
+    """Gumbel(0, 1) in fp32 for `count` words, [..., count]; a word's does not depend on `count`.
+
+    The argmax of logits with it is a sample of their softmax.
+    """
+    return gumbel_of(fold(key[..., None], torch.arange(count, device=key.device)))
+
+
+def gumbel_of(bits: Tensor) -> Tensor:
+    """-log E with E = -log(1 - w) exponential, w in (0, 1) from the upper 53 of 64 random bits.
+
+    The words that win have a small w; fp32 keeps its digits there, and log1p those of E.
+    """
+    w = (_shift(bits, 11).float() + 0.5) * 2.0**-53
+    return -(-torch.log1p(-w.clamp(max=LARGEST))).log()

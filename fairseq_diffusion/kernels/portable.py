@@ -10,9 +10,22 @@ from typing import Iterator
 import torch
 from torch import Tensor
 
-from fairseq_diffusion.kernels.chunks import chunk_rows
-
 BLOCK = 64  # columns whose maximum is taken at once: torch does that in vector registers, and argmax not
+
+# A CPU wants the logits to stay in its cache, a GPU wants few launches (256 MB in fp32).
+ENTRIES = {"cpu": 2**20, "cuda": 2**26}
+
+
+def chunk_rows(columns: int, device: torch.device, depth: int = 0) -> int:
+    """Rows of `columns` logits to hold at once, at least one.
+
+    On a CPU, products over many dimensions (`depth`) want more rows than the cache holds logits of: each product reads
+    the whole table anew.
+    """
+    entries = ENTRIES.get(device.type, ENTRIES["cuda"])
+    if device.type == "cpu":
+        entries *= min(max(depth // 32, 1), 8)
+    return max(1, entries // columns)
 
 
 def products(x: Tensor, table: Tensor, bias: Tensor | None = None) -> Iterator[tuple[slice, Tensor]]:

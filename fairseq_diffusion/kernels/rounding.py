@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fairseq_diffusion.kernels import choice, launch
-from fairseq_diffusion.kernels.gumbel import gumbel
+from fairseq_diffusion.kernels.noise import gumbel
 from fairseq_diffusion.kernels.portable import best_of, log_sum, products
 
 

@@ -7,8 +7,7 @@ order.  Their shares are `words` and `numbers` [4, splits, N]: best score, its l
 
 from __future__ import annotations
 
-from fairseq_diffusion.kernels.language import jit, tl
-from fairseq_diffusion.kernels.tiles import gumbel, products, rows_of, tile
+from fairseq_diffusion.kernels.tiles import gumbel, jit, products, rows_of, tile, tl
 
 
 @jit

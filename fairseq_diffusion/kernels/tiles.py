@@ -1,12 +1,26 @@
 # mypy: disable-error-code="no-untyped-def"
 """What all Triton kernels are made of: tiles of matrices, their products, and noise for them.
 
+Where Triton is missing the kernels can be imported all the same, though not called.
 An argument that is None leaves its code out.  WIDEN computes all in fp32, as Triton's interpreter needs it for bf16.
 """
 
 from __future__ import annotations
 
-from fairseq_diffusion.kernels.language import jit, tl
+from functools import partial
+from typing import Any
+
+try:
+    import triton
+    import triton.language as tl
+
+    # a kernel is compiled for a vocabulary and a width, but not for each kind of number of rows
+    jit: Any = partial(triton.jit, do_not_specialize=("N", "splits"))
+except ImportError:
+    tl: Any = None  # type: ignore[no-redef]
+
+    def jit(function: Any) -> Any:
+        return function
 
 
 @jit
@@ -53,7 +67,7 @@ def mixed(x):
 
 @jit
 def gumbel(keys, columns):
-    """The noise of gumbel.py, of keys [n] for the words columns [m], [n, m]."""
+    """The noise of noise.gumbel, of keys [n] for the words columns [m], [n, m]."""
     row = mixed(keys.to(tl.uint64, bitcast=True) + 0x9E3779B97F4A7C15)
     bits = mixed(row[:, None] ^ (columns.to(tl.uint64) * 0x9E3779B97F4A7C15)[None, :])
     w = tl.minimum(((bits >> 11).to(tl.float32) + 0.5) * 1.1102230246251565e-16, 0.99999994)

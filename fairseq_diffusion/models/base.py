@@ -1,10 +1,12 @@
-"""What all registered models have in common: fairseq's batches in, losses out, and presets as architectures."""
+"""What all registered models have in common: fairseq's batches in, losses out; parts that all have; and presets as
+architectures."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from contextlib import nullcontext
 from dataclasses import fields
+from functools import partial
 from typing import Any, ClassVar
 
 import torch.nn.functional as F
@@ -18,9 +20,13 @@ from fairseq_diffusion.compat.renamed import RENAMED_KEYS
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.models.config import NetworkConfig
+from fairseq_diffusion.network.length import LengthHead
+from fairseq_diffusion.network.transformer import Size
 from fairseq_diffusion.systems.presets import PRESETS
 from fairseq_diffusion.translators.base import Losses, Translator
 from fairseq_diffusion.translators.diffusion import VALIDATION
+
+BOS = 1  # the model puts a <s> before every sentence
 
 
 class TranslatorModel(BaseFairseqModel):
@@ -125,16 +131,35 @@ def check_joined(source: Any, target: Any) -> None:
         )
 
 
+def check_network(cfg: NetworkConfig) -> None:
+    """Refuse what makes no sense with any kind of model, before anything is built."""
+    if cfg.hidden % cfg.heads:
+        raise UserError(f"--hidden {cfg.hidden} does not divide into --heads {cfg.heads}; choose a divisor")
+    if cfg.encoder_layers < 1 or cfg.decoder_layers < 1:
+        raise UserError(
+            f"--encoder-layers is {cfg.encoder_layers} and --decoder-layers {cfg.decoder_layers}; 1 or more of each "
+            "are needed"
+        )
+    if not 0 <= cfg.label_smoothing < 1:
+        raise UserError(f"--label-smoothing is {cfg.label_smoothing}; pass a share from 0 to below 1, usually 0.1")
+
+
+def size_of(cfg: NetworkConfig) -> Size:
+    return Size(cfg.hidden, cfg.inner, cfg.heads, cfg.dropout, str(cfg.activation), cfg.pre_norm)
+
+
+def length_head(cfg: NetworkConfig) -> LengthHead:
+    longest, target = cfg.max_target_positions + BOS, str(cfg.length_target)
+    return LengthHead(cfg.hidden, cfg.length_classes, target, cfg.length_grad, longest, str(cfg.length_map))
+
+
 def enter_architectures(model: str) -> None:
     """Register every preset of `model` as --arch; flags given on the command line win over the preset."""
     for name in PRESETS:
         if PRESETS[name].model == model and name not in ARCH_CONFIG_REGISTRY:
-            register_model_architecture(model, name)(filler(PRESETS[name].fields))
+            register_model_architecture(model, name)(partial(fill_in, PRESETS[name].fields))
 
 
-def filler(preset: dict[str, Any]) -> Any:
-    def fill(cfg: Any) -> None:
-        for field, value in preset.items():
-            setattr(cfg, field, getattr(cfg, field, value))
-
-    return fill
+def fill_in(preset: dict[str, Any], cfg: Any) -> None:
+    for field, value in preset.items():
+        setattr(cfg, field, getattr(cfg, field, value))

@@ -1,4 +1,4 @@
-"""The registered model `diffusion`: a DiffusionTranslator that fairseq can build, train and save."""
+"""The registered model `diffusion`: a DiffusionTranslator, built from flags, that fairseq can train and save."""
 
 from __future__ import annotations
 
@@ -6,10 +6,132 @@ from typing import Any
 
 from fairseq.models import register_model
 
-from fairseq_diffusion.models.base import TranslatorModel, enter_architectures
-from fairseq_diffusion.models.build_diffusion import build_diffusion
+from fairseq_diffusion.alignment.base import Symbols
+from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.models.base import BOS, TranslatorModel, check_network, enter_architectures, length_head, size_of
 from fairseq_diffusion.models.config import DiffusionConfig
+from fairseq_diffusion.network.denoiser import Denoiser
+from fairseq_diffusion.network.encoder import Encoder, SharedWords, own_words
+from fairseq_diffusion.objective.terms import Objective, parse_terms
+from fairseq_diffusion.process.prediction import PREDICTIONS
+from fairseq_diffusion.process.schedule import Schedule
+from fairseq_diffusion.process.time_sampling import TIME_SAMPLERS
 from fairseq_diffusion.states.base import STATES
+from fairseq_diffusion.translators.diffusion import DiffusionTranslator
+
+UNIT_VARIANCE = ("l2", "layer")  # embedding norms
+FACTORED = ("factor", "factor_vp")  # schedule modifiers that read the noise factor
+PARTS = {"encoder": "encoder", "embeddings": "state", "denoiser": "denoiser", "length": "length"}  # that can be frozen
+
+
+def check(cfg: DiffusionConfig) -> None:
+    """Refuse what makes no sense with a diffusion model."""
+    check_network(cfg)
+    if cfg.schedule_update < 1:
+        raise UserError(f"--schedule-update is {cfg.schedule_update}; the schedule adapts every 1 or more updates")
+    if not 0 <= cfg.self_conditioning_probability <= 1:
+        raise UserError(
+            f"--self-conditioning-probability is {cfg.self_conditioning_probability}, but a probability is between 0 "
+            "and 1"
+        )
+    if not 0 <= cfg.source_drop < 1:
+        raise UserError(f"--source-drop is {cfg.source_drop}; a probability of 0 or more, below 1, is needed")
+    check_schedule(cfg)
+    weights = parse_terms(cfg.objective)
+    if weights.get("rounding", 0) <= 0 and weights.get("anchor", 0) <= 0:
+        raise UserError(
+            f"nothing in --objective {cfg.objective} keeps the embeddings apart, so they would all become one; "
+            "add rounding=1 or anchor=1"
+        )
+    if cfg.length_loss <= 0 and cfg.length_training != "off":
+        raise UserError(
+            f"--length-loss is {cfg.length_loss}, which would leave the length predictor untrained; "
+            "pass a positive weight, or --length-training off"
+        )
+
+
+def parse_freeze(text: str) -> list[str]:
+    """ "encoder,embeddings" -> ["encoder", "embeddings"]."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if unknown := [part for part in parts if part not in PARTS]:
+        raise UserError(f"--freeze names {unknown[0]!r}, which is no part of a model; choose from: {', '.join(PARTS)}")
+    return parts
+
+
+def check_schedule(cfg: DiffusionConfig) -> None:
+    """Refuse a modifier that does not go with these embeddings, this factor or this prediction."""
+    modifier, factor = str(cfg.schedule_modifier), cfg.noise_factor
+    if modifier.startswith("clip") and cfg.embedding_norm not in UNIT_VARIANCE:
+        raise UserError(
+            f"--schedule-modifier {modifier} compares noise with the spread of embeddings of unit "
+            f"variance, but --embedding-norm is {cfg.embedding_norm}; pass --embedding-norm l2 "
+            "or --schedule-modifier none"
+        )
+    if factor <= 0:
+        raise UserError(f"--noise-factor is {factor}, but noise is multiplied by a positive number, for example 4")
+    if factor != 1 and modifier not in FACTORED:
+        raise UserError(
+            f"--noise-factor {factor} has no meaning for --schedule-modifier {modifier}; "
+            f"pass --schedule-modifier {' or '.join(FACTORED)}, or drop it"
+        )
+    if factor != 1 and modifier == "factor" and cfg.prediction == "v":
+        raise UserError(
+            f"--prediction v needs states of unit variance, which --noise-factor {factor} does not leave; "
+            "pass --schedule-modifier factor_vp, or --prediction x_0"
+        )
+    if cfg.diffusion_steps < 0 or cfg.diffusion_steps == 1:
+        raise UserError(f"--diffusion-steps is {cfg.diffusion_steps}; pass 2 or more, or 0 for continuous time")
+
+
+def build_diffusion(cfg: Any, source_words: int, target_words: int, symbols: Symbols) -> DiffusionTranslator:
+    """The parts that `cfg` names, for dictionaries of the given sizes; the target's ends with the mask where the state
+    needs one."""
+    check(cfg)
+    size = size_of(cfg)
+    state = STATES[str(cfg.state)].build(target_words, cfg)
+    words = SharedWords(state, cfg.hidden) if cfg.share_embeddings else own_words(source_words, cfg.hidden)
+    translator = DiffusionTranslator(
+        encoder=Encoder(words, size, cfg.encoder_layers, cfg.max_source_positions + BOS),
+        denoiser=Denoiser(
+            state,
+            size,
+            cfg.decoder_layers,
+            cfg.max_target_positions + BOS,
+            cfg.self_conditioning != "none",
+            str(cfg.time_features),
+        ),
+        state=state,
+        schedule=Schedule(str(cfg.schedule), str(cfg.schedule_modifier), cfg.noise_factor, cfg.diffusion_steps),
+        length=length_head(cfg),
+        prediction=PREDICTIONS[str(cfg.prediction)],
+        objective=Objective(cfg.objective, str(cfg.loss_normaliser)),
+        time_sampler=TIME_SAMPLERS[str(cfg.time_sampler)],
+        self_conditioning=str(cfg.self_conditioning),
+        self_conditioning_probability=cfg.self_conditioning_probability,
+        label_smoothing=cfg.label_smoothing,
+        source_drop=cfg.source_drop,
+        length_loss=cfg.length_loss,
+        length_training=str(cfg.length_training),
+        adapt_every=cfg.schedule_update,
+        seed=cfg.seed,
+        special_ids=[number for number in symbols if number >= 0],
+    )
+    freeze(translator, str(cfg.length_training), parse_freeze(cfg.freeze))
+    return translator
+
+
+def freeze(translator: DiffusionTranslator, length_training: str, parts: list[str]) -> None:
+    """Frozen parameters stay out of the optimiser, so that weight decay cannot shrink them either."""
+    if length_training == "only":
+        translator.requires_grad_(False)
+    getattr(translator, PARTS["length"]).requires_grad_(length_training != "off")
+    for part in parts:
+        getattr(translator, PARTS[part]).requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in translator.parameters()):
+        raise UserError(
+            f"--freeze {','.join(parts)} and --length-training {length_training} leave nothing to train; name fewer "
+            "parts"
+        )
 
 
 @register_model("diffusion", dataclass=DiffusionConfig)

@@ -32,7 +32,7 @@ def attention_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
 class Attention(nn.Module):
     """What attention to oneself and attention to the source have in common."""
 
-    def __init__(self, hidden: int, heads: int, dropout: float):
+    def __init__(self, heads: int, dropout: float):
         super().__init__()
         self.heads, self.dropout = heads, dropout
 
@@ -64,7 +64,7 @@ class SourceAttention(Attention):
     """Attention of x to a memory of something else, which is made once and read often."""
 
     def __init__(self, hidden: int, heads: int, dropout: float):
-        super().__init__(hidden, heads, dropout)
+        super().__init__(heads, dropout)
         self.query, self.key_value, self.out = projections(hidden)
 
     def remember(self, x: Tensor, bias: Tensor) -> Memory:
@@ -81,7 +81,7 @@ class SelfAttention(Attention):
     """Attention of x to itself, whose queries, keys and values are one product."""
 
     def __init__(self, hidden: int, heads: int, dropout: float):
-        super().__init__(hidden, heads, dropout)
+        super().__init__(heads, dropout)
         query, key_value, self.out = projections(hidden)
         self.query_key_value = nn.utils.skip_init(nn.Linear, hidden, 3 * hidden)
         self.query_key_value.load_state_dict(joined(query.state_dict(), key_value.state_dict()))

@@ -51,6 +51,4 @@ class LinearEntrance(nn.Module):
         return self.merge(torch.cat(seen, -1))
 
 
-LATENT_MAPS.register("linear")(
-    LatentMap(LinearEntrance, lambda dim, size: nn.Linear(size.hidden, dim, bias=False)),
-)
+LATENT_MAPS.register("linear")(LatentMap(LinearEntrance, lambda dim, size: nn.Linear(size.hidden, dim, bias=False)))

@@ -18,9 +18,9 @@ class Frequencies(KeepsPrecision):
 
     W: Tensor
 
-    def __init__(self, count: int, scale: float = 16.0):
+    def __init__(self, count: int):
         super().__init__()
-        self.register_buffer("W", torch.randn(count) * scale)
+        self.register_buffer("W", torch.randn(count) * 16.0)
 
     def forward(self, t: Tensor) -> Tensor:
         """t [B] -> [B, 2 count]."""
@@ -33,9 +33,9 @@ class Sinusoid(KeepsPrecision):
 
     w: Tensor
 
-    def __init__(self, count: int, period: float = 1e4):
+    def __init__(self, count: int):
         super().__init__()
-        self.register_buffer("w", 1000 * period ** -(torch.arange(count) / count), persistent=False)
+        self.register_buffer("w", 1000 * 1e4 ** -(torch.arange(count) / count), persistent=False)
 
     def forward(self, t: Tensor) -> Tensor:
         """t [B] -> [B, 2 count]."""
@@ -60,9 +60,9 @@ TIME_FEATURES: Registry[Callable[[int], TimeFeatures]] = Registry("time features
 
 
 @TIME_FEATURES.register("fourier")
-def fourier(hidden: int, count: int = 128) -> TimeFeatures:
-    """Random Fourier features."""
-    return TimeFeatures(Frequencies(count), 2 * count, hidden, hidden)
+def fourier(hidden: int) -> TimeFeatures:
+    """Random Fourier features of 128 frequencies."""
+    return TimeFeatures(Frequencies(128), 2 * 128, hidden, hidden)
 
 
 @TIME_FEATURES.register("sinusoid")

@@ -1,4 +1,4 @@
-"""The one place where what sentences cost becomes a batch's loss."""
+"""The one place where what sentences cost becomes a batch's loss, and the means that are logged beside it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.process.level import Level
 
 NORMALISERS = ("sentences", "tokens")
+BANDS = 10  # of noise, in the log
 
 
 class Mean(NamedTuple):
@@ -47,3 +49,14 @@ class Reduction:
     def sample_size(self, mask: Tensor) -> int | Tensor:
         """What the summed shares are to be divided by."""
         return len(mask) if self.normaliser == "sentences" else mask.sum()
+
+
+def error_by_noise(level: Level, error: Tensor) -> dict[str, Mean]:
+    """Mean of the errors [B] in ten bands of the noise's share of a state of unit variance, named by their lower edge
+    in percent; `level` is [B, 1] or [B, L]."""
+    share = (level.sigma / torch.hypot(level.alpha, level.sigma)).mean(-1)
+    band = (share * BANDS).long().clamp(max=BANDS - 1)
+    zeros = torch.zeros(BANDS, dtype=torch.float64, device=band.device)
+    total = zeros.index_add(0, band, error.double())
+    count = zeros.index_add(0, band, torch.ones_like(error).double())
+    return {f"mse_noise_{100 * i // BANDS:02d}": Mean(*mean) for i, mean in enumerate(zip(total, count))}

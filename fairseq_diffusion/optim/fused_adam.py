@@ -1,18 +1,22 @@
-"""The registered optimiser ``--optimizer fused_adam``: fairseq's Adam, computed by torch's fused kernel."""
+"""The registered optimiser ``--optimizer fused_adam``: fairseq's Adam, computed by torch's fused kernel.
 
-from __future__ import annotations
+No annotations from the future here: fairseq reads the types of the flags.
+"""
 
 import functools
 import logging
 import math
-from typing import Any, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Callable, Iterable, List
 
 import torch
+from fairseq.dataclass import FairseqDataclass
 from fairseq.optim import FairseqOptimizer, adam, register_optimizer
+from omegaconf import II
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-from fairseq_diffusion.optim.config import FusedAdamConfig
+from fairseq_diffusion.models.config import flag
 
 logger = logging.getLogger(__name__)
 HALF = (torch.float16, torch.bfloat16)
@@ -92,6 +96,16 @@ def adam_implementation(device: str) -> str:
     except (RuntimeError, NotImplementedError):
         return "foreach"
     return "fused"
+
+
+@dataclass
+class FusedAdamConfig(FairseqDataclass):
+    """The flags of fairseq's adam, without those that choose another implementation."""
+
+    adam_betas: Any = flag((0.9, 0.999), "betas for Adam optimizer")
+    adam_eps: float = flag(1e-8, "epsilon for Adam optimizer")
+    weight_decay: float = flag(0.0, "weight decay, decoupled from the gradient")
+    lr: List[float] = II("optimization.lr")  # noqa: UP006  omegaconf 2.0 knows List only
 
 
 @register_optimizer("fused_adam", dataclass=FusedAdamConfig)

@@ -87,9 +87,7 @@ CURVES.register("sqrt_offset")(Curve(_sqrt_offset_sigma, _sqrt_offset_inverse))
 CURVES.register("log_linear")(Curve(torch.sqrt, torch.square))
 
 SIGMA_LOW = 1e-3
-CURVES.register("geometric")(
-    Curve(lambda t: SIGMA_LOW ** (1 - t), lambda s: 1 - torch.log(s) / math.log(SIGMA_LOW)),
-)
+CURVES.register("geometric")(Curve(lambda t: SIGMA_LOW ** (1 - t), lambda s: 1 - torch.log(s) / math.log(SIGMA_LOW)))
 
 BETA_LOW, BETA_HIGH = 0.1, 20.0
 

@@ -34,11 +34,7 @@ class Modifier(KeepsPrecision):
         self.factor = checked(factor)
 
     def level(
-        self,
-        sigma: Tensor,
-        factor: float | None = None,
-        positions: Tensor | None = None,
-        tokens: Tensor | None = None,
+        self, sigma: Tensor, factor: float | None = None, positions: Tensor | None = None, tokens: Tensor | None = None
     ) -> Level:
         """Level where the curve has sigma, any shape; `factor`, if given, stands for the F trained with.
 

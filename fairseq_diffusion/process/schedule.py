@@ -29,11 +29,7 @@ class Schedule(KeepsPrecision):
         self.modifier = MODIFIERS[modifier](factor)
 
     def level(
-        self,
-        t: Tensor,
-        factor: float | None = None,
-        positions: Tensor | None = None,
-        tokens: Tensor | None = None,
+        self, t: Tensor, factor: float | None = None, positions: Tensor | None = None, tokens: Tensor | None = None
     ) -> Level:
         """Level at times t, [B, 1] or [B, L].
 

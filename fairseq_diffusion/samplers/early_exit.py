@@ -26,33 +26,22 @@ class ActiveRows:
     """The S x K candidates and which of them are in the batch, [S', K']; here, all of them to the end."""
 
     def __init__(self, sentences: int, candidates: int, device: torch.device | str = "cpu"):
-        self.shape, self.device = (sentences, candidates), device
-        self.remaining = candidates  # of each sentence, those not dropped: known without asking the device
-        self.total = 0
-
-    @property
-    def index(self) -> tuple[Any, Any]:
-        """Where the rows of the batch are among all candidates, to index [S, K, ...] with."""
-        return slice(None), slice(None)
+        shape = sentences, candidates
+        self.calls = torch.zeros(shape, dtype=torch.long, device=device)  # network calls each candidate took part in
+        self.alive = torch.ones(shape, dtype=torch.bool, device=device)  # not dropped; as many in each sentence
+        self.finished = torch.zeros_like(self.alive)  # keep the estimate that they have
+        self.remaining = candidates  # of each sentence, those alive: known without asking the device
+        # where the rows of the batch are among all candidates, to index [S, K, ...] with
+        self.index: tuple[Any, Any] = slice(None), slice(None)
 
     @property
     def stopped(self) -> Tensor:
-        """Rows of the batch, [S', K'], whose estimates no longer count: they are in it for the others' sake."""
-        return torch.zeros(self.shape, dtype=torch.bool, device=self.device)
-
-    @property
-    def calls(self) -> Tensor:
-        """Network calls that each candidate took part in, [S, K]."""
-        return torch.full(self.shape, self.total, device=self.device)
-
-    @property
-    def alive(self) -> Tensor:
-        """Candidates that were not dropped, [S, K]; as many in each sentence."""
-        return torch.ones(self.shape, dtype=torch.bool, device=self.device)
+        """Rows of the batch, [S', K'], that are finished, and in it for the others' sake."""
+        return self.finished[self.index]
 
     def count_calls(self, count: int) -> None:
         """The network was called `count` times for all rows of the batch."""
-        self.total += count
+        self.calls[self.index] += count
 
     def drop(self, steps: int, s_t: Tensor, estimate: Tensor) -> Kept | None:
         """The rows that stay behind so many steps, by s_t and the estimates of the batch; None if all do."""
@@ -83,36 +72,15 @@ class EarlyExit(ActiveRows):
 
         Where candidates may finish, as many rows are left as are needed, or more if that number is to be `rounded` up.
         """
-        super().__init__(mask.shape[0], mask.shape[1], mask.device)
+        sentences, candidates = mask.shape[:2]
+        super().__init__(sentences, candidates, mask.device)
         self.mask, self.read, self.prune, self.stable, self.rounded = mask, read, set(prune), stable, rounded
-        self.sentences = torch.arange(self.shape[0], device=mask.device)
-        self.members = torch.arange(self.shape[1], device=mask.device).expand(self.shape)
-        self.counted = torch.zeros(self.shape, dtype=torch.long, device=mask.device)
-        self.surviving = torch.ones(self.shape, dtype=torch.bool, device=mask.device)
-        self.finished = torch.zeros_like(self.surviving)
-        self.streak = torch.zeros_like(self.counted)
-        self.score = torch.zeros(self.shape, device=mask.device)
+        members = torch.arange(candidates, device=mask.device).expand(sentences, -1)
+        self.index = torch.arange(sentences, device=mask.device)[:, None], members
+        self.streak = torch.zeros_like(self.calls)
+        self.score = torch.zeros(sentences, candidates, device=mask.device)
         self.tokens = mask.new_full(mask.shape, -1, dtype=torch.long)
         self.ended: list[Tensor] = []
-
-    @property
-    def index(self) -> tuple[Tensor, Tensor]:
-        return self.sentences[:, None], self.members
-
-    @property
-    def stopped(self) -> Tensor:
-        return self.finished[self.index]
-
-    @property
-    def calls(self) -> Tensor:
-        return self.counted
-
-    @property
-    def alive(self) -> Tensor:
-        return self.surviving
-
-    def count_calls(self, count: int) -> None:
-        self.counted[self.index] += count
 
     def final(self, s: Tensor, estimate: Tensor) -> tuple[Tensor, Tensor]:
         for _ in self.prune:  # all had finished before: what else is in the batch must make no difference
@@ -155,12 +123,12 @@ class EarlyExit(ActiveRows):
     def _halve(self) -> None:
         """Keep the better half, rounded up, of each sentence's candidates."""
         self.remaining = (self.remaining + 1) // 2
-        best = self.score.masked_fill(~self.surviving, -torch.inf).argsort(dim=-1, descending=True, stable=True)
-        self.surviving = torch.zeros_like(self.surviving).scatter(1, best[:, : self.remaining], True)
+        best = self.score.masked_fill(~self.alive, -torch.inf).argsort(dim=-1, descending=True, stable=True)
+        self.alive = torch.zeros_like(self.alive).scatter(1, best[:, : self.remaining], True)
 
     def _compact(self) -> Kept | None:
         """The smallest rectangle of rows that holds all that still need calls, in their order."""
-        needed = (self.surviving & ~self.finished)[self.index]
+        needed = (self.alive & ~self.finished)[self.index]
         width, sentences = self.remaining, torch.arange(len(needed), device=needed.device)
         if self.stable:  # who has finished is known to the device alone
             occupied = needed.any(-1)
@@ -170,6 +138,6 @@ class EarlyExit(ActiveRows):
         if len(sentences) == needed.shape[0] and width >= needed.shape[1]:
             return None
         order = (~needed[sentences]).long().argsort(dim=-1, stable=True)[:, :width].sort(-1).values
-        kept = Kept(sentences, order)
-        self.sentences, self.members = self.sentences[sentences], kept(self.members)
+        kept, (rows, members) = Kept(sentences, order), self.index
+        self.index = rows[sentences], kept(members)
         return kept

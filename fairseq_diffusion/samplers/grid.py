@@ -117,14 +117,11 @@ def make_grid(
             f"{steps} steps are more than the model's {schedule.steps} have room for on the grid {spacing}; "
             "pass a smaller --iter-decode-max-iter, or --grid time"
         )
-    seen = t if conditioning is None else conditioning_times(schedule, conditioning, steps)[:kept]
+    seen = t
+    if conditioning is not None:  # even between the times at which the curve reaches the two noise levels
+        start, end = schedule.time(times(conditioning)).tolist()
+        seen = schedule.snap(even(start, end, steps + 1)).cpu()[:kept]
     return Grid(t, seen, on_host(schedule, t, factor), on_host(schedule, seen, factor))
-
-
-def conditioning_times(schedule: Schedule, sigma: tuple[float, float], steps: int) -> Tensor:
-    """M + 1 times, even between those at which the curve reaches the two noise levels."""
-    start, end = schedule.time(times(sigma)).tolist()
-    return schedule.snap(even(start, end, steps + 1)).cpu()
 
 
 def check(steps: int, final_time: float, conditioning: tuple[float, float] | None) -> None:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from fairseq_diffusion.kernels import noise
-from fairseq_diffusion.kernels.cross_entropy import linear_cross_entropy
 from fairseq_diffusion.kernels.distinct import distinct
+from fairseq_diffusion.kernels.log_probs import linear_cross_entropy
 from fairseq_diffusion.kernels.rounding import best_rows, round_to_rows
 from fairseq_diffusion.network.transformer import Size
 from fairseq_diffusion.process.level import Level

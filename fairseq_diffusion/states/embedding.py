@@ -99,14 +99,12 @@ class EmbeddingState(State):
         return self.norm.readout(self.weight.float())
 
     def encode(self, tokens: Tensor) -> Tensor:
-        """Tokens [B, L] -> x_0 [B, L, D]."""
         return self.norm(F.embedding(tokens, self.weight).float())
 
     def embed(self, tokens: Tensor) -> Tensor:
         return self.encode(tokens)
 
     def corrupt(self, s_0: Tensor, level: Level, keys: Tensor) -> Tensor:
-        """x_t [B, L, D] ~ q(x_t | x_0)."""
         return level.mix(s_0, noise.normal(keys, *s_0.shape[1:]))
 
     def prior(self, keys: Tensor, length: int, level: Level) -> Tensor:

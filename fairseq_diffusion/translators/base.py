@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Callable, ClassVar, NamedTuple
 
 import torch
@@ -73,8 +72,7 @@ class HistoryStep(NamedTuple):
 OnStep = Callable[[HistoryStep], None]
 
 
-@dataclass(frozen=True)
-class Candidates:
+class Candidates(NamedTuple):
     """K finished translations of each of S sentences."""
 
     tokens: Tensor  # [S, K, L] without special symbols; -1 behind the end
@@ -88,12 +86,7 @@ class Candidates:
 
     @classmethod
     def of(
-        cls,
-        words: Words,
-        lengths: Lengths,
-        calls: Tensor,
-        alive: Tensor | None = None,
-        length_penalty: float = 1.0,
+        cls, words: Words, lengths: Lengths, calls: Tensor, alive: Tensor | None = None, length_penalty: float = 1.0
     ) -> Candidates:
         """Words moved together and scored: their log-probabilities, summed over words and end, are divided by that
         number to the power of `length_penalty`.  K is a multiple of the l lengths."""
@@ -120,10 +113,6 @@ class Candidates:
     def each(self, change: Callable[[Tensor], Any]) -> Candidates:
         """With every field changed alike."""
         return Candidates(*map(change, self))
-
-    def __iter__(self) -> Iterator[Tensor]:
-        """The fields in their order."""
-        return (getattr(self, entry.name) for entry in fields(self))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 from fairseq_diffusion.alignment.base import Words
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
+from fairseq_diffusion.kernels.launch import power_of_two
 from fairseq_diffusion.registry import option
 from fairseq_diffusion.samplers.early_exit import ActiveRows, EarlyExit
 from fairseq_diffusion.samplers.grid import GRIDS, make_grid
@@ -31,10 +32,7 @@ class DiffusionOptions(Options):
     steps: int = option(20, generation="iter_decode_max_iter")
     sampler: str = option("ddim", "sampler", choices=SAMPLERS, system=True)
     grid: str = option(
-        "time",
-        "steps even in time, in sigma, in log SNR, or taken from the model's own",
-        choices=GRIDS,
-        system=True,
+        "time", "steps even in time, in sigma, in log SNR, or taken from the model's own", choices=GRIDS, system=True
     )
     early_stop: float = option(0.0, "share of the steps, the last ones, to leave out; 0.25 takes 15 of 20", system=True)
     decode_noise_factor: float = option(1.0, "noise factor F in decoding", system=True)
@@ -146,13 +144,8 @@ class Rows:
         return self.translator.without_source(self.source)
 
     def _denoised(self, s_t: Tensor, t: Tensor, c: Tensor, source: Source) -> Tensor:
-        flat = self.network(s_t.flatten(0, 1), t[None], c.flatten(0, 1), self.flat_mask, source)
+        flat = self.network(s_t.flatten(0, 1), t[None], c.flatten(0, 1), self.mask.flatten(0, 1), source)
         return flat.view(c.shape)
-
-    @cached_property
-    def flat_mask(self) -> Tensor:
-        """[S K, L]."""
-        return self.mask.flatten(0, 1)
 
     def select(self, sentences: Tensor, members: Tensor) -> Rows:
         rows = sentences[:, None]
@@ -272,8 +265,3 @@ def check_family(name: str, state: State) -> None:
             f"--sampler {name} is for {SAMPLERS[name].family} states, but this model's are {state.family}; choose one "
             f"of: {able}"
         )
-
-
-def power_of_two(count: int) -> int:
-    """The smallest that is not below `count`; 0 for nothing."""
-    return 1 << (count - 1).bit_length() if count else 0

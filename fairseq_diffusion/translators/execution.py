@@ -55,22 +55,21 @@ class Prepared:
         self.ready: dict[tuple[Any, ...], Denoise] = {}
         self.seconds = 0.0
 
-    def __call__(self, x_t: Tensor, t: Tensor, c: Tensor, mask: Tensor, source: Source) -> Tensor:
-        with torch.cuda.device_of(x_t):  # streams and graphs are the current device's
-            return self._called(x_t, t, c, mask, source)
-
-    def _called(self, x_t: Tensor, t: Tensor, c: Tensor, mask: Tensor, source: Source) -> Tensor:
-        arguments = x_t, t, c, mask, source
+    def __call__(self, *arguments: Any) -> Tensor:
+        """Arguments as of the denoiser."""
+        x_t, source = arguments[0], arguments[-1]
         # the strides, because a null source lies otherwise in memory: compiled code depends on them
         shape = x_t.shape, *((layer.keys.shape, layer.keys.stride()) for layer in source.memory[:1])
-        if shape not in self.ready:
-            self._prepare(shape, arguments)
-        return self.ready[shape](*arguments)
+        with torch.cuda.device_of(x_t):  # streams and graphs are the current device's
+            if shape not in self.ready:
+                self._prepare(shape, arguments)
+            return self.ready[shape](*arguments)
 
     def _prepare(self, shape: tuple[Any, ...], arguments: tuple[Any, ...]) -> None:
         from torch._dynamo import config  # takes seconds, which most runs can do without
 
-        begun = now(arguments[0])
+        x_t = arguments[0]
+        begun = now(x_t)
         try:
             self.ready[shape] = PREPARATIONS[self.name](self.denoise, *arguments)
             with config.patch(cache_size_limit=SHAPES, accumulated_cache_size_limit=SHAPES):
@@ -81,9 +80,7 @@ class Prepared:
         except Exception as error:
             why = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise UserError(f"--execution {self.name} fails here ({why}); pass --execution eager") from error
-        self._book(now(arguments[0]) - begun, *arguments[0].shape[:2], *arguments[-1].mask.shape)
-
-    def _book(self, seconds: float, rows: int, length: int, sentences: int, width: int) -> None:
+        seconds, (rows, length), (sentences, width) = now(x_t) - begun, x_t.shape[:2], arguments[-1].mask.shape
         self.seconds += seconds
         logger.info(
             f"--execution {self.name}: {seconds:.1f} s for {sentences} sentences x {rows // sentences} candidates x "

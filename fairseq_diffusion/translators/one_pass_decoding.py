@@ -83,7 +83,7 @@ class OnePassDecoder(Decoder):
         canvas = self.translator.canvas(source, lengths)
         how = Reading(self.options, lengths.positions.shape[1], keys.flatten(1))
         history = History(canvas, len(source.mask)) if on_step else None
-        words = self._decode(source, canvas, how, history.add if history else None)
+        words = self._decode(source, canvas, how, history.fed.append if history else None)
         if on_step and history:
             history.finish(words, on_step, positions=self.search is None)
         calls = torch.full(words.mask.shape[:2], self.options.passes, device=keys.device)
@@ -164,9 +164,6 @@ class History:
     def __init__(self, canvas: Canvas, sentences: int):
         self.canvas, self.sentences = canvas, sentences
         self.fed: list[Revealed] = []
-
-    def add(self, revealed: Revealed) -> None:
-        self.fed.append(revealed)
 
     def finish(self, words: Words, on_step: OnStep, positions: bool) -> None:
         """Pass all steps on.  A graph's words stand side by side; other words at their `positions` of the canvas."""

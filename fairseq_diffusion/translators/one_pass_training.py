@@ -38,11 +38,6 @@ class TrainingPass:
     mask: Tensor  # [B, M]
     canvas: Canvas
 
-    @property
-    def given(self) -> Tensor:
-        """The index of what an empty canvas shows, [B, L]."""
-        return self.translator.alignment.given(self.canvas, self.mask)
-
     def glanced(self, keys: Tensor, update: int) -> list[tuple[Tensor, Scored]]:
         """The blocks with glancing, behind a first pass without gradient where the system has one."""
         glance, first = self.translator.glance, None
@@ -59,7 +54,7 @@ class TrainingPass:
         """
         model = self.translator
         copied = model.copied(self.source, self.canvas)
-        index, h, scored = self.given, None, None
+        index, h, scored = model.alignment.given(self.canvas, self.mask), None, None
         found: list[tuple[Tensor, Scored]] = []
         for s in range(1, model.decoder.blocks + 1):
             index = reveal(s - 1, index, scored)

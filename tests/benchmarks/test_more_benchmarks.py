@@ -116,7 +116,7 @@ def test_forms_that_this_machine_lacks_are_left_out_with_a_notice(record, tmp_pa
     [
         ("rounding.best_rows", lambda x, table: torch.zeros(len(x)).long(), "words"),
         ("rounding.round_to_rows", lambda x, table: ((x @ table.T).argmax(-1), -torch.ones(len(x))), "log-prob"),
-        ("cross_entropy.linear_cross_entropy", lambda x, table, *_: (x @ table.T).sum(-1), "gradients"),
+        ("log_probs.linear_cross_entropy", lambda x, table, *_: (x @ table.T).sum(-1), "gradients"),
         ("ctc.ctc_log_likelihood", lambda x, *_: (x.sum((1, 2)), None), "CTC"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -41,7 +42,7 @@ def test_bf16_is_left_alone_where_there_may_be_a_tpu(monkeypatch):
     monkeypatch.setattr(options, "parse_args_and_arch", original)
     assert parsed("--bf16").tpu, "fairseq has fixed it: the repair can go"
     monkeypatch.setattr(utils, "xm", SimpleNamespace())
-    compat.allow_bf16_without_tpu()
+    compat.half.allow_bf16_without_tpu()
     assert options.parse_args_and_arch is original
 
 
@@ -86,7 +87,7 @@ def test_flat_weights_on_a_cpu_do_what_single_ones_do():
 def test_single_weights_and_gpus_are_left_to_fairseq(monkeypatch):
     """A stand-in for what fairseq does, on stand-ins for parameters."""
     asked = []
-    build = compat.half._flattening_on_cpu(lambda cls, args, params, flatten: asked.append(flatten))
+    build = partial(compat.half._flattening_on_cpu, lambda cls, args, params, flatten: asked.append(flatten))
     on_gpu = SimpleNamespace(device=torch.device("cuda:1"))
     build(None, None, [on_gpu], True)
     build(None, None, [torch.zeros(1)], False)
@@ -112,7 +113,7 @@ def failing(cause: type[Exception] | None, error: type[Exception]) -> Any:
         except cause:
             raise error()  # noqa: B904  as fairseq does, unknowingly
 
-    return compat.half._skipping_overflow(step)
+    return partial(compat.half._skipping_overflow, step)
 
 
 @pytest.mark.parametrize("error", [AssertionError, RuntimeError])  # of a torch built without CUDA, and without a driver

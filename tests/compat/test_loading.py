@@ -34,7 +34,7 @@ def save(path: Path, task: str = compat.OUR_TASK, **extra: object) -> str:
 def load(path: str) -> dict:
     from fairseq import checkpoint_utils
 
-    compat.wrap_checkpoint_loading()
+    compat.checkpoints.wrap_checkpoint_loading()
     return checkpoint_utils.load_checkpoint_to_cpu(path)
 
 

@@ -43,7 +43,7 @@ def test_fast_path_is_refused_where_there_is_one(monkeypatch):
     module = importlib.import_module("fairseq.modules.transformer_layer")
     monkeypatch.setattr(module, "TransformerEncoderLayerBase", Layer)
     before = Layer()
-    compat.avoid_encoder_fast_path()
+    compat.repairs.avoid_encoder_fast_path()
     assert not before.can_use_fastpath and not Layer().can_use_fastpath
 
 
@@ -53,7 +53,7 @@ def test_fast_path_repair_leaves_other_fairseqs_alone(monkeypatch):
 
     module = importlib.import_module("fairseq.modules.transformer_layer")
     monkeypatch.setattr(module, "TransformerEncoderLayerBase", Layer)
-    compat.avoid_encoder_fast_path()
+    compat.repairs.avoid_encoder_fast_path()
     assert not hasattr(Layer, "can_use_fastpath")
 
 
@@ -62,7 +62,7 @@ def test_loaded_encoder_layer_gives_the_same_in_eval_mode_as_in_training_mode():
     from fairseq.models.transformer import TransformerConfig
     from fairseq.modules.transformer_layer import TransformerEncoderLayerBase
 
-    compat.avoid_encoder_fast_path()
+    compat.repairs.avoid_encoder_fast_path()
     cfg = TransformerConfig(dropout=0.0, activation_dropout=0.0, attention_dropout=0.0)
     cfg.encoder.embed_dim, cfg.encoder.ffn_embed_dim, cfg.encoder.attention_heads = 8, 16, 2
     layer = TransformerEncoderLayerBase(cfg)
@@ -100,7 +100,7 @@ def test_a_copy_killed_halfway_leaves_what_was_there(copies, monkeypatch, repair
     path_manager, new, last = copies
     monkeypatch.setattr(path_manager, "copy", staticmethod(halfway))
     if repaired:
-        compat.copy_checkpoints_atomically()
+        compat.repairs.copy_checkpoints_atomically()
     with pytest.raises(Killed):
         path_manager.copy(new, last, overwrite=True)
     assert Path(last).read_text() == ("the older one" if repaired else "the n")
@@ -109,7 +109,7 @@ def test_a_copy_killed_halfway_leaves_what_was_there(copies, monkeypatch, repair
 def test_a_copy_takes_the_place_of_what_was_there_and_of_a_killed_copys_rest(copies, tmp_path):
     path_manager, new, last = copies
     (tmp_path / "checkpoint_last.pt.tmp").write_text("half of som")
-    compat.copy_checkpoints_atomically()
+    compat.repairs.copy_checkpoints_atomically()
     assert path_manager.copy(new, last, overwrite=True)
     assert Path(last).read_text() == "the new one"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint_best.pt", "checkpoint_last.pt"]
@@ -126,7 +126,7 @@ def test_a_training_killed_within_the_copy_is_resumed(data, tmp_path, monkeypatc
     train(1)
     with monkeypatch.context() as patched:
         patched.setattr(PathManager, "copy", staticmethod(halfway))
-        compat.copy_checkpoints_atomically()
+        compat.repairs.copy_checkpoints_atomically()
         with pytest.raises(Killed):
             train(2)
     assert read(tmp_path / "checkpoint_last.pt")["extra_state"]["train_iterator"]["epoch"] == 2
@@ -165,7 +165,7 @@ import torch, fairseq.modules.layer_norm as layer_norm
 from fairseq_diffusion import compat
 assert layer_norm.has_fused_layernorm
 torch.cuda.is_available = lambda: True
-compat.avoid_broken_apex()
+compat.repairs.avoid_broken_apex()
 print(type(layer_norm.LayerNorm(8)).__mro__[-3 if {healthy} else 0].__module__)
 try:
     import apex.normalization

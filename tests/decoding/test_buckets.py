@@ -11,7 +11,8 @@ from gaussians import PAD, Model, build, sources
 from generators import generator_of
 
 from fairseq_diffusion.decoding.buckets import GRAIN, plan
-from fairseq_diffusion.translators.diffusion_decoding import DiffusionDecoder, power_of_two
+from fairseq_diffusion.kernels.launch import power_of_two
+from fairseq_diffusion.translators.diffusion_decoding import DiffusionDecoder
 
 AT_ONCE = 10**9
 LENGTHS, SOURCES = [40, 40, 31, 22, 9, 9, 8, 2], [33, 50, 30, 20, 9, 8, 7, 1]

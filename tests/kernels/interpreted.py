@@ -8,10 +8,9 @@ import triton
 from triton.runtime import interpreter
 
 from fairseq_diffusion.kernels import choice, launch, log_probs, noise
-from fairseq_diffusion.kernels.cross_entropy import linear_cross_entropy
 from fairseq_diffusion.kernels.distinct import without_waiting
-from fairseq_diffusion.kernels.gumbel import gumbel
-from fairseq_diffusion.kernels.log_probs import linear_log_probs
+from fairseq_diffusion.kernels.log_probs import linear_cross_entropy, linear_log_probs
+from fairseq_diffusion.kernels.noise import gumbel
 from fairseq_diffusion.kernels.rounding import best_rows, round_to_rows
 from fairseq_diffusion.states import base
 from fairseq_diffusion.states.embedding import EmbeddingState

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fairseq_diffusion.kernels import chunks, cross_entropy, rounding
+from fairseq_diffusion.kernels import log_probs, portable, rounding
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.usefixtures("device")
 @pytest.fixture(params=[1, 100, 2**24])
 def entries(request, monkeypatch, device):
     """Several chunk sizes: a row at a time, a few, all at once."""
-    monkeypatch.setitem(chunks.ENTRIES, device.type, request.param)
+    monkeypatch.setitem(portable.ENTRIES, device.type, request.param)
 
 
 def inputs():
@@ -26,7 +26,7 @@ def inputs():
 def test_value_and_gradients_equal_torch(entries, smoothing):
     x, W, y = inputs()
     weight = torch.rand(13)
-    ours = cross_entropy.linear_cross_entropy(x, W, y, smoothing)
+    ours = log_probs.linear_cross_entropy(x, W, y, smoothing)
     grads = torch.autograd.grad((ours * weight).sum(), (x, W))
     theirs = F.cross_entropy(x @ W.T, y, reduction="none", label_smoothing=smoothing)
     assert torch.allclose(ours, theirs, atol=1e-6)
@@ -37,7 +37,7 @@ def test_value_and_gradients_equal_torch(entries, smoothing):
 def test_fp32_under_autocast(entries, device):
     x, W, y = inputs()
     with torch.autocast(device.type, torch.bfloat16):
-        loss = cross_entropy.linear_cross_entropy(x, W, y)
+        loss = log_probs.linear_cross_entropy(x, W, y)
         tokens, log_p = rounding.round_to_rows(x, W)
     assert torch.allclose(loss, F.cross_entropy(x @ W.T, y, reduction="none"), atol=1e-6)
     assert torch.allclose(log_p, (x @ W.T).log_softmax(-1).max(-1).values, atol=1e-5)

@@ -8,7 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from fairseq_diffusion.kernels import chunks
+from fairseq_diffusion.kernels import portable
 from fairseq_diffusion.kernels.dag import dag_best_path, dag_log_likelihood
 
 pytestmark = pytest.mark.usefixtures("device")
@@ -19,7 +19,7 @@ B, M, L = 400, 4, 7
 @pytest.fixture(params=[150, B])
 def together(request, monkeypatch, device):
     """Some sentences at a time, or all."""
-    monkeypatch.setitem(chunks.ENTRIES, device.type, request.param * L * L)
+    monkeypatch.setitem(portable.ENTRIES, device.type, request.param * L * L)
 
 
 @lru_cache(None)

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from fairseq_diffusion.kernels import chunks, noise
+from fairseq_diffusion.kernels import noise, portable
 from fairseq_diffusion.kernels.distinct import distinct, without_waiting
-from fairseq_diffusion.kernels.gumbel import from_bits, gumbel
+from fairseq_diffusion.kernels.noise import gumbel, gumbel_of
 from fairseq_diffusion.kernels.rounding import best_rows, round_to_rows
 
 pytestmark = pytest.mark.usefixtures("device")
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("device")
 @pytest.fixture(params=[1, 1000, 2**24])
 def entries(request, monkeypatch, device):
     """Several chunk sizes: a row at a time, a few, all at once."""
-    monkeypatch.setitem(chunks.ENTRIES, device.type, request.param)
+    monkeypatch.setitem(portable.ENTRIES, device.type, request.param)
 
 
 def inputs(N=23, V=203, D=6):
@@ -76,9 +76,9 @@ def test_noise_keeps_its_digits_where_words_win():
     """The largest noise is that of the smallest uniform number, and fp32 tells neighbours there apart."""
     steps = torch.arange(1, 200) * 2**11
     exact = -(-torch.log1p(-(torch.arange(1, 200).double() + 0.5) / 2**53)).log()
-    assert torch.allclose(from_bits(steps).double(), exact, rtol=1e-6)
-    assert from_bits(steps).diff().max() < 0
-    highest = from_bits(torch.tensor([-1, -(2**40)]))
+    assert torch.allclose(gumbel_of(steps).double(), exact, rtol=1e-6)
+    assert gumbel_of(steps).diff().max() < 0
+    highest = gumbel_of(torch.tensor([-1, -(2**40)]))
     assert highest.isfinite().all() and (highest < -2.8).all()
 
 

@@ -21,11 +21,11 @@ ROUNDING = {**dict.fromkeys(("bias", "banned", "keys", "target", "order", "live"
 LOSS = {"bias": None, "banned": None, "keys": None, "BEST": True, "TOTAL": True}
 SAMPLING = {"target": None, "order": None, "live": None, "BEST": True, "TOTAL": True}
 KERNELS = {
-    "rounding": (scan.scan, launch.scan_tiles, ROUNDING),
-    "loss": (scan.scan, launch.scan_tiles, LOSS),
-    "sampling": (scan.scan, launch.scan_tiles, SAMPLING),
-    "by_rows": (gradients.by_rows, launch.row_tiles, {}),
-    "by_columns": (gradients.by_columns, launch.column_tiles, {}),
+    "rounding": (scan.scan, "scan", ROUNDING),
+    "loss": (scan.scan, "scan", LOSS),
+    "sampling": (scan.scan, "scan", SAMPLING),
+    "by_rows": (gradients.by_rows, "by_rows", {}),
+    "by_columns": (gradients.by_columns, "by_columns", {}),
 }
 FIRST = [("rounding", D, "fp32") for D in (16, 64, 128, 256, 512)]
 FIRST += [(name, D, "fp32") for name in ("by_rows", "by_columns") for D in (16, 64, 128)]
@@ -68,8 +68,8 @@ def built(name, D, kind, target):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    kernel, rule, constants = KERNELS[name]
-    arguments = rule(D, 4 if kind == "fp32" else 2).arguments()
+    kernel, tiles, constants = KERNELS[name]
+    arguments = launch.tiles_of(tiles, D, 4 if kind == "fp32" else 2).arguments()
     options = {key: arguments.pop(key) for key in ("num_warps", "num_stages", "enable_fp_fusion")}
     precision = "tf32x3" if kind == "fp32" else "tf32"
     known = {**constants, **arguments, "D": D, "WIDTH": launch.width_of(D), "PRECISION": precision, "WIDEN": False}

@@ -2,7 +2,7 @@
 
 import torch
 
-from fairseq_diffusion.objective.means import error_by_noise
+from fairseq_diffusion.objective.reduction import error_by_noise
 from fairseq_diffusion.process.level import Level
 
 ERROR = torch.tensor([1.0, 2.0, 4.0, 8.0])

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.objective.objective import Objective, parse_terms
-from fairseq_diffusion.objective.terms import TERMS, Outcome
+from fairseq_diffusion.objective.terms import TERMS, Objective, Outcome, parse_terms
 from fairseq_diffusion.process.level import Level, times
 from fairseq_diffusion.states.embedding import EmbeddingState
 

@@ -11,8 +11,7 @@ from fairseq.optim import adam
 from torch import nn
 
 from fairseq_diffusion.optim import fused_adam
-from fairseq_diffusion.optim.config import FusedAdamConfig
-from fairseq_diffusion.optim.fused_adam import FusedAdam
+from fairseq_diffusion.optim.fused_adam import FusedAdam, FusedAdamConfig
 
 SETTINGS = {"lr": 1e-2, "betas": (0.9, 0.98), "eps": 1e-4, "weight_decay": 0.1}
 FORMS = ("fused", "foreach")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fairseq_diffusion.kernels import chunks, noise
+from fairseq_diffusion.kernels import noise, portable
 from fairseq_diffusion.process.level import Level, times
 from fairseq_diffusion.process.prediction import PREDICTIONS
 from fairseq_diffusion.process.schedule import Schedule
@@ -65,7 +65,7 @@ def test_every_norm_encodes_to_its_table_in_fp32_and_is_learned(norm):
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_clamped_vectors_are_those_of_the_most_probable_words(norm, monkeypatch):
-    monkeypatch.setitem(chunks.ENTRIES, "cpu", 50)  # a row of logits at a time
+    monkeypatch.setitem(portable.ENTRIES, "cpu", 50)  # a row of logits at a time
     state = EmbeddingState(20, 6, norm, init_std=1.0)
     x = torch.randn(2, 3, 5, 6)
     expected = state.table()[(x @ state.readout().T).argmax(-1)]

@@ -14,7 +14,7 @@ from fairseq_diffusion.network.denoiser import Denoiser
 from fairseq_diffusion.network.encoder import Encoder, SharedWords, own_words
 from fairseq_diffusion.network.length import LengthHead
 from fairseq_diffusion.network.transformer import Size
-from fairseq_diffusion.objective.objective import Objective
+from fairseq_diffusion.objective.terms import Objective
 from fairseq_diffusion.process.prediction import PREDICTIONS
 from fairseq_diffusion.process.schedule import Schedule
 from fairseq_diffusion.process.time_sampling import TIME_SAMPLERS
