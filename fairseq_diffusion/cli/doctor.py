@@ -30,10 +30,6 @@ class Finding:
         return "ok" if not self.fix else "FIX" if self.required else "note"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Takes no options."""
-
-
 def run(args: argparse.Namespace) -> int:
     """Print the table; 1 if something required has a problem, else 0."""
     logging.disable(logging.WARNING)  # fairseq logs missing optional packages when it is imported

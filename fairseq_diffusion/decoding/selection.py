@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
 
@@ -77,78 +76,65 @@ def first_seen(rows: np.ndarray) -> list[int]:
     return [numbers.setdefault(row.tobytes(), len(numbers)) for row in rows]
 
 
-class Judges(NamedTuple):
-    """What the stages judge by."""
-
-    utility: Callable[[Pool], np.ndarray]  # [S, U, U]
-    teacher: Any  # a Teacher; None where no stage needs it
-
-
-Stage = Callable[[Pool, Judges, Any], np.ndarray]  # pool, judges, the batch's net_input -> merit [S, U], high is good
+# pool, the selector with what stages compare by, the batch's net_input -> merit [S, U], high is good
+Stage = Callable[[Pool, "Selector", Any], np.ndarray]
 SELECTIONS: Registry[Stage] = Registry("selection")
 
 
 @SELECTIONS.register("score")
-def by_score(pool: Pool, judges: Judges, net_input: Any) -> np.ndarray:
+def by_score(pool: Pool, selector: Selector, net_input: Any) -> np.ndarray:
     """The model's own mean log-probability."""
     return pool.scores
 
 
 @SELECTIONS.register("joint")
-def by_joint_score(pool: Pool, judges: Judges, net_input: Any) -> np.ndarray:
+def by_joint_score(pool: Pool, selector: Selector, net_input: Any) -> np.ndarray:
     """The model's own log-probability of length and words together, per token."""
     return pool.joint
 
 
 @SELECTIONS.register("mbr")
-def by_mbr(pool: Pool, judges: Judges, net_input: Any) -> np.ndarray:
+def by_mbr(pool: Pool, selector: Selector, net_input: Any) -> np.ndarray:
     """Minimum Bayes risk among all candidates."""
-    return mbr.expected_utility(judges.utility(pool), pool.votes.sum(axis=2))
+    return mbr.expected_utility(selector.utility(pool), pool.votes.sum(axis=2))
 
 
 @SELECTIONS.register("mbr_two_level")
-def by_mbr_two_level(pool: Pool, judges: Judges, net_input: Any) -> np.ndarray:
+def by_mbr_two_level(pool: Pool, selector: Selector, net_input: Any) -> np.ndarray:
     """Minimum Bayes risk among the noises of each length first, then among the lengths' winners."""
-    return mbr.two_level_merit(judges.utility(pool), pool.votes)
+    return mbr.two_level_merit(selector.utility(pool), pool.votes)
 
 
 @SELECTIONS.register("rescore")
-def by_teacher(pool: Pool, judges: Judges, net_input: Any) -> np.ndarray:
+def by_teacher(pool: Pool, selector: Selector, net_input: Any) -> np.ndarray:
     """An autoregressive model's mean log-probability (noisy parallel decoding, Gu et al. 2018)."""
     hypotheses = [
         [row[:size].tolist() for row, size in zip(tokens[exists], sizes[exists])]
         for tokens, sizes, exists in zip(pool.tokens, pool.sizes, pool.exists)
     ]
     merit = np.full(pool.sizes.shape, -np.inf)
-    merit[pool.exists] = [p for sentence in judges.teacher.scores(net_input, hypotheses) for p in sentence]
+    merit[pool.exists] = [p for sentence in selector.teacher.scores(net_input, hypotheses) for p in sentence]
     return merit
 
 
-class Link(NamedTuple):
-    """One link of a chain."""
-
-    stage: str
-    keep: int | None  # how many different translations go on; None: all
-
-
-def parse(spec: str) -> list[Link]:
-    """The chain of `STAGE[:KEEP],STAGE[:KEEP],...`."""
-    chain = [parse_link(text.strip()) for text in spec.split(",")]
-    for link in chain[:-1]:
-        if link.keep is None:
+def parse(spec: str) -> list[tuple[str, int | None]]:
+    """The stages of `STAGE[:KEEP],STAGE[:KEEP],...`, and how many different translations each keeps; None: all."""
+    chain = [parse_stage(text.strip()) for text in spec.split(",")]
+    for stage, keep in chain[:-1]:
+        if keep is None:
             raise UserError(
-                f"the selection {spec!r} does not give the number of candidates that its stage {link.stage} passes on; "
-                f"write {link.stage}:5 for five"
+                f"the selection {spec!r} does not give the number of candidates that its stage {stage} passes on; "
+                f"write {stage}:5 for five"
             )
     return chain
 
 
-def parse_link(text: str) -> Link:
+def parse_stage(text: str) -> tuple[str, int | None]:
     stage, colon, keep = text.partition(":")
     SELECTIONS[stage]  # an unknown name lists the choices
     if colon and not (keep.isascii() and keep.isdigit() and int(keep) > 0):
         raise UserError(f"the selection {text!r} keeps {keep!r} candidates; write a number from 1 on, as in {stage}:5")
-    return Link(stage, int(keep) if colon else None)
+    return stage, int(keep) if colon else None
 
 
 class Selector:
@@ -167,32 +153,26 @@ class Selector:
         teacher: Teacher | None = None,
     ):
         self.chain = parse(spec)
-        check_choice("MBR utility", utility, UTILITIES)
-        check_choice("unit of BLEU", units, UNITS)
-        check_teacher(spec, self.chain, teacher)
-        self.judges = Judges(make_utility(utility, units, dictionary), teacher)
+        check_teacher(spec, [stage for stage, _ in self.chain], teacher)
+        self.utility = make_utility(utility, units, dictionary)
+        self.teacher: Any = teacher  # read by `rescore` alone, which has one
 
     def __call__(self, candidates: Candidates, net_input: dict[str, Any] | None = None) -> list[list[int]]:
         """For every sentence the places of its different candidates, best first; the best copy stands for all."""
         pool = Pool.of(candidates)
         dropped: list[np.ndarray] = []
-        for link in self.chain:
-            merit = np.where(pool.exists, SELECTIONS[link.stage](pool, self.judges, net_input), -np.inf)
+        for stage, keep in self.chain:
+            merit = np.where(pool.exists, SELECTIONS[stage](pool, self, net_input), -np.inf)
             order = np.argsort(-merit, axis=1, kind="stable")
-            keep = link.keep or order.shape[1]
+            keep = keep or order.shape[1]
             dropped.insert(0, take(pool.index, order[:, keep:]))
             pool = pool.keep(order[:, :keep])
         ranked = np.concatenate([pool.index, *dropped], axis=1)
         return [[index for index in sentence if index >= 0] for sentence in ranked.tolist()]
 
 
-def check_choice(what: str, found: str, choices: Collection[str]) -> None:
-    if found not in choices:
-        raise UserError(f"unknown {what} {found!r}; choose one of: {', '.join(choices)}")
-
-
-def check_teacher(spec: str, chain: list[Link], teacher: Teacher | None) -> None:
-    wanted = any(link.stage == "rescore" for link in chain)
+def check_teacher(spec: str, stages: list[str], teacher: Teacher | None) -> None:
+    wanted = "rescore" in stages
     if wanted and teacher is None:
         raise UserError(
             f"the selection {spec!r} rescores candidates with an autoregressive model, and there is none: give its "
@@ -201,7 +181,7 @@ def check_teacher(spec: str, chain: list[Link], teacher: Teacher | None) -> None
     if teacher is not None and not wanted:
         raise UserError(
             f"--iter-decode-with-external-reranker gives a model that rescores candidates, and the selection {spec!r} "
-            f"does not ask it; pass --selection rescore or {chain[-1].stage}:5,rescore, or drop the flag"
+            f"does not ask it; pass --selection rescore or {stages[-1]}:5,rescore, or drop the flag"
         )
 
 

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
 
 from fairseq_diffusion.errors import UserError
 
@@ -81,27 +80,22 @@ def add_line(sentence: Sentence, match: re.Match[str]) -> None:
 def read(path: str | Path) -> dict[int, Sentence]:
     """Every sentence of a file by its number; a sentence that is printed twice is refused."""
     found: dict[int, Sentence] = {}
-    with open_text(Path(path)) as lines:
-        for sentence in sentences(utf8_lines(lines, path)):
-            if sentence.number in found:
-                raise UserError(
-                    f"{path} holds sentence {sentence.number} twice, like two outputs of fairseq-generate joined; "
-                    "give each its own file"
-                )
-            found[sentence.number] = sentence
+    for sentence in sentences(lines_of(path)):
+        if sentence.number in found:
+            raise UserError(
+                f"{path} holds sentence {sentence.number} twice, like two outputs of fairseq-generate joined; "
+                "give each its own file"
+            )
+        found[sentence.number] = sentence
     return found
 
 
-def utf8_lines(lines: Iterable[str], path: str | Path) -> Iterator[str]:
+def lines_of(path: str | Path) -> Iterator[str]:
+    """The lines of a UTF-8 file, which line feeds alone end."""
     try:
-        yield from lines
+        with open(path, encoding="utf-8", newline="\n") as lines:
+            yield from lines
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 ({error}); convert it, or name another file") from error
-
-
-def open_text(path: Path) -> TextIO:
-    """A UTF-8 file whose lines end at line feeds alone; a UserError if it cannot be opened."""
-    try:
-        return path.open(encoding="utf-8", newline="\n")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error

@@ -90,8 +90,9 @@ class Moses:
         """Made when it is needed: for Chinese and Japanese that takes seconds."""
         return MosesTokenizer(self._language)
 
-    def tokens(self, text: str) -> list[str]:
-        return self._tokenizer.tokenize(text, aggressive_dash_splits=self._split_hyphens, escape=False)
+    def tokens(self, text: str, escape: bool = False) -> list[str]:
+        """Tokens, with XML escapes of special characters if `escape`."""
+        return self._tokenizer.tokenize(text, aggressive_dash_splits=self._split_hyphens, escape=escape)
 
     def text(self, words: str) -> str:
         return self._detokenizer.detokenize(words.split())

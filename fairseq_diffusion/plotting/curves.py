@@ -15,28 +15,30 @@ from fairseq_diffusion.plotting.style import HIGH_NOISE, LOW_NOISE, MID_NOISE, R
 
 CURVE_HEIGHT = 3.0
 SMOOTHED_ABOVE = 80  # points; shorter curves are drawn as they are
+RUN_CURVES = (  # of all trainings in a panel: the name in `Training`, title and label
+    ("valid_bleu", "BLEU in validation", "BLEU"),
+    ("sigma_min", "Smallest noise scale in training", r"$\sigma_{\min}$"),
+)
 
 Colour = str | tuple[float, float, float]
 
 
 def curve_panels(trainings: list[Training]) -> list[Panel]:
     """Loss, BLEU and noise scale of all trainings in a panel each; the loss by noise level in one a training."""
-    panels = []
+    draws = []
     if any(training.train_loss or training.valid_loss for training in trainings):
-        panels.append(Panel(CURVE_HEIGHT, partial(draw_losses, trainings=trainings)))
-    if any(training.valid_bleu for training in trainings):
-        panels.append(Panel(CURVE_HEIGHT, partial(draw_runs, trainings, "valid_bleu", "BLEU in validation", "BLEU")))
-    if any(training.sigma_min for training in trainings):
-        noise_scale = "sigma_min", "Smallest noise scale in training", r"$\sigma_{\min}$"
-        panels.append(Panel(CURVE_HEIGHT, partial(draw_runs, trainings, *noise_scale)))
+        draws.append(partial(draw_losses, trainings))
+    for name, title, label in RUN_CURVES:
+        if any(getattr(training, name) for training in trainings):
+            draws.append(partial(draw_runs, trainings, name, title, label))
     for training in trainings:
         if training.noise_losses:
             name = f" ({training.name})" if len(trainings) > 1 else ""
-            panels.append(Panel(CURVE_HEIGHT, partial(draw_noise_losses, training=training, name=name)))
-    return panels
+            draws.append(partial(draw_noise_losses, training, name))
+    return [Panel(CURVE_HEIGHT, draw) for draw in draws]
 
 
-def draw_losses(axis: Axes, trainings: list[Training]) -> None:
+def draw_losses(trainings: list[Training], axis: Axes) -> None:
     """Training in a pale line, validation in a strong one; trainings with other loss terms are on other scales."""
     for index, training in enumerate(trainings):
         if training.train_loss:
@@ -67,7 +69,7 @@ def draw_runs(trainings: list[Training], name: str, title: str, label: str, axis
         legend_beside(axis)
 
 
-def draw_noise_losses(axis: Axes, training: Training, name: str) -> None:
+def draw_noise_losses(training: Training, name: str, axis: Axes) -> None:
     """Mean squared error over updates, a line for each tenth of the noise range."""
     window = max(map(window_for, training.noise_losses.values()))
     for bucket, curve in sorted(training.noise_losses.items(), reverse=True):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fairseq_diffusion.files.texts import BEGINS, CONTINUES
-from fairseq_diffusion.files.writing import atomic_write
+from fairseq_diffusion.files.writing import write_text
 from fairseq_diffusion.plotting.page_script import SCRIPT
 from fairseq_diffusion.plotting.page_style import SHADES, STYLE
 
@@ -35,19 +35,14 @@ BAR = """<form id=bar onsubmit="return false"><div class=time>
 
 
 def write_page(sentences: Sequence[Mapping[str, Any]], path: Path, title: str, about: str = "") -> None:
-    """Write the page of some sentences, each as a line of generate-SUBSET.history.jsonl has it:
-
-    {"id", "source", "reference" (if there is one), "candidates": [{"text", "score", "calls", "steps": [{"tokens",
-    "p"}]}]}, with a probability, or None, for each token.
-    """
+    """Write the page of some sentences, each as :mod:`fairseq_diffusion.files.histories` describes it."""
     articles = "\n".join(map(article, sentences))
     text = (
         '<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">'
         f"<title>{escape(title)}</title><style>{STYLE}</style><body><h1>{escape(title)}</h1>"
         f"<p class=about>{escape(about)}</p>{LEGEND}{BAR}<main>\n{articles}\n</main><script>{SCRIPT}</script></html>\n"
     )
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, text)
 
 
 def article(sentence: Mapping[str, Any]) -> str:
