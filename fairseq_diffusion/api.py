@@ -184,7 +184,9 @@ class TranslationModel:
         in ``sampler="cedi"``, and `beam` and `lenpen` of a beam search.  The best `nbest` candidates are kept, with
         their tokens at every step if `history` is set.
         """
-        check_at_least_one(batch_size=batch_size, nbest=nbest, beam=flags.get("beam") or 1)
+        for name, number in {"batch_size": batch_size, "nbest": nbest, "beam": flags.get("beam") or 1}.items():
+            if number < 1:
+                raise UserError(f"{name} is {number}; pass 1 or more")
         if isinstance(sentences, str):
             raise UserError("translate() takes a list of sentences; for one, write translate([sentence])")
         sentences = list(sentences)  # a file or a generator can be read only once
@@ -197,7 +199,7 @@ class TranslationModel:
         for batch in self._batches(list(tokens.values()), batch_size):
             hypotheses = self.task.inference_step(generator, self.models, batch)
             found.update(zip(batch["id"].tolist(), ([self._candidate(h) for h in own[:nbest]] for own in hypotheses)))
-        candidates = {index: found[number] for number, index in enumerate(tokens)}
+        candidates = {index: found[i] for i, index in enumerate(tokens)}
         return [Translation(text, candidates.get(i, [Candidate("", [], 0.0, 0)])) for i, text in enumerate(sentences)]
 
     def _configured(self, asked: dict[str, Any]) -> Any:
@@ -262,9 +264,3 @@ def converted(config: type, flag: str, name: str, value: Any) -> Any:
     except OmegaConfBaseException as error:
         raise UserError(f"{name} is {value!r}: {str(error).splitlines()[0]}") from error
     return typed[flag]
-
-
-def check_at_least_one(**numbers: int) -> None:
-    for name, number in numbers.items():
-        if number < 1:
-            raise UserError(f"{name} is {number}; pass 1 or more")

@@ -178,6 +178,6 @@ def describe(weights: Weights, key: str) -> str:
 
 
 def updates(state: dict[str, Any]) -> int:
-    """The number of updates of a checkpoint; the newest has most."""
+    """The number of updates of a checkpoint, the highest in the newest one."""
     history = state.get("optimizer_history") or [{}]
     return history[-1].get("num_updates", 0)

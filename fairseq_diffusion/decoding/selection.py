@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Callable
 import numpy as np
 
 from fairseq_diffusion.decoding import mbr
-from fairseq_diffusion.decoding.chrf import chrf
 from fairseq_diffusion.decoding.ngrams import unpadded
 from fairseq_diffusion.decoding.words import Pieces
 from fairseq_diffusion.errors import UserError
@@ -18,7 +17,7 @@ from fairseq_diffusion.translators.base import Candidates
 if TYPE_CHECKING:
     from fairseq_diffusion.decoding.rescore import Teacher
 
-UTILITIES = {"bleu": mbr.bleu, "chrf": chrf}
+UTILITIES = {"bleu": mbr.bleu, "chrf": mbr.chrf}
 UNITS = ("tokens", "words")
 ENTRIES = 2**18  # n-gram counts held at once, about: what a cache takes
 
@@ -31,13 +30,13 @@ class Pool:
     sizes: np.ndarray  # [S, U]
     scores: np.ndarray  # [S, U] of the best copy
     votes: np.ndarray  # [S, U, R] copies at each length of the beam
-    index: np.ndarray  # [S, U] the best copy's place among the candidates; -1 where there is none
+    index: np.ndarray  # [S, U] the best copy's index among the candidates; -1 where there is none
     joint: np.ndarray  # [S, U] of the copy for which it is highest
 
     @classmethod
     def of(cls, candidates: Candidates) -> Pool:
-        """Different translations by falling model score: ties of the first stage go to the model's favourite, of a
-        later one to the favourite of the stage before it.  Candidates that were dropped have no vote."""
+        """Different translations by falling model score: where a stage finds two equal, the order of the
+        stage before it stays, at first that of the scores.  Candidates that were dropped have no vote."""
         scores = np.where(candidates.alive, candidates.scores, -np.inf)
         order = np.argsort(-scores, axis=1, kind="stable")
         c, scores = candidates, take(scores, order)
@@ -154,11 +153,20 @@ class Selector:
     ):
         self.chain = parse(spec)
         check_teacher(spec, [stage for stage, _ in self.chain], teacher)
-        self.utility = make_utility(utility, units, dictionary)
         self.teacher: Any = teacher  # read by `rescore` alone, which has one
+        self._compare, self._read = UTILITIES[utility], unpadded
+        if utility == "chrf" or units == "words":
+            pieces = Pieces(dictionary)
+            self._read = pieces.characters if utility == "chrf" else pieces.words
+
+    def utility(self, pool: Pool) -> np.ndarray:
+        """Utilities of all pairs of a pool's translations, [S, U, U]; in slices of the batch, to bound memory."""
+        count = max(1, ENTRIES // max(1, pool.tokens.size // len(pool.tokens) * pool.sizes.shape[1]))
+        slices = [slice(first, first + count) for first in range(0, len(pool.tokens), count)]
+        return np.concatenate([self._compare(self._read(pool.tokens[part], pool.sizes[part])) for part in slices])
 
     def __call__(self, candidates: Candidates, net_input: dict[str, Any] | None = None) -> list[list[int]]:
-        """For every sentence the places of its different candidates, best first; the best copy stands for all."""
+        """For every sentence the indices of its different candidates, best first; of copies, that of the best one."""
         pool = Pool.of(candidates)
         dropped: list[np.ndarray] = []
         for stage, keep in self.chain:
@@ -181,21 +189,5 @@ def check_teacher(spec: str, stages: list[str], teacher: Teacher | None) -> None
     if teacher is not None and not wanted:
         raise UserError(
             f"--iter-decode-with-external-reranker gives a model that rescores candidates, and the selection {spec!r} "
-            f"does not ask it; pass --selection rescore or {stages[-1]}:5,rescore, or drop the flag"
+            f"does not use it; pass --selection rescore or {stages[-1]}:5,rescore, or drop the flag"
         )
-
-
-def make_utility(utility: str, units: str, dictionary: Any) -> Callable[[Pool], np.ndarray]:
-    """Utilities of all pairs of a pool's translations, [S, U, U]."""
-    judge, read = UTILITIES[utility], unpadded
-    if utility == "chrf" or units == "words":
-        pieces = Pieces(dictionary)
-        read = pieces.characters if utility == "chrf" else pieces.words
-
-    def of(pool: Pool) -> np.ndarray:
-        """In slices of the batch, whose counts take a bounded space."""
-        count = max(1, ENTRIES // max(1, pool.tokens.size // len(pool.tokens) * pool.sizes.shape[1]))
-        slices = [slice(first, first + count) for first in range(0, len(pool.tokens), count)]
-        return np.concatenate([judge(read(pool.tokens[part], pool.sizes[part])) for part in slices])
-
-    return of

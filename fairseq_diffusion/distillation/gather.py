@@ -60,12 +60,9 @@ def by_number(found: Iterable[tuple[int, str]], size: int) -> Iterator[tuple[int
 
 def check_skipped(numbers: list[int], sides: tuple[Any, Any], shards: Shards) -> None:
     """Sentences without a translation are those that are longer than the teacher takes."""
-    limits = shards.limits() if numbers else None
-
-    def is_long(number: int) -> bool:
-        return limits is not None and any(side.sizes[number] > limit for side, limit in zip(sides, limits))
-
-    if lost := [number for number in numbers if not is_long(number)]:
+    limits = shards.limits() or () if numbers else ()
+    lost = [number for number in numbers if not any(side.sizes[number] > most for side, most in zip(sides, limits))]
+    if lost:
         named = ", ".join(map(str, lost[:LISTED]))
         raise UserError(
             f"{len(lost)} sentences of train have no translation, though they are not too long, among them {named}; "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 from fairseq_diffusion.errors import UserError
@@ -40,21 +41,17 @@ def is_generated(line: str) -> bool:
 
 def sentences(lines: Iterable[str]) -> Iterator[Sentence]:
     """Sentences in the order printed, one in memory at a time; all other lines are ignored."""
-    current: Sentence | None = None
-    for match in filter(None, (LINE.fullmatch(line.rstrip("\r\n")) for line in lines)):
-        number = int(match[2])
-        if current is None or current.number != number:
-            if current is not None:
-                yield current
-            current = Sentence(number)
-        try:
-            add_line(current, match)
-        except ValueError as error:
-            raise UserError(
-                f"a line of fairseq-generate is cut off: {match[0]!r}; was the decoding stopped? Decode again"
-            ) from error
-    if current is not None:
-        yield current
+    matches = filter(None, (LINE.fullmatch(line.rstrip("\r\n")) for line in lines))
+    for number, own in groupby(matches, key=lambda match: int(match[2])):
+        sentence = Sentence(number)
+        for match in own:
+            try:
+                add_line(sentence, match)
+            except ValueError as error:
+                raise UserError(
+                    f"a line of fairseq-generate is cut off: {match[0]!r}; was the decoding stopped? Decode again"
+                ) from error
+        yield sentence
 
 
 def add_line(sentence: Sentence, match: re.Match[str]) -> None:
@@ -90,10 +87,10 @@ def read(path: str | Path) -> dict[int, Sentence]:
     return found
 
 
-def lines_of(path: str | Path) -> Iterator[str]:
-    """The lines of a UTF-8 file, which line feeds alone end."""
+def lines_of(path: str | Path, errors: str = "strict") -> Iterator[str]:
+    """The lines of a UTF-8 file, which line feeds alone end; `errors` is that of `open`."""
     try:
-        with open(path, encoding="utf-8", newline="\n") as lines:
+        with open(path, encoding="utf-8", errors=errors, newline="\n") as lines:
             yield from lines
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 ({error}); convert it, or name another file") from error

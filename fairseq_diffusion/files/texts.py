@@ -44,8 +44,8 @@ def read_lines(path: str | Path, role: str) -> list[str]:
 @cache
 def plain_table() -> dict[int, str | None]:
     """The replacement of each character of the categories in INVISIBLE, for str.translate."""
-    found = {code: INVISIBLE.get(unicodedata.category(chr(code)), "-") for code in range(0xE0080)}
-    return {**{code: plain for code, plain in found.items() if plain != "-"}, ZERO_WIDTH_SPACE: " "}
+    kinds = {code: unicodedata.category(chr(code)) for code in range(0xE0080)}
+    return {**{code: INVISIBLE[kind] for code, kind in kinds.items() if kind in INVISIBLE}, ZERO_WIDTH_SPACE: " "}
 
 
 def tidy(line: str) -> str:

@@ -81,7 +81,8 @@ def row(tokens: Sequence[str], p: Sequence[float | None], before: Sequence[str])
     for i, (token, probability) in enumerate(zip(tokens, p)):
         changed = bool(before) and (i >= len(before) or before[i] != token)
         marks = {"s": SPECIAL.fullmatch(token), "n": changed, "j": joined[i], "k": i > 0 and joined[i - 1]}
-        classes = " ".join([shade(probability), *(name for name, holds in marks.items() if holds)])
+        shade = "u" if probability is None else f"c{min(SHADES - 1, int(probability * SHADES))}"
+        classes = " ".join([shade, *(name for name, holds in marks.items() if holds)])
         exact = "" if probability is None else f" title={probability:.2f}"
         cells.append(f'<td class="{classes}"{exact}>{token_html(token)}')
     return "".join(cells)
@@ -96,11 +97,6 @@ def joined_to_next(tokens: Sequence[str]) -> list[bool]:
         or (sentencepiece and not (nearby.startswith(BEGINS) or SPECIAL.fullmatch(nearby) or SPECIAL.fullmatch(token)))
         for token, nearby in zip(tokens, following)
     ]
-
-
-def shade(p: float | None) -> str:
-    """The CSS class of a probability."""
-    return "u" if p is None else f"c{min(SHADES - 1, int(p * SHADES))}"
 
 
 def token_html(token: str) -> str:

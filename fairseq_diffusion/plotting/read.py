@@ -40,10 +40,7 @@ class Trajectory(NamedTuple):
 
 def read_training(path: Path) -> Training:
     """The curves in a log written with ``--log-format json``."""
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    lines = generated.lines_of(path, errors="replace")
     records = [record for line in lines if (record := json_record(line)) is not None]
     if not records:
         raise UserError(f"{path} holds no JSON lines; train with --log-format json and keep the log (--log-file)")

@@ -8,7 +8,7 @@ from typing import Any, Callable
 
 from fairseq_diffusion.errors import UserError
 
-KIND = "fairseq-generate, by fairseq-diffusion"  # an entry of every report, by which our files are known
+KIND = "fairseq-generate, by fairseq-diffusion"  # in every report, to recognise our files
 
 
 def json_path(cfg: Any, shard: int, shards: int) -> Path | None:

@@ -1,4 +1,4 @@
-"""What is known of a run of fairseq-generate: its parts, the texts of its sentences, and its times."""
+"""What the report needs of a run of fairseq-generate: its parts, the texts of its sentences, and its times."""
 
 from __future__ import annotations
 

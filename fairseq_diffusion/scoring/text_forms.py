@@ -12,13 +12,9 @@ class TextForms:
 
     def __init__(self, language: str, outputs: list[Output]):
         self.language = language
-        self.split_hyphens = any(SPLIT_HYPHEN in text.split() for output in outputs for text in output.printed)
-        self._moses = Moses(language or "en", self.split_hyphens)
-
-    @property
-    def tokenizer(self) -> str:
-        """Its name, for signatures."""
-        return f"words by sacremoses ({self.language})" + (", hyphens split" if self.split_hyphens else "")
+        split_hyphens = any(SPLIT_HYPHEN in text.split() for output in outputs for text in output.printed)
+        self._moses = Moses(language or "en", split_hyphens)
+        self.tokenizer = f"words by sacremoses ({language})" + ", hyphens split" * split_hyphens  # for signatures
 
     def detokenised(self, output: Output) -> tuple[list[str], str]:
         """Detokenised text, and what detokenised it."""

@@ -65,10 +65,10 @@ class Lexicon:
 
     def _content_words(self, number: int) -> dict[str, Entry]:
         """Every other word has two register forms; noun classes (which only nouns use) go round in turn."""
-        entries = [self._content_word(two_forms=i % 2 == 0, noun_class=i % NOUN_CLASSES) for i in range(number)]
-        return {entry.source: entry for entry in entries}
-
-    def _content_word(self, two_forms: bool, noun_class: int) -> Entry:
-        formal = self._target.coin(2)
-        informal = self._target.coin(2) if two_forms else formal
-        return Entry(self._source.coin(2), (formal, informal), noun_class)
+        words = {}
+        for i in range(number):
+            formal = self._target.coin(2)
+            informal = self._target.coin(2) if i % 2 == 0 else formal
+            source = self._source.coin(2)
+            words[source] = Entry(source, (formal, informal), noun_class=i % NOUN_CLASSES)
+        return words
