@@ -105,7 +105,7 @@ def against_a_loop(
     """A selector against the loop that its matrices replace, whose utilities must be the same."""
     candidates = candidates_of(tokens)
     pool = Pool.of(candidates)
-    utilities = SELECTIONS["mbr"](pool, selector.judges, None)
+    utilities = SELECTIONS["mbr"](pool, selector, None)
     apart = np.abs(utilities - np.take_along_axis(all_pairs(metric, texts), pool.index.clip(0), 1))[pool.exists]
     difference = checked("utilities", float(apart.max()), UTILITIES)
     row = versus(what, partial(selector, candidates), partial(all_pairs, metric, texts), options)

@@ -108,7 +108,11 @@ def load_model(
         task = tasks.setup_task(cfg.task)
         models = checkpoint_utils.load_model_ensemble([str(checkpoint)], task=task, state=state)[0]
         if teacher is not None:
-            check_rescorable(models[0], checkpoint)
+            if not isinstance(models[0], TranslatorModel):
+                raise UserError(
+                    f"a teacher chooses among a diffusion model's candidates, but {checkpoint} is autoregressive "
+                    "itself; drop teacher, or name the diffusion model first"
+                )
             models += checkpoint_utils.load_model_ensemble([str(checkpoint_at(Path(teacher)))], task=task)[0]
     finally:
         compat.prefer_ema(False)  # for this load only
@@ -133,14 +137,6 @@ def check_device(device: str) -> None:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"the device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
-
-
-def check_rescorable(model: Any, checkpoint: Path) -> None:
-    if not isinstance(model, TranslatorModel):
-        raise UserError(
-            f"a teacher chooses among a diffusion model's candidates, but {checkpoint} is autoregressive itself; drop "
-            "teacher, or name the diffusion model first"
-        )
 
 
 class TranslationModel:
@@ -188,7 +184,9 @@ class TranslationModel:
         in ``sampler="cedi"``, and `beam` and `lenpen` of a beam search.  The best `nbest` candidates are kept, with
         their tokens at every step if `history` is set.
         """
-        check_at_least_one(batch_size=batch_size, nbest=nbest, beam=flags.get("beam") or 1)
+        for name, number in {"batch_size": batch_size, "nbest": nbest, "beam": flags.get("beam") or 1}.items():
+            if number < 1:
+                raise UserError(f"{name} is {number}; pass 1 or more")
         if isinstance(sentences, str):
             raise UserError("translate() takes a list of sentences; for one, write translate([sentence])")
         sentences = list(sentences)  # a file or a generator can be read only once
@@ -201,7 +199,7 @@ class TranslationModel:
         for batch in self._batches(list(tokens.values()), batch_size):
             hypotheses = self.task.inference_step(generator, self.models, batch)
             found.update(zip(batch["id"].tolist(), ([self._candidate(h) for h in own[:nbest]] for own in hypotheses)))
-        candidates = {index: found[number] for number, index in enumerate(tokens)}
+        candidates = {index: found[i] for i, index in enumerate(tokens)}
         return [Translation(text, candidates.get(i, [Candidate("", [], 0.0, 0)])) for i, text in enumerate(sentences)]
 
     def _configured(self, asked: dict[str, Any]) -> Any:
@@ -215,17 +213,13 @@ class TranslationModel:
         for name, value in asked.items():
             section, flag = WHERE[name]
             if value is not None and value != cfg[section][flag]:
-                self._check_read(name)
+                if self.kind == AUTOREGRESSIVE and name not in BY_BEAM_SEARCH:  # fairseq-generate ignores some of them
+                    raise UserError(
+                        f"this model is autoregressive and does not read {name!r}; drop it (it reads "
+                        f"{', '.join(BY_BEAM_SEARCH)})"
+                    )
                 cfg[section][flag] = converted(CONFIGS[section], flag, name, value)
         return cfg
-
-    def _check_read(self, name: str) -> None:
-        """Refuse an option that this kind of model does not read; fairseq-generate ignores some of them."""
-        if not isinstance(self.models[0], TranslatorModel) and name not in BY_BEAM_SEARCH:
-            raise UserError(
-                f"this model is autoregressive and does not read {name!r}; drop it (it reads "
-                f"{', '.join(BY_BEAM_SEARCH)})"
-            )
 
     def _prepared(self, sentences: Sequence[str]) -> dict[int, torch.Tensor]:
         """Tokens by the index of each sentence that is not empty; a sentence that is too long is refused."""
@@ -270,9 +264,3 @@ def converted(config: type, flag: str, name: str, value: Any) -> Any:
     except OmegaConfBaseException as error:
         raise UserError(f"{name} is {value!r}: {str(error).splitlines()[0]}") from error
     return typed[flag]
-
-
-def check_at_least_one(**numbers: int) -> None:
-    for name, number in numbers.items():
-        if number < 1:
-            raise UserError(f"{name} is {number}; pass 1 or more")

@@ -28,7 +28,7 @@ MEASURES = ("BLEU", "unambiguous", "valid", "mixed")
 
 @dataclass(frozen=True)
 class Plan:
-    """Whose steps are halved; all numbers of them, from the first teacher's down to 1; how long and fast they learn."""
+    """The systems whose steps are halved; the steps, from the first teacher's to 1; settings of the trainings."""
 
     systems: Sequence[str]
     steps: list[int]

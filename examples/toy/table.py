@@ -30,7 +30,7 @@ class Row:
 
     @classmethod
     def of(cls, system: str, how: str, report: dict[str, Any], printed: str, score: dict[str, Any]) -> Row:
-        """From the report of fairseq-generate, the translations it printed, and what `toy score` says of them."""
+        """From the report of fairseq-generate, the translations it printed, and their scores by `toy score`."""
         decoding, speed = report["decoding"], report["speed"]["end_to_end"]
         return cls(
             system=system,

@@ -1,1 +1,1 @@
-"""``fairseq-diffusion``: one module a sub-command, each with ``add_arguments(parser)`` and ``run(args)``."""
+"""``fairseq-diffusion``: a module for each sub-command, with ``run(args)`` and maybe ``add_arguments(parser)``."""

@@ -54,8 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
 def chosen_paths(args: argparse.Namespace) -> list[Path]:
     """The files to average, by the options."""
-    missing = [str(path) for path in args.inputs if not path.exists()]
-    if missing:
+    if missing := [str(path) for path in args.inputs if not path.exists()]:
         raise UserError(f"no such file or folder: {', '.join(missing)}; check --inputs")
     folders = [path for path in args.inputs if path.is_dir()]
     if args.last is None and args.best is None:
@@ -110,7 +109,8 @@ def averaged_state(paths: list[Path], ema: bool) -> dict[str, Any]:
         weights = weights_of(state, ema, path)
         if newest:
             check_same_shapes(newest["model"], state["model"], paths[0], path)
-        add_to(total, weights)
+        for key, value in weights.items():  # the sum is in fp64
+            total[key] = total[key].add_(value) if key in total else value.to(torch.float64, copy=True)
         if not newest or updates(state) >= updates(newest):
             newest = state
     mean = {key: (value / len(paths)).to(newest["model"][key].dtype) for key, value in total.items()}
@@ -140,25 +140,21 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 def why_unreadable(error: Exception) -> str:
     """The cause in a few words; torch's own message for refused objects advises to load them anyway."""
-    refused = re.search(r"GLOBAL (\S+)", str(error))
-    if refused:
+    if refused := re.search(r"GLOBAL (\S+)", str(error)):
         return f"it holds a {refused[1]}, and only tensors, numbers, text and containers are loaded"
     return f"it is damaged or no torch file ({type(error).__name__})"
 
 
 def weights_of(state: dict[str, Any], ema: bool, path: Path) -> Weights:
-    """The entries of a checkpoint that are to be averaged, of the model itself or of its moving average."""
-    if not ema:
-        return {key: value for key, value in state["model"].items() if is_averaged(key, value)}
-    if "ema" not in state["extra_state"]:
+    """The weights of a checkpoint, or their moving average; without counters, flags and the noise schedule, which are
+    taken from the newest checkpoint."""
+    entries = state["extra_state"].get("ema") if ema else state["model"]
+    if entries is None:
         raise UserError(f"{path} holds no moving average; train with --store-ema, or drop --ema")
-    check_same_shapes(state["model"], state["extra_state"]["ema"], path, f"the moving average in {path}")
-    return {key: value for key, value in state["extra_state"]["ema"].items() if is_averaged(key, value)}
-
-
-def is_averaged(key: str, value: Any) -> bool:
-    """Weights are averaged; counters, flags and the noise schedule are the newest checkpoint's."""
-    return torch.is_tensor(value) and value.is_floating_point() and not compat.is_noise_schedule(key)
+    if ema:
+        check_same_shapes(state["model"], entries, path, f"the moving average in {path}")
+    floating = {key: value for key, value in entries.items() if torch.is_tensor(value) and value.is_floating_point()}
+    return {key: value for key, value in floating.items() if not compat.is_noise_schedule(key)}
 
 
 def check_same_shapes(wanted: Weights, found: Weights, wanted_in: Any, found_in: Any) -> None:
@@ -181,13 +177,7 @@ def describe(weights: Weights, key: str) -> str:
     return f"shape {shape(weights[key])}" if key in weights else "absent"
 
 
-def add_to(total: Weights, weights: Weights) -> None:
-    """Add weights to the running sum, in fp64."""
-    for key, value in weights.items():
-        total[key] = total[key].add_(value) if key in total else value.to(torch.float64, copy=True)
-
-
 def updates(state: dict[str, Any]) -> int:
-    """The number of updates of a checkpoint; the newest has most."""
+    """The number of updates of a checkpoint, the highest in the newest one."""
     history = state.get("optimizer_history") or [{}]
     return history[-1].get("num_updates", 0)

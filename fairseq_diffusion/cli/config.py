@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 import fairseq_diffusion.systems  # noqa: F401  registers the presets
-from fairseq_diffusion.files.writing import atomic_write, check_writable
+from fairseq_diffusion.files.writing import check_writable, write_text
 from fairseq_diffusion.systems.presets import PRESETS
 
 HEADER = "# @package _group_\n# The architecture {name} of fairseq_diffusion; put this file into CONFIG-DIR/model/.\n"
@@ -25,8 +25,7 @@ def run(args: argparse.Namespace) -> int:
     text = HEADER.format(name=args.arch) + yaml.safe_dump({"_name": model, **fields}, sort_keys=False)
     if args.output is None:
         print(text, end="")
-        return 0
-    check_writable(args.output, args.force)
-    with atomic_write(args.output) as file:
-        file.write_text(text)
+    else:
+        check_writable(args.output, args.force)
+        write_text(args.output, text)
     return 0

@@ -30,14 +30,20 @@ class Finding:
         return "ok" if not self.fix else "FIX" if self.required else "note"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Takes no options."""
-
-
 def run(args: argparse.Namespace) -> int:
     """Print the table; 1 if something required has a problem, else 0."""
     logging.disable(logging.WARNING)  # fairseq logs missing optional packages when it is imported
-    findings = examine()
+    findings = [  # each component before those that need it
+        Finding("fairseq-diffusion", __version__),
+        python(),
+        torch(),
+        *fairseq(),
+        *packages(),
+        triton(),
+        apex(),
+        *optimisers(),
+        *precisions(),
+    ]
     logging.disable(logging.NOTSET)
     print(table(findings))
     return int(any(finding.mark == "FIX" for finding in findings))
@@ -50,21 +56,6 @@ def table(findings: list[Finding]) -> str:
         rows += [(finding.name, finding.mark, finding.found)]
         rows += [("", "", f"-> {line}") for line in finding.fix.splitlines()]
     return "\n".join(aligned(rows, (True, True, True)))
-
-
-def examine() -> list[Finding]:
-    """All findings, each component before those that need it."""
-    return [
-        Finding("fairseq-diffusion", __version__),
-        python(),
-        torch(),
-        *fairseq(),
-        *packages(),
-        triton(),
-        apex(),
-        *optimisers(),
-        *precisions(),
-    ]
 
 
 def python() -> Finding:

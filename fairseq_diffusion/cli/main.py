@@ -46,7 +46,8 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(f"unknown command {name!r}; choose one of: {', '.join(COMMANDS)}")
         module = command_module(name)
         parser = argparse.ArgumentParser(prog=f"fairseq-diffusion {name}", description=module.__doc__)
-        module.add_arguments(parser)
+        if hasattr(module, "add_arguments"):
+            module.add_arguments(parser)
         parse = getattr(module, "parse", argparse.ArgumentParser.parse_args)  # distill takes others after --
         return module.run(parse(parser, rest))
     except UserError as error:

@@ -11,7 +11,7 @@ from sacrebleu.metrics import BLEU
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.files.texts import language_of, read_lines
-from fairseq_diffusion.files.writing import atomic_write, check_writable
+from fairseq_diffusion.files.writing import check_writable, write_text
 from fairseq_diffusion.scoring.comet import check_installed, comet_scores
 from fairseq_diffusion.scoring.comparison import compared, is_compound_pair, language_from
 from fairseq_diffusion.scoring.metrics import Options
@@ -73,7 +73,10 @@ def run(args: argparse.Namespace) -> int:
     comparison, texts = compared(outputs, args.ref, references, language, options, args.samples)
     if args.comet:
         add_comet(comparison, args.comet, sources, texts, references)
-    write_files(args, comparison)
+    if args.markdown:
+        write_text(args.markdown, render(comparison, Markdown()))
+    if args.json:
+        write_text(args.json, json.dumps(comparison, indent=2, ensure_ascii=False) + "\n")
     print(render(comparison, Text()), end="")
     return 0
 
@@ -119,15 +122,3 @@ def add_comet(
     for row, score in zip(comparison["rows"], scores):
         row["comet"] = score
     comparison["signatures"]["comet"] = model
-
-
-def write_files(args: argparse.Namespace, comparison: dict[str, Any]) -> None:
-    if args.markdown:
-        write(args.markdown, render(comparison, Markdown()))
-    if args.json:
-        write(args.json, json.dumps(comparison, indent=2, ensure_ascii=False) + "\n")
-
-
-def write(path: Path, text: str) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

@@ -6,10 +6,6 @@ import argparse
 from pathlib import Path
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Takes no options."""
-
-
 def run(args: argparse.Namespace) -> int:
     print(Path(__file__).resolve().parents[1])
     return 0

@@ -1,4 +1,4 @@
-"""A batch in buckets: sentences whose candidates are about as long, as many at once as suit the device."""
+"""A batch in buckets of sentences whose candidates have similar lengths, as many at once as suit the device."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GRAIN = 8  # of fixed shapes: lengths are rounded up to multiples of it
 
 
 class Bucket(NamedTuple):
-    """Some neighbours among sentences that are sorted by length, and the room they get."""
+    """Successive sentences in an order by length, and the shape that they are padded to."""
 
     first: int
     sentences: int
@@ -55,7 +55,7 @@ def up_to_grain(length: int) -> int:
 
 
 class Buckets:
-    """A batch cut up, and put together again."""
+    """Splits a batch into buckets, and joins what was decoded of them."""
 
     def __init__(self, source: Source, lengths: Lengths, keys: Tensor, limit: int, fixed: bool):
         """Of S sentences with `lengths` and random keys [S, l, n]; the host waits for the device once, for the plan."""
@@ -82,7 +82,7 @@ class Buckets:
         return candidates, [HistoryStep(*map(self._joined, zip(*step))) for step in steps]
 
     def _joined(self, parts: Sequence[Tensor], fill: int = 0) -> Tensor:
-        """[S_i, K, L_i] of each bucket -> [S, K, L]; in [S_i, K] there is nothing to fill up."""
+        """[S_i, K, L_i] of each bucket -> [S, K, L]; [S_i, K] needs no padding."""
         width = max(part.shape[-1] for part in parts)
         own = (part[: bucket.sentences] for part, bucket in zip(parts, self.plan))
         rows = [F.pad(part, (0, width - part.shape[-1]), value=fill) for part in own]

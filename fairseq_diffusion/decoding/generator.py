@@ -37,8 +37,8 @@ class Generator:
     ):
         """
         Args:
-            translator: refuses here what `options` ask that it cannot do, and not at the first batch.
-            options: the translator's own, an instance of its class' Options.
+            translator: raises a UserError for `options` that it cannot decode with here, not at the first batch.
+            options: an instance of the translator's `Options`.
             selection: how to choose among candidates.
             dictionary: fairseq's, of the target.
             teacher: an AR model that rescores.
@@ -59,7 +59,9 @@ class Generator:
         source = translator.encode(with_bos, with_bos.ne(self.pad))
         lengths = self._lengths(translator, source, batch.get("target"))
         keys = self._keys(tokens, lengths)
-        buckets = Buckets(source, lengths, keys, self._limit(tokens.device), self.decoder.fixed_shapes)
+        usual = self.decoder.positions_on_a_cpu if tokens.device.type == "cpu" else ON_A_GPU
+        limit = self.selection.candidate_positions or usual
+        buckets = Buckets(source, lengths, keys, limit, self.decoder.fixed_shapes)
         candidates, history = buckets.together([self._decode(*part) for part in buckets])
         candidates = candidates.each(Tensor.cpu)
         self._count(candidates, time.perf_counter() - self.decoder.compile_seconds - begun)
@@ -92,16 +94,12 @@ class Generator:
         return Lengths(positions, torch.zeros_like(positions, dtype=torch.float), width=1 + target.shape[1])
 
     def _keys(self, tokens: Tensor, lengths: Lengths) -> Tensor:
-        """Random keys [S, l, n] of the n candidates at each length, from the sentence's own tokens: never from its
-        place in the batch."""
+        """Random keys [S, l, n] of the n candidates at each length, from the sentence's own tokens, never from its
+        index in the batch."""
         keys = noise.sentence_keys(self.selection.seed, tokens, tokens.ne(self.pad))[:, None, None]
         numbers = torch.arange(self.options.noise_beam, device=keys.device)
         lengths_too = [lengths.positions[:, :, None]] if lengths.predicted else []
         return noise.fold(keys, *lengths_too, numbers)
-
-    def _limit(self, device: torch.device) -> int:
-        usual = self.decoder.positions_on_a_cpu if device.type == "cpu" else ON_A_GPU
-        return self.selection.candidate_positions or usual
 
     def _count(self, candidates: Candidates, seconds: float) -> None:
         """Count for the report; the first batch logs the settings."""

@@ -1,7 +1,8 @@
-"""Choosing among candidates by minimum Bayes risk (Kumar and Byrne 2004), with sentence BLEU as the utility.
+"""Choosing among candidates by minimum Bayes risk (Kumar and Byrne 2004), with sentence BLEU or chrF as the utility.
 
 The best candidate is the one most like the others: argmax_i 1/(K-1) sum_{j != i} utility(hypothesis i, reference j).
 Copies are one translation with several votes, and utilities are computed between different translations only.
+chrF is of character n-grams, so that a near miss is not a miss.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import numpy as np
 
 from fairseq_diffusion.decoding.ngrams import PairStatistics, Sequences, pair_statistics
 
-ORDERS = 4
+BLEU_ORDERS, CHRF_ORDERS = 4, 6
+BETA = 2  # chrF counts recall as much as BETA^2 times the precision
 TIE_DECIMALS = 9  # merits that agree to here are equal: the rest is the order in which floats were added
 
 
@@ -19,8 +21,8 @@ def bleu(sequences: Sequences) -> np.ndarray:
 
     Equals sacreBLEU with ``smooth_method="exp"``, ``effective_order=True`` and ``tokenize="none"``.
     """
-    statistics = pair_statistics(sequences, ORDERS)
-    orders = np.clip(sequences.sizes, 1, ORDERS)  # those longer than the hypothesis are left out
+    statistics = pair_statistics(sequences, BLEU_ORDERS)
+    orders = np.clip(sequences.sizes, 1, BLEU_ORDERS)  # those longer than the hypothesis are left out
     mean = smoothed_log_precisions(statistics).sum(axis=0) / orders[..., None]
     scores = 100.0 * np.exp(mean + log_brevity_penalty(sequences.sizes))
     return np.where(statistics.matches.any(axis=0), scores, 0.0)
@@ -41,6 +43,21 @@ def smoothed_log_precisions(statistics: PairStatistics) -> np.ndarray:
 def log_brevity_penalty(sizes: np.ndarray) -> np.ndarray:
     """min(0, 1 - |reference| / |hypothesis|) for all pairs of sizes [S, U]: [S, U, U]."""
     return np.minimum(1.0 - sizes[:, None, :] / np.maximum(sizes, 1)[:, :, None], 0.0)
+
+
+def chrf(sequences: Sequences) -> np.ndarray:
+    """chrF2 (0..100; Popović 2015) of each of U sequences of characters as hypothesis (row) against each: [S, U, U].
+
+    F = (1 + beta^2) P R / (beta^2 P + R), P and R the mean n-gram precision and recall over the orders that both sides
+    are long enough for. Equals sacreBLEU's chrF with its usual settings, of characters without spaces.
+    """
+    totals, matches = pair_statistics(sequences, CHRF_ORDERS)
+    hypothesis, reference = totals[:, :, :, None], totals[:, :, None, :]
+    orders = np.maximum(((hypothesis > 0) & (reference > 0)).sum(axis=0), 1)
+    precision = (matches / np.maximum(hypothesis, 1)).sum(axis=0) / orders
+    recall = (matches / np.maximum(reference, 1)).sum(axis=0) / orders
+    weighed = BETA**2 * precision + recall
+    return 100.0 * (1 + BETA**2) * precision * recall / np.where(weighed > 0, weighed, 1.0)
 
 
 def expected_utility(utility: np.ndarray, votes: np.ndarray) -> np.ndarray:

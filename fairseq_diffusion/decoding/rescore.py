@@ -9,6 +9,7 @@ import torch
 from fairseq.models import FairseqEncoderDecoderModel, FairseqIncrementalDecoder
 from fairseq.models.nat import FairseqNATModel
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from fairseq_diffusion.errors import UserError
 
@@ -29,7 +30,7 @@ class Teacher:
         """1/(T+1) sum_t log p(y_t | y_<t, x) over the T tokens of each hypothesis and the end of sentence.
 
         `net_input` has fairseq's src_tokens [S, L] and src_lengths [S]; `hypotheses` a list of token lists for each of
-        the S sentences. The encoder runs once, and rows are alike in length so that little is padded.
+        the S sentences. The encoder runs once, and rows of similar length are scored together, with little padding.
         """
         owners = [owner for owner, own in enumerate(hypotheses) for _ in own]
         rows = [[*tokens, self.eos] for own in hypotheses for tokens in own]
@@ -38,11 +39,11 @@ class Teacher:
         self._check_lengths(rows)
         encoded = self.model.encoder(net_input["src_tokens"], src_lengths=net_input["src_lengths"])
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
-        judged = [
+        scored = [
             self._score(encoded, torch.tensor([owners[i] for i in part]), [rows[i] for i in part])
             for part in self._parts(order, rows)
         ]
-        by_row = dict(zip(order, torch.cat(judged).tolist()))
+        by_row = dict(zip(order, torch.cat(scored).tolist()))
         scores = iter(by_row[i] for i in range(len(rows)))
         return [[next(scores) for _ in own] for own in hypotheses]
 
@@ -57,17 +58,15 @@ class Teacher:
     def _score(self, encoded: Any, owners: Tensor, rows: list[list[int]]) -> Tensor:
         """Mean log-probabilities [B] of rows that end in </s>, of the sentences owners [B] of the encoder's output."""
         device = next(self.model.parameters()).device
-        sizes = torch.tensor([len(row) for row in rows])
-        longest = int(sizes.max())
-        target = torch.tensor([row + [self.pad] * (longest - len(row)) for row in rows]).to(device)
+        sizes = torch.tensor([len(row) for row in rows], device=device)
+        target = pad_sequence([torch.tensor(row) for row in rows], True, self.pad).to(device)
         previous = target.roll(1, dims=1)
         previous[:, 0] = self.eos  # where fairseq's translation task starts
         mine = self.model.encoder.reorder_encoder_out(encoded, owners.to(device))
         output = self.model.decoder(previous, encoder_out=mine)
         log_p = self.model.get_normalized_probs(output, log_probs=True, sample={"target": target})
         chosen = log_p.gather(2, target[..., None])[..., 0].double()
-        sizes = sizes.to(device)
-        real = torch.arange(longest, device=device) < sizes[:, None]
+        real = torch.arange(target.shape[1], device=device) < sizes[:, None]
         return chosen.masked_fill(~real, 0.0).sum(dim=1) / sizes
 
     def _check_lengths(self, rows: list[list[int]]) -> None:

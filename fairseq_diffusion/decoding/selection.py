@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
 
 from fairseq_diffusion.decoding import mbr
-from fairseq_diffusion.decoding.chrf import chrf
 from fairseq_diffusion.decoding.ngrams import unpadded
 from fairseq_diffusion.decoding.words import Pieces
 from fairseq_diffusion.errors import UserError
@@ -19,7 +17,7 @@ from fairseq_diffusion.translators.base import Candidates
 if TYPE_CHECKING:
     from fairseq_diffusion.decoding.rescore import Teacher
 
-UTILITIES = {"bleu": mbr.bleu, "chrf": chrf}
+UTILITIES = {"bleu": mbr.bleu, "chrf": mbr.chrf}
 UNITS = ("tokens", "words")
 ENTRIES = 2**18  # n-gram counts held at once, about: what a cache takes
 
@@ -32,13 +30,13 @@ class Pool:
     sizes: np.ndarray  # [S, U]
     scores: np.ndarray  # [S, U] of the best copy
     votes: np.ndarray  # [S, U, R] copies at each length of the beam
-    index: np.ndarray  # [S, U] the best copy's place among the candidates; -1 where there is none
+    index: np.ndarray  # [S, U] the best copy's index among the candidates; -1 where there is none
     joint: np.ndarray  # [S, U] of the copy for which it is highest
 
     @classmethod
     def of(cls, candidates: Candidates) -> Pool:
-        """Different translations by falling model score: ties of the first stage go to the model's favourite, of a
-        later one to the favourite of the stage before it.  Candidates that were dropped have no vote."""
+        """Different translations by falling model score: where a stage finds two equal, the order of the
+        stage before it stays, at first that of the scores.  Candidates that were dropped have no vote."""
         scores = np.where(candidates.alive, candidates.scores, -np.inf)
         order = np.argsort(-scores, axis=1, kind="stable")
         c, scores = candidates, take(scores, order)
@@ -77,78 +75,65 @@ def first_seen(rows: np.ndarray) -> list[int]:
     return [numbers.setdefault(row.tobytes(), len(numbers)) for row in rows]
 
 
-class Judges(NamedTuple):
-    """What the stages judge by."""
-
-    utility: Callable[[Pool], np.ndarray]  # [S, U, U]
-    teacher: Any  # a Teacher; None where no stage needs it
-
-
-Stage = Callable[[Pool, Judges, Any], np.ndarray]  # pool, judges, the batch's net_input -> merit [S, U], high is good
+# pool, the selector with what stages compare by, the batch's net_input -> merit [S, U], high is good
+Stage = Callable[[Pool, "Selector", Any], np.ndarray]
 SELECTIONS: Registry[Stage] = Registry("selection")
 
 
 @SELECTIONS.register("score")
-def by_score(pool: Pool, judges: Judges, net_input: Any) -> np.ndarray:
+def by_score(pool: Pool, selector: Selector, net_input: Any) -> np.ndarray:
     """The model's own mean log-probability."""
     return pool.scores
 
 
 @SELECTIONS.register("joint")
-def by_joint_score(pool: Pool, judges: Judges, net_input: Any) -> np.ndarray:
+def by_joint_score(pool: Pool, selector: Selector, net_input: Any) -> np.ndarray:
     """The model's own log-probability of length and words together, per token."""
     return pool.joint
 
 
 @SELECTIONS.register("mbr")
-def by_mbr(pool: Pool, judges: Judges, net_input: Any) -> np.ndarray:
+def by_mbr(pool: Pool, selector: Selector, net_input: Any) -> np.ndarray:
     """Minimum Bayes risk among all candidates."""
-    return mbr.expected_utility(judges.utility(pool), pool.votes.sum(axis=2))
+    return mbr.expected_utility(selector.utility(pool), pool.votes.sum(axis=2))
 
 
 @SELECTIONS.register("mbr_two_level")
-def by_mbr_two_level(pool: Pool, judges: Judges, net_input: Any) -> np.ndarray:
+def by_mbr_two_level(pool: Pool, selector: Selector, net_input: Any) -> np.ndarray:
     """Minimum Bayes risk among the noises of each length first, then among the lengths' winners."""
-    return mbr.two_level_merit(judges.utility(pool), pool.votes)
+    return mbr.two_level_merit(selector.utility(pool), pool.votes)
 
 
 @SELECTIONS.register("rescore")
-def by_teacher(pool: Pool, judges: Judges, net_input: Any) -> np.ndarray:
+def by_teacher(pool: Pool, selector: Selector, net_input: Any) -> np.ndarray:
     """An autoregressive model's mean log-probability (noisy parallel decoding, Gu et al. 2018)."""
     hypotheses = [
         [row[:size].tolist() for row, size in zip(tokens[exists], sizes[exists])]
         for tokens, sizes, exists in zip(pool.tokens, pool.sizes, pool.exists)
     ]
     merit = np.full(pool.sizes.shape, -np.inf)
-    merit[pool.exists] = [p for sentence in judges.teacher.scores(net_input, hypotheses) for p in sentence]
+    merit[pool.exists] = [p for sentence in selector.teacher.scores(net_input, hypotheses) for p in sentence]
     return merit
 
 
-class Link(NamedTuple):
-    """One link of a chain."""
-
-    stage: str
-    keep: int | None  # how many different translations go on; None: all
-
-
-def parse(spec: str) -> list[Link]:
-    """The chain of `STAGE[:KEEP],STAGE[:KEEP],...`."""
-    chain = [parse_link(text.strip()) for text in spec.split(",")]
-    for link in chain[:-1]:
-        if link.keep is None:
+def parse(spec: str) -> list[tuple[str, int | None]]:
+    """The stages of `STAGE[:KEEP],STAGE[:KEEP],...`, and how many different translations each keeps; None: all."""
+    chain = [parse_stage(text.strip()) for text in spec.split(",")]
+    for stage, keep in chain[:-1]:
+        if keep is None:
             raise UserError(
-                f"the selection {spec!r} does not give the number of candidates that its stage {link.stage} passes on; "
-                f"write {link.stage}:5 for five"
+                f"the selection {spec!r} does not give the number of candidates that its stage {stage} passes on; "
+                f"write {stage}:5 for five"
             )
     return chain
 
 
-def parse_link(text: str) -> Link:
+def parse_stage(text: str) -> tuple[str, int | None]:
     stage, colon, keep = text.partition(":")
     SELECTIONS[stage]  # an unknown name lists the choices
     if colon and not (keep.isascii() and keep.isdigit() and int(keep) > 0):
         raise UserError(f"the selection {text!r} keeps {keep!r} candidates; write a number from 1 on, as in {stage}:5")
-    return Link(stage, int(keep) if colon else None)
+    return stage, int(keep) if colon else None
 
 
 class Selector:
@@ -167,32 +152,35 @@ class Selector:
         teacher: Teacher | None = None,
     ):
         self.chain = parse(spec)
-        check_choice("MBR utility", utility, UTILITIES)
-        check_choice("unit of BLEU", units, UNITS)
-        check_teacher(spec, self.chain, teacher)
-        self.judges = Judges(make_utility(utility, units, dictionary), teacher)
+        check_teacher(spec, [stage for stage, _ in self.chain], teacher)
+        self.teacher: Any = teacher  # read by `rescore` alone, which has one
+        self._compare, self._read = UTILITIES[utility], unpadded
+        if utility == "chrf" or units == "words":
+            pieces = Pieces(dictionary)
+            self._read = pieces.characters if utility == "chrf" else pieces.words
+
+    def utility(self, pool: Pool) -> np.ndarray:
+        """Utilities of all pairs of a pool's translations, [S, U, U]; in slices of the batch, to bound memory."""
+        count = max(1, ENTRIES // max(1, pool.tokens.size // len(pool.tokens) * pool.sizes.shape[1]))
+        slices = [slice(first, first + count) for first in range(0, len(pool.tokens), count)]
+        return np.concatenate([self._compare(self._read(pool.tokens[part], pool.sizes[part])) for part in slices])
 
     def __call__(self, candidates: Candidates, net_input: dict[str, Any] | None = None) -> list[list[int]]:
-        """For every sentence the places of its different candidates, best first; the best copy stands for all."""
+        """For every sentence the indices of its different candidates, best first; of copies, that of the best one."""
         pool = Pool.of(candidates)
         dropped: list[np.ndarray] = []
-        for link in self.chain:
-            merit = np.where(pool.exists, SELECTIONS[link.stage](pool, self.judges, net_input), -np.inf)
+        for stage, keep in self.chain:
+            merit = np.where(pool.exists, SELECTIONS[stage](pool, self, net_input), -np.inf)
             order = np.argsort(-merit, axis=1, kind="stable")
-            keep = link.keep or order.shape[1]
+            keep = keep or order.shape[1]
             dropped.insert(0, take(pool.index, order[:, keep:]))
             pool = pool.keep(order[:, :keep])
         ranked = np.concatenate([pool.index, *dropped], axis=1)
         return [[index for index in sentence if index >= 0] for sentence in ranked.tolist()]
 
 
-def check_choice(what: str, found: str, choices: Collection[str]) -> None:
-    if found not in choices:
-        raise UserError(f"unknown {what} {found!r}; choose one of: {', '.join(choices)}")
-
-
-def check_teacher(spec: str, chain: list[Link], teacher: Teacher | None) -> None:
-    wanted = any(link.stage == "rescore" for link in chain)
+def check_teacher(spec: str, stages: list[str], teacher: Teacher | None) -> None:
+    wanted = "rescore" in stages
     if wanted and teacher is None:
         raise UserError(
             f"the selection {spec!r} rescores candidates with an autoregressive model, and there is none: give its "
@@ -201,21 +189,5 @@ def check_teacher(spec: str, chain: list[Link], teacher: Teacher | None) -> None
     if teacher is not None and not wanted:
         raise UserError(
             f"--iter-decode-with-external-reranker gives a model that rescores candidates, and the selection {spec!r} "
-            f"does not ask it; pass --selection rescore or {chain[-1].stage}:5,rescore, or drop the flag"
+            f"does not use it; pass --selection rescore or {stages[-1]}:5,rescore, or drop the flag"
         )
-
-
-def make_utility(utility: str, units: str, dictionary: Any) -> Callable[[Pool], np.ndarray]:
-    """Utilities of all pairs of a pool's translations, [S, U, U]."""
-    judge, read = UTILITIES[utility], unpadded
-    if utility == "chrf" or units == "words":
-        pieces = Pieces(dictionary)
-        read = pieces.characters if utility == "chrf" else pieces.words
-
-    def of(pool: Pool) -> np.ndarray:
-        """In slices of the batch, whose counts take a bounded space."""
-        count = max(1, ENTRIES // max(1, pool.tokens.size // len(pool.tokens) * pool.sizes.shape[1]))
-        slices = [slice(first, first + count) for first in range(0, len(pool.tokens), count)]
-        return np.concatenate([judge(read(pool.tokens[part], pool.sizes[part])) for part in slices])
-
-    return of

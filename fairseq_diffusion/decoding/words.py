@@ -12,7 +12,7 @@ from fairseq_diffusion.files.texts import BEGINS, CONTINUES
 
 
 class Part(NamedTuple):
-    """What a piece, or a share of it, adds to a text."""
+    """What a piece, or a part of it, adds to a text."""
 
     text: str
     opens: bool  # a word begins with it
@@ -23,7 +23,7 @@ def parts_of(symbol: str, mark: str | None) -> list[Part]:
     """Usually one part; a sentencepiece with a space inside has several."""
     if mark == BEGINS:
         texts = enumerate(symbol.split(BEGINS))
-        return [Part(text, i > 0, False) for i, text in texts if i > 0 or text]  # nothing stands before most marks
+        return [Part(text, i > 0, False) for i, text in texts if i > 0 or text]  # most pieces begin with their mark
     goes_on = mark == CONTINUES and symbol.endswith(CONTINUES)
     return [Part(symbol.removesuffix(CONTINUES) if goes_on else symbol, False, not goes_on)]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -90,28 +89,25 @@ class Writer:
     """Sentence pairs, binarised as fairseq-preprocess does, and the same as text under text/."""
 
     def __init__(self, data: DataBin):
-        self.data = data
-        self.dictionaries = data.dictionaries()
-        self.pairs = 0
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Writer:
-        text = self.data.folder / "text"
+        self.dictionaries, self.pairs = data.dictionaries(), 0
+        self._prefixes = [data.prefix("train", language) for language in data.languages]
+        self._builders = [
+            indexed_dataset.make_builder(f"{prefix}.bin", "mmap", len(dictionary))
+            for prefix, dictionary in zip(self._prefixes, self.dictionaries)
+        ]
+        text = data.folder / "text"
         text.mkdir()
         self._texts = [
-            self._stack.enter_context((text / f"train.{language}").open("w", encoding="utf-8", newline="\n"))
-            for language in self.data.languages
+            (text / f"train.{language}").open("w", encoding="utf-8", newline="\n") for language in data.languages
         ]
-        self._builders = [
-            indexed_dataset.make_builder(f"{self.data.prefix('train', language)}.bin", "mmap", len(dictionary))
-            for language, dictionary in zip(self.data.languages, self.dictionaries)
-        ]
+
+    def __enter__(self) -> Writer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for builder, language in zip(self._builders, self.data.languages):
-            builder.finalize(f"{self.data.prefix('train', language)}.idx")
-        self._stack.close()
+        for prefix, builder, text in zip(self._prefixes, self._builders, self._texts):
+            builder.finalize(f"{prefix}.idx")
+            text.close()
 
     def write(self, sides: Iterable[Tensor]) -> None:
         """One pair of sentences [L], their ends included."""

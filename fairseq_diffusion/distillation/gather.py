@@ -60,12 +60,9 @@ def by_number(found: Iterable[tuple[int, str]], size: int) -> Iterator[tuple[int
 
 def check_skipped(numbers: list[int], sides: tuple[Any, Any], shards: Shards) -> None:
     """Sentences without a translation are those that are longer than the teacher takes."""
-    limits = shards.limits() if numbers else None
-
-    def is_long(number: int) -> bool:
-        return limits is not None and any(side.sizes[number] > limit for side, limit in zip(sides, limits))
-
-    if lost := [number for number in numbers if not is_long(number)]:
+    limits = shards.limits() or () if numbers else ()
+    lost = [number for number in numbers if not any(side.sizes[number] > most for side, most in zip(sides, limits))]
+    if lost:
         named = ", ".join(map(str, lost[:LISTED]))
         raise UserError(
             f"{len(lost)} sentences of train have no translation, though they are not too long, among them {named}; "
@@ -86,8 +83,11 @@ def gather(data: DataBin, shards: Shards, folder: Path, max_ratio: float, mixed:
     check_skipped(missing, sides, shards)
     if not chosen.counts["kept"]:
         raise UserError(f"no translation could be kept: {dict(chosen.counts)}; look at those in {shards.work}")
-    check_written(new, writer.pairs)
-    return summary(chosen.counts, len(missing), writer.pairs, bleu.score())
+    if (found := len(new.sides("train")[0])) != writer.pairs:
+        raise UserError(f"{folder} holds {found} of {writer.pairs} pairs; is the disk full?")
+    # every sentence of the training set is counted in one of skipped, empty, wild_ratio and kept
+    counts = {name: chosen.counts[name] for name in ("sentences", "empty", "wild_ratio", "kept", "unknown_words")}
+    return {**counts, "skipped": len(missing), "pairs": writer.pairs, "bleu_of_pieces": bleu.score()}
 
 
 def write_translations(
@@ -111,15 +111,3 @@ def write_translations(
 def encoded(text: str, dictionary: Any) -> Tensor:
     """As fairseq's encode_line, which fills its tensor word by word and is five times slower."""
     return torch.tensor([*map(dictionary.index, text.split()), dictionary.eos()], dtype=torch.int32)
-
-
-def summary(counts: Counter[str], skipped: int, pairs: int, bleu: float) -> dict[str, Any]:
-    """Every sentence of the training set is counted in one of skipped, empty, wild_ratio and kept."""
-    names = ("sentences", "empty", "wild_ratio", "kept", "unknown_words")
-    return {**{name: counts[name] for name in names}, "skipped": skipped, "pairs": pairs, "bleu_of_pieces": bleu}
-
-
-def check_written(new: DataBin, pairs: int) -> None:
-    """fairseq reads as many pairs as were written."""
-    if (found := len(new.sides("train")[0])) != pairs:
-        raise UserError(f"{new.folder} holds {found} of {pairs} pairs; is the disk full?")

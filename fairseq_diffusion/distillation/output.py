@@ -16,11 +16,9 @@ def check_output(output: Path, force: bool) -> None:
     """Before any work is done, refuse a folder that exists, unless it is one of ours and `force` is set."""
     if not output.parent.is_dir():
         raise UserError(f"--output {output} cannot be written: there is no folder {output.parent}; make it first")
-    if not output.exists():
-        return
-    if not (output / RECORD).is_file():
+    if output.exists() and not (output / RECORD).is_file():
         raise UserError(f"--output {output} exists, and holds no {RECORD}, so we did not write it; name another folder")
-    if not force:
+    if output.exists() and not force:
         raise UserError(f"--output {output} already exists; name another folder, or pass --force to replace it")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from fairseq_diffusion.distillation.data import DataBin
 from fairseq_diffusion.distillation.teacher import Teacher
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.files.writing import atomic_write
+from fairseq_diffusion.files.writing import write_text
 
 Plan = dict[str, Any]
 BLOCK = 1 << 20
@@ -54,8 +54,7 @@ def prepare_work(plan: Plan, work: Path, restart: bool) -> None:
         print(f"decoding again: {'; '.join(found)}")
     if found or not file.exists():
         work.mkdir(parents=True, exist_ok=True)
-        with atomic_write(file) as temporary:
-            temporary.write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
+        write_text(file, json.dumps(plan, indent=2) + "\n")
 
 
 def read_plan(file: Path) -> Plan:

@@ -8,11 +8,11 @@ import json
 import os
 import re
 import subprocess
+from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Queue
 from threading import Event
 from typing import Any, TextIO
 
@@ -75,22 +75,19 @@ class Shards:
         When one fails, those that run are finished, and no other is started.
         """
         todo = sorted(set(wanted) & set(self.missing()))
-        environments: Queue[dict[str, str]] = Queue()
-        for environment in environments_for(min(jobs, len(todo))):
-            environments.put(environment)
-
+        environments = deque(environments_for(min(jobs, len(todo))))  # those that no running job has
         failed = Event()
 
         def decode_one(shard: int) -> None:
             if failed.is_set():
                 return
-            environment = environments.get()
+            environment = environments.popleft()
             try:
                 self.decode_shard(shard, environment)
             except BaseException:
                 failed.set()
                 raise
-            environments.put(environment)
+            environments.append(environment)
 
         with ThreadPoolExecutor(max(1, jobs)) as executor:
             list(executor.map(decode_one, todo))

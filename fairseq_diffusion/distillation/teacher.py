@@ -26,7 +26,8 @@ class Teacher:
         states = [checkpoint_utils.load_checkpoint_to_cpu(str(file)) for file in self.files]
         self.languages = (setting(states[0], "source_lang"), setting(states[0], "target_lang"))
         self.positions = {name: setting(states[0], name) for name in POSITIONS}
-        self._embeddings = [embeddings_of(state) for state in states]
+        weights = [state["model"] for state in states]  # of which only those whose sizes are checked are kept
+        self._embeddings = [{key: model[key] for key in EMBEDDINGS.values() if key in model} for model in weights]
         self._saved = [state.get("task_state") or {} for state in states]
 
     def check(self, data: DataBin) -> None:
@@ -42,11 +43,6 @@ class Teacher:
         """The maximal lengths of its training; fairseq-generate's own default is 1024."""
         given = ((name, value) for name, value in self.positions.items() if value)
         return [word for name, value in given for word in (f"--{name.replace('_', '-')}", str(value))]
-
-
-def embeddings_of(state: dict[str, Any]) -> dict[str, Any]:
-    """Those whose sizes are checked; the other weights are not kept in memory."""
-    return {key: value for key, value in state["model"].items() if key in EMBEDDINGS.values()}
 
 
 def setting(state: dict[str, Any], name: str) -> Any:

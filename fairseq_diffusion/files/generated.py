@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
-from typing import TextIO
 
 from fairseq_diffusion.errors import UserError
 
@@ -41,21 +41,17 @@ def is_generated(line: str) -> bool:
 
 def sentences(lines: Iterable[str]) -> Iterator[Sentence]:
     """Sentences in the order printed, one in memory at a time; all other lines are ignored."""
-    current: Sentence | None = None
-    for match in filter(None, (LINE.fullmatch(line.rstrip("\r\n")) for line in lines)):
-        number = int(match[2])
-        if current is None or current.number != number:
-            if current is not None:
-                yield current
-            current = Sentence(number)
-        try:
-            add_line(current, match)
-        except ValueError as error:
-            raise UserError(
-                f"a line of fairseq-generate is cut off: {match[0]!r}; was the decoding stopped? Decode again"
-            ) from error
-    if current is not None:
-        yield current
+    matches = filter(None, (LINE.fullmatch(line.rstrip("\r\n")) for line in lines))
+    for number, own in groupby(matches, key=lambda match: int(match[2])):
+        sentence = Sentence(number)
+        for match in own:
+            try:
+                add_line(sentence, match)
+            except ValueError as error:
+                raise UserError(
+                    f"a line of fairseq-generate is cut off: {match[0]!r}; was the decoding stopped? Decode again"
+                ) from error
+        yield sentence
 
 
 def add_line(sentence: Sentence, match: re.Match[str]) -> None:
@@ -81,27 +77,22 @@ def add_line(sentence: Sentence, match: re.Match[str]) -> None:
 def read(path: str | Path) -> dict[int, Sentence]:
     """Every sentence of a file by its number; a sentence that is printed twice is refused."""
     found: dict[int, Sentence] = {}
-    with open_text(Path(path)) as lines:
-        for sentence in sentences(utf8_lines(lines, path)):
-            if sentence.number in found:
-                raise UserError(
-                    f"{path} holds sentence {sentence.number} twice, like two outputs of fairseq-generate joined; "
-                    "give each its own file"
-                )
-            found[sentence.number] = sentence
+    for sentence in sentences(lines_of(path)):
+        if sentence.number in found:
+            raise UserError(
+                f"{path} holds sentence {sentence.number} twice, like two outputs of fairseq-generate joined; "
+                "give each its own file"
+            )
+        found[sentence.number] = sentence
     return found
 
 
-def utf8_lines(lines: Iterable[str], path: str | Path) -> Iterator[str]:
+def lines_of(path: str | Path, errors: str = "strict") -> Iterator[str]:
+    """The lines of a UTF-8 file, which line feeds alone end; `errors` is that of `open`."""
     try:
-        yield from lines
+        with open(path, encoding="utf-8", errors=errors, newline="\n") as lines:
+            yield from lines
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 ({error}); convert it, or name another file") from error
-
-
-def open_text(path: Path) -> TextIO:
-    """A UTF-8 file whose lines end at line feeds alone; a UserError if it cannot be opened."""
-    try:
-        return path.open(encoding="utf-8", newline="\n")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error

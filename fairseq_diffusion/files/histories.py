@@ -1,6 +1,7 @@
 """A parser of generate-SUBSET.history.jsonl, the steps of --retain-iter-history, with a JSON object per line.
 
-{"id", "source", "reference", "candidates": [{"text", "score", "calls", "steps": [{"tokens", "p"}]}]}
+{"id", "source", "reference" (if there is one), "candidates": [{"text", "score", "calls", "steps": [{"tokens", "p"}]}]}
+with a probability, or null, in "p" for each token.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.files.generated import open_text, utf8_lines
+from fairseq_diffusion.files.generated import lines_of
 
 
 def parse(line: str) -> dict[str, Any] | None:
@@ -26,8 +27,7 @@ def parse(line: str) -> dict[str, Any] | None:
 
 def read(path: Path) -> list[dict[str, Any]]:
     """Every sentence of a file, in the order of the data."""
-    with open_text(path) as lines:
-        found = [parse(line) for line in utf8_lines(lines, path) if line.strip()]
+    found = [parse(line) for line in lines_of(path) if line.strip()]
     sentences = [sentence for sentence in found if sentence is not None]
     if not sentences or len(sentences) < len(found):
         raise UserError(

@@ -17,9 +17,10 @@ from typing import Any
 
 from fairseq import utils
 from fairseq.data import data_utils, encoders
+from sacremoses import MosesPunctNormalizer
 
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.files.texts import tidy
+from fairseq_diffusion.files.texts import Moses, tidy
 
 CHECKPOINTS = ("average.pt", "checkpoint_best.pt")  # the one to load from a folder that holds several
 PREPROCESSING = "preprocessing.json"
@@ -74,46 +75,31 @@ class Preparation:
     codes: Path | None = None
 
     def encode(self, text: str) -> str:
-        if self._moses:
-            text = self._moses.encode(text)
+        if self.tokenizer == "moses":
+            normaliser, tokenizer, _ = self._moses
+            text = " ".join(tokenizer.tokens(normaliser.normalize(tidy(text)), escape=True))
         if self.lowercase:
             text = text.lower()
         return self._bpe.encode(text) if self._bpe else text
 
     def decode(self, text: str) -> str:
         text = self._bpe.decode(text) if self._bpe else text
-        return self._moses.decode(text) if self._moses else text
+        return self._moses[2].text(text) if self.tokenizer == "moses" else text
 
     def describe(self) -> dict[str, Any]:
         shown = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "codes"}
         return {**shown, "bpe": str(self.codes) if self.codes else "none"}
 
     @cached_property
-    def _moses(self) -> Any:
-        return None if self.tokenizer == "none" else Moses(self.source, self.target, self.split_dashes)
+    def _moses(self) -> tuple[MosesPunctNormalizer, Moses, Moses]:
+        """What normalises punctuation, tokenises the source, and detokenises the target."""
+        return MosesPunctNormalizer(self.source), Moses(self.source, self.split_dashes), Moses(self.target)
 
     @cached_property
     def _bpe(self) -> Any:
         if self.codes is None:
             return None
         return encoders.build_bpe(Namespace(bpe="subword_nmt", bpe_codes=str(self.codes), bpe_separator="@@"))
-
-
-class Moses:
-    """The recipes' preparation: removes invisible characters, normalises punctuation, tokenises; and detokenises."""
-
-    def __init__(self, source: str, target: str, split_dashes: bool):
-        from sacremoses import MosesDetokenizer, MosesPunctNormalizer, MosesTokenizer
-
-        self.normaliser, self.split_dashes = MosesPunctNormalizer(source), split_dashes
-        self.tokenizer, self.detokenizer = MosesTokenizer(source), MosesDetokenizer(target)
-
-    def encode(self, text: str) -> str:
-        plain = self.normaliser.normalize(tidy(text))
-        return self.tokenizer.tokenize(plain, aggressive_dash_splits=self.split_dashes, return_str=True)
-
-    def decode(self, text: str) -> str:
-        return self.detokenizer.detokenize(text.split())
 
 
 def preparation_of(checkpoint: Path, data: Path, saved: Any, tokenizer: str | None) -> Preparation:

@@ -44,8 +44,8 @@ def read_lines(path: str | Path, role: str) -> list[str]:
 @cache
 def plain_table() -> dict[int, str | None]:
     """The replacement of each character of the categories in INVISIBLE, for str.translate."""
-    found = {code: INVISIBLE.get(unicodedata.category(chr(code)), "-") for code in range(0xE0080)}
-    return {**{code: plain for code, plain in found.items() if plain != "-"}, ZERO_WIDTH_SPACE: " "}
+    kinds = {code: unicodedata.category(chr(code)) for code in range(0xE0080)}
+    return {**{code: INVISIBLE[kind] for code, kind in kinds.items() if kind in INVISIBLE}, ZERO_WIDTH_SPACE: " "}
 
 
 def tidy(line: str) -> str:
@@ -90,8 +90,9 @@ class Moses:
         """Made when it is needed: for Chinese and Japanese that takes seconds."""
         return MosesTokenizer(self._language)
 
-    def tokens(self, text: str) -> list[str]:
-        return self._tokenizer.tokenize(text, aggressive_dash_splits=self._split_hyphens, escape=False)
+    def tokens(self, text: str, escape: bool = False) -> list[str]:
+        """Tokens, with XML escapes of special characters if `escape`."""
+        return self._tokenizer.tokenize(text, aggressive_dash_splits=self._split_hyphens, escape=escape)
 
     def text(self, words: str) -> str:
         return self._detokenizer.detokenize(words.split())

@@ -28,3 +28,9 @@ def atomic_write(output: Path) -> Iterator[Path]:
         temporary.replace(output)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(output: Path, text: str) -> None:
+    """Write `text` as UTF-8, by :func:`atomic_write`."""
+    with atomic_write(output) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -7,36 +7,39 @@ from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import MaxNLocator
 
 from fairseq_diffusion.plotting.read import Series, Training
-from fairseq_diffusion.plotting.style import HIGH_NOISE, LOW_NOISE, MID_NOISE, RUNS, Panel, legend_beside, style_axis
+from fairseq_diffusion.plotting.style import NOISE, RUNS, Panel, legend_beside, style_axis
 
 CURVE_HEIGHT = 3.0
 SMOOTHED_ABOVE = 80  # points; shorter curves are drawn as they are
+RUN_CURVES = (  # of all trainings in a panel: the name in `Training`, title and label
+    ("valid_bleu", "BLEU in validation", "BLEU"),
+    ("sigma_min", "Smallest noise scale in training", r"$\sigma_{\min}$"),
+)
+NOISE_COLOURS = LinearSegmentedColormap.from_list("noise", NOISE)
 
-Colour = str | tuple[float, float, float]
+Colour = str | tuple[float, float, float, float]
 
 
 def curve_panels(trainings: list[Training]) -> list[Panel]:
     """Loss, BLEU and noise scale of all trainings in a panel each; the loss by noise level in one a training."""
-    panels = []
+    draws = []
     if any(training.train_loss or training.valid_loss for training in trainings):
-        panels.append(Panel(CURVE_HEIGHT, partial(draw_losses, trainings=trainings)))
-    if any(training.valid_bleu for training in trainings):
-        panels.append(Panel(CURVE_HEIGHT, partial(draw_runs, trainings, "valid_bleu", "BLEU in validation", "BLEU")))
-    if any(training.sigma_min for training in trainings):
-        noise_scale = "sigma_min", "Smallest noise scale in training", r"$\sigma_{\min}$"
-        panels.append(Panel(CURVE_HEIGHT, partial(draw_runs, trainings, *noise_scale)))
+        draws.append(partial(draw_losses, trainings))
+    for name, title, label in RUN_CURVES:
+        if any(getattr(training, name) for training in trainings):
+            draws.append(partial(draw_runs, trainings, name, title, label))
     for training in trainings:
         if training.noise_losses:
             name = f" ({training.name})" if len(trainings) > 1 else ""
-            panels.append(Panel(CURVE_HEIGHT, partial(draw_noise_losses, training=training, name=name)))
-    return panels
+            draws.append(partial(draw_noise_losses, training, name))
+    return [Panel(CURVE_HEIGHT, draw) for draw in draws]
 
 
-def draw_losses(axis: Axes, trainings: list[Training]) -> None:
+def draw_losses(trainings: list[Training], axis: Axes) -> None:
     """Training in a pale line, validation in a strong one; trainings with other loss terms are on other scales."""
     for index, training in enumerate(trainings):
         if training.train_loss:
@@ -67,12 +70,12 @@ def draw_runs(trainings: list[Training], name: str, title: str, label: str, axis
         legend_beside(axis)
 
 
-def draw_noise_losses(axis: Axes, training: Training, name: str) -> None:
+def draw_noise_losses(training: Training, name: str, axis: Axes) -> None:
     """Mean squared error over updates, a line for each tenth of the noise range."""
     window = max(map(window_for, training.noise_losses.values()))
     for bucket, curve in sorted(training.noise_losses.items(), reverse=True):
         label = f"{bucket / 100:.1f}\u2013{(bucket + 10) / 100:.1f}"
-        draw_curve(axis, smoothed(curve, window), noise_colour(bucket / 90), label)
+        draw_curve(axis, smoothed(curve, window), NOISE_COLOURS(bucket / 90), label)
     note = f", mean of {window} points" if window > 1 else ""
     style_curves(axis, f"Loss by noise level{name}", f"squared error{note}")
     legend_beside(axis, title=r"noise $\sigma$")
@@ -100,13 +103,6 @@ def smoothed(curve: Series, window: int) -> Series:
 
 def run_colour(index: int) -> Colour:
     return RUNS[index % len(RUNS)]
-
-
-def noise_colour(share: float) -> Colour:
-    """A colour between low noise (0) and high noise (1)."""
-    stops = np.array([to_rgb(colour) for colour in (LOW_NOISE, MID_NOISE, HIGH_NOISE)])
-    red, green, blue = (float(np.interp(share, (0.0, 0.5, 1.0), stops[:, channel])) for channel in range(3))
-    return red, green, blue
 
 
 def style_curves(axis: Axes, title: str, ylabel: str) -> None:

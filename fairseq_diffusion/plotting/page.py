@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fairseq_diffusion.files.texts import BEGINS, CONTINUES
-from fairseq_diffusion.files.writing import atomic_write
+from fairseq_diffusion.files.writing import write_text
 from fairseq_diffusion.plotting.page_script import SCRIPT
 from fairseq_diffusion.plotting.page_style import SHADES, STYLE
 
@@ -35,19 +35,14 @@ BAR = """<form id=bar onsubmit="return false"><div class=time>
 
 
 def write_page(sentences: Sequence[Mapping[str, Any]], path: Path, title: str, about: str = "") -> None:
-    """Write the page of some sentences, each as a line of generate-SUBSET.history.jsonl has it:
-
-    {"id", "source", "reference" (if there is one), "candidates": [{"text", "score", "calls", "steps": [{"tokens",
-    "p"}]}]}, with a probability, or None, for each token.
-    """
+    """Write the page of some sentences, each as :mod:`fairseq_diffusion.files.histories` describes it."""
     articles = "\n".join(map(article, sentences))
     text = (
         '<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">'
         f"<title>{escape(title)}</title><style>{STYLE}</style><body><h1>{escape(title)}</h1>"
         f"<p class=about>{escape(about)}</p>{LEGEND}{BAR}<main>\n{articles}\n</main><script>{SCRIPT}</script></html>\n"
     )
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, text)
 
 
 def article(sentence: Mapping[str, Any]) -> str:
@@ -86,7 +81,8 @@ def row(tokens: Sequence[str], p: Sequence[float | None], before: Sequence[str])
     for i, (token, probability) in enumerate(zip(tokens, p)):
         changed = bool(before) and (i >= len(before) or before[i] != token)
         marks = {"s": SPECIAL.fullmatch(token), "n": changed, "j": joined[i], "k": i > 0 and joined[i - 1]}
-        classes = " ".join([shade(probability), *(name for name, holds in marks.items() if holds)])
+        shade = "u" if probability is None else f"c{min(SHADES - 1, int(probability * SHADES))}"
+        classes = " ".join([shade, *(name for name, holds in marks.items() if holds)])
         exact = "" if probability is None else f" title={probability:.2f}"
         cells.append(f'<td class="{classes}"{exact}>{token_html(token)}')
     return "".join(cells)
@@ -101,11 +97,6 @@ def joined_to_next(tokens: Sequence[str]) -> list[bool]:
         or (sentencepiece and not (nearby.startswith(BEGINS) or SPECIAL.fullmatch(nearby) or SPECIAL.fullmatch(token)))
         for token, nearby in zip(tokens, following)
     ]
-
-
-def shade(p: float | None) -> str:
-    """The CSS class of a probability."""
-    return "u" if p is None else f"c{min(SHADES - 1, int(p * SHADES))}"
 
 
 def token_html(token: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.files.generated import lines_of
 
 
 class Point(NamedTuple):
@@ -40,10 +41,8 @@ def read_points(path: Path) -> tuple[list[Point], list[str]]:
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError:
+        table = json.loads("".join(lines_of(path)))
+    except json.JSONDecodeError:
         table = None
     rows = table.get("rows") if isinstance(table, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):

@@ -38,16 +38,10 @@ class Trajectory(NamedTuple):
     steps: dict[int, list[str]]
 
 
-def read_lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-
-
 def read_training(path: Path) -> Training:
     """The curves in a log written with ``--log-format json``."""
-    records = [record for line in read_lines(path) if (record := json_record(line)) is not None]
+    lines = generated.lines_of(path, errors="replace")
+    records = [record for line in lines if (record := json_record(line)) is not None]
     if not records:
         raise UserError(f"{path} holds no JSON lines; train with --log-format json and keep the log (--log-file)")
     return training_of(path.stem, records, path)

@@ -13,7 +13,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 INK, GREY, RULE = "#1f2933", "#7b8794", "#e4e7eb"
 RUNS = ("#2a6f97", "#c8553d", "#588157", "#8d6a9f", "#b08900", "#3d9a9a", "#b5478f", "#5b6b7a")
-LOW_NOISE, MID_NOISE, HIGH_NOISE = "#9ecae1", "#3b6ea8", "#7f1d4f"  # low to high noise
+NOISE = ("#9ecae1", "#3b6ea8", "#7f1d4f")  # low to high noise
 FINAL = "#cfe3ee"
 
 WIDTH, DPI = 10.0, 120  # inches, so 1200 pixels

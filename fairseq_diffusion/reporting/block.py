@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-# Order of the facts of decoding; others are between THEN and LAST.  "told" is in older reports.
-FIRST = ("steps", "calls", "sampler", "told", "conditioning_sigma", "grid")
-THEN = ("selection", "utility", "rescored", "oracle_length")
+# Order of the facts of decoding; others are between FIRST and LAST.  "told" is in older reports.
+FIRST = (
+    *("steps", "calls", "sampler", "told", "conditioning_sigma", "grid"),
+    *("candidates", "selection", "utility", "rescored", "oracle_length", "ORACLE LENGTH"),
+)
 LAST = ("seed",)
 UNITS = {"calls": " (mean of a candidate)"}
 NAMES = {"calls": "network calls", "rescored": "AR rescoring", "told": "conditioning sigma"}
@@ -49,36 +51,21 @@ def sentences_text(data: dict[str, Any]) -> str:
 
 
 def decoding_rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each fact, but both beams on one line, with the number of candidates."""
     facts = dict(report["decoding"])
-    for name in FIRST:
-        if name in facts:
-            yield fact_row(name, facts.pop(name))
-    yield from candidate_rows(facts)
-    for name in THEN:
-        if name == "rescored" and facts.get(name):
-            yield NAMES[name], f"yes, by {report['checkpoints'][-1]['path']}"
-        elif name == "oracle_length" and facts.get(name):
-            yield "ORACLE LENGTH", ORACLE
-        elif name in facts:
-            yield fact_row(name, facts[name])
-        facts.pop(name, None)
-    for name in (*sorted(facts.keys() - set(LAST)), *LAST):
-        if name in facts:
-            yield fact_row(name, facts[name])
-
-
-def candidate_rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Both beams on one line, with the number of candidates."""
     if "length_beam" in facts and "noise_beam" in facts:
-        lengths, noises = facts.pop("length_beam"), facts.pop("noise_beam")
+        lengths, noises, kind = (facts.pop(name, None) for name in ("length_beam", "noise_beam", "length_beam_kind"))
         count = noises * (lengths if isinstance(lengths, int) else 1)  # an oracle's length is one, and has a name
-        kind = facts.pop("length_beam_kind", None)
         how = f" ({kind})" if kind and lengths != 1 and isinstance(lengths, int) else ""
-        yield "candidates", f"length beam {lengths}{how} x noise beam {noises} = {count}"
-
-
-def fact_row(name: str, value: Any) -> tuple[str, str]:
-    return NAMES.get(name, name.replace("_", " ")), value_text(value) + UNITS.get(name, "")
+        facts["candidates"] = f"length beam {lengths}{how} x noise beam {noises} = {count}"
+    if facts.get("rescored"):
+        facts["rescored"] = f"yes, by {report['checkpoints'][-1]['path']}"
+    if facts.get("oracle_length"):
+        del facts["oracle_length"]
+        facts["ORACLE LENGTH"] = ORACLE
+    for name in (*FIRST, *sorted(facts.keys() - {*FIRST, *LAST}), *LAST):
+        if name in facts:
+            yield NAMES.get(name, name.replace("_", " ")), value_text(facts[name]) + UNITS.get(name, "")
 
 
 def value_text(value: Any) -> str:
@@ -100,12 +87,9 @@ def score_rows(scores: dict[str, Any]) -> Iterator[tuple[str, str]]:
             f"{score['bleu']:.2f} (brevity penalty {score['brevity_penalty']:.3f}, length ratio "
             f"{score['length_ratio']:.3f}, {score['sentences']} sentences)",
         )
-        yield "", tokenised_text(score) if name == "tokenised" else raw_text(score)
+        own = f"against the data's own references; BPE {score['bpe']}" if name == "tokenised" else raw_text(score)
+        yield "", own
         yield "", score["signature"]
-
-
-def tokenised_text(score: dict[str, Any]) -> str:
-    return f"against the data's own references; BPE {score['bpe']}"
 
 
 def raw_text(score: dict[str, Any]) -> str:
@@ -124,11 +108,7 @@ def last_rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if speed.get("compile_seconds"):  # older reports have none
         yield "compiling", f"{speed['compile_seconds']:.2f} s of this run, not inside encoder and sampler"
     yield "loading", f"{speed['loading_seconds']:.2f} s before the first batch, not counted above"
-    limits = [
-        f"{speed[name]} {what}"
-        for name, what in (("max_sentences", "sentences"), ("max_tokens", "tokens"))
-        if speed[name]
-    ]
+    limits = [f"{speed[f'max_{what}']} {what}" for what in ("sentences", "tokens") if speed[f"max_{what}"]]
     yield "batches", f"up to {' and '.join(limits)}"
     yield "device", f"{here['device']}, {here['precision']}"
     yield (

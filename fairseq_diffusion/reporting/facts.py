@@ -20,10 +20,10 @@ PRECISIONS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf1
 def facts_of(recorder: Recorder) -> dict[str, Any]:
     own = dict(recorder.generator.describe()) if hasattr(recorder.generator, "describe") else {}
     model = {key: own.pop(key, None) for key in ("model_seconds", "sentences", "compile_seconds")}
-    precision = own.pop("precision", None) or precisions(recorder.models)
+    precision, task = own.pop("precision", None) or precisions(recorder.models), recorder.cfg.task
     return {
         "system": recorder.checkpoints[0]["system"],
-        "task": name_of_task(recorder.cfg),
+        "task": getattr(task, "_name", None) or getattr(task, "task", None),
         "checkpoints": recorder.checkpoints,
         "data": data_of(recorder),
         "decoding": own or usual_decoding(recorder),
@@ -31,10 +31,6 @@ def facts_of(recorder: Recorder) -> dict[str, Any]:
         "speed": speed_of(recorder, **model),
         "environment": {**environment_of(recorder.models[0]), "precision": precision},
     }
-
-
-def name_of_task(cfg: Any) -> str | None:
-    return getattr(cfg.task, "_name", None) or getattr(cfg.task, "task", None)
 
 
 def data_of(recorder: Recorder) -> dict[str, Any]:
@@ -117,12 +113,10 @@ def processor() -> str:
 
 
 def precisions(models: list[Any]) -> str:
-    """One if all are the same; else each, in the order of the checkpoints."""
-    found = [precision_of(model) for model in models]
+    """One if all are the same; else each, in the order of the checkpoints.
+
+    Those of the weights, not of the flags: fairseq-generate ignores --bf16.
+    """
+    dtypes = [next(model.parameters()).dtype for model in models]
+    found = [PRECISIONS.get(dtype, str(dtype)) for dtype in dtypes]
     return found[0] if len(set(found)) == 1 else ", ".join(found)
-
-
-def precision_of(model: Any) -> str:
-    """That of the weights, not of the flags: fairseq-generate ignores --bf16."""
-    dtype = next(model.parameters()).dtype
-    return PRECISIONS.get(dtype, str(dtype))

@@ -35,18 +35,10 @@ def history_file(cfg: Any, report: Path | None) -> Iterator[TextIO | None]:
         yield file
 
 
-def write(
-    file: TextIO, texts: Texts, batch: dict[str, Any], hypotheses: list[list[dict[str, Any]]], nbest: int
-) -> None:
-    """The sentences of a batch, a line each."""
-    for row, found in enumerate(hypotheses):
-        json.dump(sentence(texts, batch, row, found[:nbest]), file, ensure_ascii=False)
-        file.write("\n")
-
-
-def sentence(texts: Texts, batch: dict[str, Any], row: int, hypotheses: list[dict[str, Any]]) -> dict[str, Any]:
+def line(texts: Texts, batch: dict[str, Any], row: int, hypotheses: list[dict[str, Any]]) -> str:
+    """The line of one sentence of a batch."""
     reference = texts.reference(batch, row)
-    return {
+    sentence = {
         "id": int(batch["id"][row]),
         "source": texts.joined(texts.source(batch, row)),
         **({} if reference is None else {"reference": texts.joined(reference)}),
@@ -60,3 +52,4 @@ def sentence(texts: Texts, batch: dict[str, Any], row: int, hypotheses: list[dic
             for hypothesis in hypotheses
         ],
     }
+    return json.dumps(sentence, ensure_ascii=False) + "\n"

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any, Callable
 
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.files.writing import atomic_write
 
-KIND = "fairseq-generate, by fairseq-diffusion"  # an entry of every report, by which our files are known
+KIND = "fairseq-generate, by fairseq-diffusion"  # in every report, to recognise our files
 
 
 def json_path(cfg: Any, shard: int, shards: int) -> Path | None:
@@ -44,8 +43,3 @@ def remove_older(path: Path, is_ours: Callable[[Path], bool]) -> None:
         if not is_ours(path):
             raise UserError(f"this run would replace {path}, which we did not write; take another --results-path")
         path.unlink()
-
-
-def write(report: dict[str, Any], path: Path) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

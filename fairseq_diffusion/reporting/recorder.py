@@ -1,8 +1,9 @@
-"""What is known of a run of fairseq-generate: its parts, the texts of its sentences, and its times."""
+"""What the report needs of a run of fairseq-generate: its parts, the texts of its sentences, and its times."""
 
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any, Callable, TextIO
 
 from fairseq_diffusion import compat
@@ -58,47 +59,36 @@ class Recorder:
         """Record the run's task, the first one that is set up."""
         if self.task is None:
             self.task = task
-            task.get_batch_iterator = self._with_dataset(task.get_batch_iterator)
-            task.build_generator = self._with_generator(task.build_generator)
-            task.inference_step = self._with_hypotheses(task.inference_step)
+            task.get_batch_iterator = partial(self._get_batch_iterator, task.get_batch_iterator)
+            task.build_generator = partial(self._build_generator, task.build_generator)
+            task.inference_step = partial(self._inference_step, task.inference_step)
 
-    def _with_dataset(self, get: Callable[..., Any]) -> Callable[..., Any]:
-        def get_batch_iterator(dataset: Any, *args: Any, **kwargs: Any) -> Any:
-            self.dataset = dataset
-            self._check_raw()
-            return get(dataset, *args, **kwargs)
-
-        return get_batch_iterator
-
-    def _check_raw(self) -> None:
-        """Before anything is decoded: a raw reference for each sentence of the subset."""
-        if self.raw is not None and len(self.raw) != len(self.dataset):
+    def _get_batch_iterator(self, get: Callable[..., Any], dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        self.dataset = dataset
+        if self.raw is not None and len(self.raw) != len(dataset):
             raise UserError(
                 f"--raw-reference {self.cfg.task.raw_reference} has {len(self.raw)} lines, but the subset "
-                f"{self.cfg.dataset.gen_subset} has {len(self.dataset)} sentences; name the file that holds one "
+                f"{self.cfg.dataset.gen_subset} has {len(dataset)} sentences; name the file that holds one "
                 "untokenised reference a line for each sentence that was binarised"
             )
+        return get(dataset, *args, **kwargs)
 
-    def _with_generator(self, build: Callable[..., Any]) -> Callable[..., Any]:
-        def build_generator(models: list[Any], *args: Any, **kwargs: Any) -> Any:
-            self.models, self.generator = models, build(models, *args, **kwargs)
-            self.texts = Texts(self.cfg, self.task, self.generator)
-            return self.generator
+    def _build_generator(self, build: Callable[..., Any], models: list[Any], *args: Any, **kwargs: Any) -> Any:
+        self.models, self.generator = models, build(models, *args, **kwargs)
+        self.texts = Texts(self.cfg, self.task, self.generator)
+        return self.generator
 
-        return build_generator
-
-    def _with_hypotheses(self, infer: Callable[..., Any]) -> Callable[..., Any]:
-        def inference_step(generator: Any, models: Any, sample: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-            start = time.perf_counter()
-            self.first_batch = start if self.first_batch is None else self.first_batch
-            hypotheses = infer(generator, models, sample, *args, **kwargs)
-            decoded = time.perf_counter()
-            self._add(sample, hypotheses)
-            self.inference_seconds += decoded - start
-            self.own_seconds += time.perf_counter() - decoded
-            return hypotheses
-
-        return inference_step
+    def _inference_step(
+        self, infer: Callable[..., Any], generator: Any, models: Any, sample: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        start = time.perf_counter()
+        self.first_batch = start if self.first_batch is None else self.first_batch
+        hypotheses = infer(generator, models, sample, *args, **kwargs)
+        decoded = time.perf_counter()
+        self._add(sample, hypotheses)
+        self.inference_seconds += decoded - start
+        self.own_seconds += time.perf_counter() - decoded
+        return hypotheses
 
     def _add(self, batch: dict[str, Any], hypotheses: list[list[dict[str, Any]]]) -> None:
         """Keep the best hypothesis and the reference of each sentence, and write the histories of all."""
@@ -106,5 +96,6 @@ class Recorder:
             self.hypotheses[number] = self.texts.hypothesis(batch, row, hypotheses[row][0])
             if (reference := self.texts.reference(batch, row)) is not None:
                 self.references[number] = reference
-        if self.history:
-            history.write(self.history, self.texts, batch, hypotheses, self.cfg.generation.nbest)
+            if self.history:
+                best = hypotheses[row][: self.cfg.generation.nbest]
+                self.history.write(history.line(self.texts, batch, row, best))

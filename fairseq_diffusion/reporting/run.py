@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import time
-from pathlib import Path
 from typing import Any, Callable
 
 from fairseq_diffusion import compat
+from fairseq_diffusion.files.writing import write_text
 from fairseq_diffusion.reporting.block import render
 from fairseq_diffusion.reporting.facts import facts_of
 from fairseq_diffusion.reporting.history import history_file, history_path, is_history
-from fairseq_diffusion.reporting.output import KIND, is_report, json_path, remove_older, write
+from fairseq_diffusion.reporting.output import KIND, is_report, json_path, remove_older
 from fairseq_diffusion.reporting.recorder import Recorder
 
 logger = logging.getLogger(__name__)
@@ -33,16 +33,11 @@ def run(main: Callable[[Any, Any], Any], cfg: Any, output_file: Any) -> Any:
         scorer = main(cfg, output_file)
         recorder.ended = time.perf_counter()
     try:
-        publish(facts_of(recorder), output_file, path)
+        report = json.loads(json.dumps({"kind": KIND, **facts_of(recorder)}, default=str))
+        print(render(report), file=output_file)
+        if path:
+            write_text(path, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     except Exception as error:
         logger.exception("the translations are complete, but the report of them failed")
         print(f"| no report: {type(error).__name__}: {' '.join(str(error).split())}", file=output_file)
     return scorer
-
-
-def publish(facts: dict[str, Any], output_file: Any, path: Path | None) -> None:
-    """The report as text, and as JSON where there is a folder for it."""
-    report = json.loads(json.dumps({"kind": KIND, **facts}, default=str))
-    print(render(report), file=output_file)
-    if path:
-        write(report, path)

@@ -19,12 +19,8 @@ Score = dict[str, Any]
 def scores_of(recorder: Recorder) -> dict[str, Score]:
     """Each score, or why there is none."""
     if not recorder.hypotheses:
-        return dict.fromkeys(("tokenised", "sacrebleu"), unavailable("no sentence was decoded"))
+        return dict.fromkeys(("tokenised", "sacrebleu"), {"unavailable": "no sentence was decoded"})
     return {"tokenised": attempt(tokenised, recorder), "sacrebleu": attempt(sacrebleu, recorder)}
-
-
-def unavailable(why: str) -> Score:
-    return {"unavailable": why}
 
 
 def attempt(score: Callable[[Recorder], Score], recorder: Recorder) -> Score:
@@ -33,13 +29,13 @@ def attempt(score: Callable[[Recorder], Score], recorder: Recorder) -> Score:
         return score(recorder)
     except Exception as error:
         logger.exception("a score could not be computed")
-        return unavailable(f"{type(error).__name__}: {error}")
+        return {"unavailable": f"{type(error).__name__}: {error}"}
 
 
 def tokenised(recorder: Recorder) -> Score:
     """BLEU of words as decoded against the references in the data-bin."""
     if not recorder.references:
-        return unavailable("the data hold no references")
+        return {"unavailable": "the data hold no references"}
     both = sorted(recorder.hypotheses.keys() & recorder.references.keys())
     hypotheses, references = [recorder.hypotheses[i] for i in both], [recorder.references[i] for i in both]
     pieces, name = pieces_in([*hypotheses, *references]), recorder.texts.bpe_name
@@ -52,7 +48,7 @@ def sacrebleu(recorder: Recorder) -> Score:
     """BLEU of joined words against the raw file; a sentence that was not decoded is empty, unless a shard is scored."""
     found, raw = recorder.hypotheses, recorder.raw
     if raw is None:
-        return unavailable("no --raw-reference was given")
+        return {"unavailable": "no --raw-reference was given"}
     language, pieces = language_of(recorder.task_cfg.target_lang), pieces_in(found.values())
     join, how = detokeniser(recorder.texts, language, pieces)
     scored = sorted(found) if recorder.shards > 1 else range(len(raw))

@@ -25,22 +25,20 @@ def check_installed() -> None:
 
 def comet_scores(model: str, sources: list[str], systems: list[list[str]], references: list[str]) -> list[float]:
     """The score of each system's detokenised text."""
+    import torch  # slow to import, and needed here only
+
+    gpus = str(int(torch.cuda.is_available()))
     with tempfile.TemporaryDirectory() as folder:
         names = [f"system{i}" for i in range(len(systems))]
         for name, lines in zip(["source", "reference", *names], [sources, references, *systems]):
-            write(Path(folder, name), lines)
+            text = "".join(line.replace("\r", " ") + "\n" for line in lines)  # to some readers, \r ends a line too
+            Path(folder, name).write_text(text, encoding="utf-8")
         files = ["-s", "source", "-r", "reference", "-t", *names]
-        found = SCORE.findall(
-            output_of([*files, "--model", model, "--gpus", gpus(), "--quiet", "--only_system"], folder)
-        )
+        printed = output_of([*files, "--model", model, "--gpus", gpus, "--quiet", "--only_system"], folder)
+    found = SCORE.findall(printed)
     if len(found) != len(systems):
         raise UserError(f"{COMMAND} printed {len(found)} scores for {len(systems)} systems; run it by hand to see why")
     return list(map(float, found))
-
-
-def write(path: Path, lines: list[str]) -> None:
-    """One line each, also for readers to which a carriage return ends a line."""
-    path.write_text("".join(line.replace("\r", " ") + "\n" for line in lines), encoding="utf-8")
 
 
 def output_of(arguments: list[str], folder: str) -> str:
@@ -52,9 +50,3 @@ def output_of(arguments: list[str], folder: str) -> str:
     if done.returncode:
         raise UserError(f"{COMMAND} ended with status {done.returncode}; its messages are above")
     return done.stdout
-
-
-def gpus() -> str:
-    import torch  # slow to import, and needed here only
-
-    return str(int(torch.cuda.is_available()))

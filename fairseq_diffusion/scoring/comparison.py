@@ -41,7 +41,14 @@ def compared(
     texts = {name: text for name, (text, _) in forms.items()}
     rows = [
         {
-            **head_of(output),
+            "name": output.name,
+            "file": str(output.path),
+            "system": output.report.get("system"),
+            "steps": output.steps,
+            "calls": output.calls,
+            "sentences": len(output.printed),
+            "skipped": output.skipped,
+            "report": output.report,
             **metrics.scores(output, texts[output.name]),
             "text": forms[output.name][1],
             "notes": notes_on(output, texts, references, options.lowercase),
@@ -57,19 +64,6 @@ def compared(
         "signatures": metrics.signatures(),
         "significance": significance(metrics, texts, samples),
     }, texts
-
-
-def head_of(output: Output) -> dict[str, Any]:
-    return {
-        "name": output.name,
-        "file": str(output.path),
-        "system": output.report.get("system"),
-        "steps": output.steps,
-        "calls": output.calls,
-        "sentences": len(output.printed),
-        "skipped": output.skipped,
-        "report": output.report,
-    }
 
 
 def significance(metrics: Metrics, texts: dict[str, list[str]], samples: int) -> dict[str, Any] | None:

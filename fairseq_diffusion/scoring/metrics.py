@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Callable
 
 from sacrebleu.metrics import BLEU, CHRF, TER
 
@@ -40,13 +40,12 @@ class Metrics:
         }
         words = [text_forms.tokenise(lines) for lines in references]
         self.reference_repetition = repetition([line for lines in words if lines is not None for line in lines])
-        self.tokenised: dict[str, Any] = {}
         joined = [[" ".join(line) for line in lines] for lines in words if lines is not None]
-        if joined:
-            self.tokenised["tokenised"] = BLEU(**case, tokenize="none", force=True, references=joined)
-        if joined and options.compound_split:
-            split = [[split_compounds(line) for line in lines] for lines in joined]
-            self.tokenised["compound_split"] = BLEU(**case, tokenize="none", force=True, references=split)
+        names = ["tokenised", *["compound_split"] * options.compound_split] if joined else []
+        self.tokenised: dict[str, Any] = {}
+        for name in names:
+            own = [list(map(SPLITS[name], lines)) for lines in joined]
+            self.tokenised[name] = BLEU(**case, tokenize="none", force=True, references=own)
 
     def scores(self, output: Output, texts: list[str]) -> dict[str, Any]:
         """All metrics of an output; `texts` is its detokenised form."""
@@ -54,7 +53,7 @@ class Metrics:
         tokens = self.text_forms.tokens(output)
         return {
             "sacrebleu": bleu.score,
-            **self.token_scores([" ".join(words) for words in tokens or []]),
+            **{name: self.token_score(name, tokens) for name in SPLITS},
             "chrf": self.detokenised["chrf"].corpus_score(texts, None).score,
             "ter": self.detokenised["ter"].corpus_score(texts, None).score,
             "brevity_penalty": bleu.bp,
@@ -63,13 +62,11 @@ class Metrics:
             "unknown": unknown(output.printed),
         }
 
-    def token_scores(self, lines: list[str]) -> dict[str, float | None]:
-        """BLEU of tokenised lines; None where there are no tokens, or it was not asked for."""
-        found: dict[str, float | None] = {"tokenised": None, "compound_split": None}
-        for name, metric in self.tokenised.items() if lines else ():
-            texts = list(map(split_compounds, lines)) if name == "compound_split" else lines
-            found[name] = metric.corpus_score(texts, None).score
-        return found
+    def token_score(self, name: str, tokens: list[list[str]] | None) -> float | None:
+        """BLEU of tokens; None where there are none, or it was not asked for."""
+        if not tokens or name not in self.tokenised:
+            return None
+        return self.tokenised[name].corpus_score([SPLITS[name](" ".join(words)) for words in tokens], None).score
 
     def signatures(self) -> dict[str, str]:
         found = {name: str(metric.get_signature()) for name, metric in self.detokenised.items()}
@@ -94,6 +91,9 @@ def split_compounds(line: str) -> str:
     """Split a-b into three words, also where a tokenizer has done so."""
     words = (SPLIT if word == SPLIT_HYPHEN else HYPHEN.sub(rf"\1 {SPLIT} \2", word) for word in line.split(" "))
     return " ".join(words)
+
+
+SPLITS: dict[str, Callable[[str], str]] = {"tokenised": str, "compound_split": split_compounds}
 
 
 def repetition(sentences: list[list[str]]) -> float | None:

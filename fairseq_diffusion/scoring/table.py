@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 from fairseq_diffusion.reporting.table import cell, pairs, table
 
@@ -30,12 +30,6 @@ LEGEND = {
 }
 
 
-class Style(Protocol):
-    def table(self, head: list[str], rows: list[list[str]]) -> str: ...
-
-    def pairs(self, rows: list[tuple[str, str]]) -> str: ...
-
-
 class Text:
     """Format for a terminal."""
 
@@ -46,7 +40,7 @@ class Text:
         return pairs(rows)
 
 
-class Markdown:
+class Markdown(Text):
     """Format for a page."""
 
     def table(self, head: list[str], rows: list[list[str]]) -> str:
@@ -64,11 +58,11 @@ def escaped(text: str) -> str:
     return text
 
 
-def render(comparison: dict[str, Any], style: Style) -> str:
+def render(comparison: dict[str, Any], style: Text) -> str:
     return "\n\n".join(parts(comparison, style)) + "\n"
 
 
-def parts(comparison: dict[str, Any], style: Style) -> Iterator[str]:
+def parts(comparison: dict[str, Any], style: Text) -> Iterator[str]:
     rows, signatures = comparison["rows"], comparison["signatures"]
     columns = {name: form for name, form in COLUMNS.items() if any(row.get(name) is not None for row in rows)}
     notes = any(row["notes"] for row in rows)
@@ -99,7 +93,7 @@ def reference_facts(comparison: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield row["name"], f"{row['file']}, {row['text']}"
 
 
-def significance_parts(significance: dict[str, Any], names: list[str], style: Style) -> Iterator[str]:
+def significance_parts(significance: dict[str, Any], names: list[str], style: Text) -> Iterator[str]:
     how = f"{significance['test']}, {significance['samples']} samples, seed {significance['seed']}"
     for metric, p in significance["p"].items():
         yield f"p-values of {COLUMNS[metric][0]} ({how}):"

@@ -12,18 +12,9 @@ class TextForms:
 
     def __init__(self, language: str, outputs: list[Output]):
         self.language = language
-        self.split_hyphens = any(map(splits_hyphens, outputs))
-        self._moses = Moses(language or "en", self.split_hyphens)
-
-    @property
-    def can_tokenise(self) -> bool:
-        """Whether text in this language can be tokenised."""
-        return bool(self.language) and self.language not in UNSEGMENTED
-
-    @property
-    def tokenizer(self) -> str:
-        """Its name, for signatures."""
-        return f"words by sacremoses ({self.language})" + (", hyphens split" if self.split_hyphens else "")
+        split_hyphens = any(SPLIT_HYPHEN in text.split() for output in outputs for text in output.printed)
+        self._moses = Moses(language or "en", split_hyphens)
+        self.tokenizer = f"words by sacremoses ({language})" + ", hyphens split" * split_hyphens  # for signatures
 
     def detokenised(self, output: Output) -> tuple[list[str], str]:
         """Detokenised text, and what detokenised it."""
@@ -37,19 +28,12 @@ class TextForms:
 
     def tokens(self, output: Output) -> list[list[str]] | None:
         """Tokens of an output; None if it is detokenised and cannot be tokenised again."""
-        if is_tokenised(output):
+        if output.detokenised is not None or looks_tokenised(output.printed):
             return [self._moses.unescaped(words) for words in output.printed]
         return self.tokenise(output.printed)
 
     def tokenise(self, texts: list[str]) -> list[list[str]] | None:
-        """Tokens of detokenised texts."""
-        return [self._moses.tokens(text) for text in texts] if self.can_tokenise else None
-
-
-def splits_hyphens(output: Output) -> bool:
-    return any(SPLIT_HYPHEN in text.split() for text in output.printed)
-
-
-def is_tokenised(output: Output) -> bool:
-    """Whether the output as printed is tokenised."""
-    return output.detokenised is not None or looks_tokenised(output.printed)
+        """Tokens of detokenised texts; None where text in this language cannot be tokenised."""
+        if not self.language or self.language in UNSEGMENTED:
+            return None
+        return [self._moses.tokens(text) for text in texts]

@@ -30,7 +30,11 @@ class Language:
         ambiguity: float = 0.5,
     ):
         counts = {"nouns": nouns, "verbs": verbs, "adjectives": adjectives, "adverbs": adverbs}
-        check_options(counts, ambiguity)
+        for name, number in counts.items():
+            if number < 2:
+                raise UserError(f"a toy language needs at least 2 {name}, not {number}")
+        if not 0 <= ambiguity <= 1:
+            raise UserError(f"ambiguity is a share of the sentences, so it must be between 0 and 1, not {ambiguity}")
         self.options = {"seed": seed, **counts, "ambiguity": ambiguity}
         self.ambiguity = ambiguity
         self.lexicon = Lexicon(random.Random(f"lexicon {seed}"), **counts)
@@ -85,11 +89,3 @@ class Language:
 def maybe(rng: random.Random, share: float, entries: Sequence[Entry]) -> Entry | None:
     """One of the entries in `share` of the cases, else None."""
     return rng.choice(entries) if rng.random() < share else None
-
-
-def check_options(counts: dict[str, int], ambiguity: float) -> None:
-    for name, number in counts.items():
-        if number < 2:
-            raise UserError(f"a toy language needs at least 2 {name}, not {number}")
-    if not 0 <= ambiguity <= 1:
-        raise UserError(f"ambiguity is a share of the sentences, so it must be between 0 and 1, not {ambiguity}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -12,37 +13,23 @@ DETERMINERS, PREPOSITIONS = 3, 4
 TRIES_PER_LENGTH = 50  # words that are taken already, before a longer one is tried
 
 
-@dataclass(frozen=True)
-class Phonotactics:
-    """What a syllable may be made of: an onset, a nucleus and a coda."""
-
-    onsets: tuple[str, ...]
-    nuclei: tuple[str, ...]
-    codas: tuple[str, ...]
-
-    def syllable(self, rng: random.Random) -> str:
-        return rng.choice(self.onsets) + rng.choice(self.nuclei) + rng.choice(self.codas)
-
-
-# Source syllables are open, so a source word never ends in the "s" that marks its plural.
-SOURCE = Phonotactics(tuple("ptkmnslrwy"), tuple("aeiou"), ("",))
-TARGET = Phonotactics(
-    ("b", "d", "g", "v", "z", "h", "br", "dr", "gl", "fl"), ("a", "e", "o", "u", "ei", "au"), ("n", "r", "k", "m", "st")
-)
+# Onsets, nuclei and codas of syllables. Source syllables are open: no source word ends in the "s" that marks a plural.
+SOURCE = ("p t k m n s l r w y".split(), "a e i o u".split(), [""])
+TARGET = ("b d g v z h br dr gl fl".split(), "a e o u ei au".split(), "n r k m st".split())
 
 
 class Coiner:
     """Coins words of one side, never the same one twice."""
 
-    def __init__(self, phonotactics: Phonotactics, rng: random.Random):
-        self.phonotactics, self.rng = phonotactics, rng
+    def __init__(self, parts: Sequence[Sequence[str]], rng: random.Random):
+        self.parts, self.rng = parts, rng
         self.taken: set[str] = set()
 
     def coin(self, syllables: int) -> str:
         """A new word of so many syllables, or of more when short ones are used up."""
         for attempt in count():
             length = syllables + attempt // TRIES_PER_LENGTH
-            word = "".join(self.phonotactics.syllable(self.rng) for _ in range(length))
+            word = "".join(self.rng.choice(part) for _ in range(length) for part in self.parts)
             if word not in self.taken:
                 break
         self.taken.add(word)
@@ -78,10 +65,10 @@ class Lexicon:
 
     def _content_words(self, number: int) -> dict[str, Entry]:
         """Every other word has two register forms; noun classes (which only nouns use) go round in turn."""
-        entries = [self._content_word(two_forms=i % 2 == 0, noun_class=i % NOUN_CLASSES) for i in range(number)]
-        return {entry.source: entry for entry in entries}
-
-    def _content_word(self, two_forms: bool, noun_class: int) -> Entry:
-        formal = self._target.coin(2)
-        informal = self._target.coin(2) if two_forms else formal
-        return Entry(self._source.coin(2), (formal, informal), noun_class)
+        words = {}
+        for i in range(number):
+            formal = self._target.coin(2)
+            informal = self._target.coin(2) if i % 2 == 0 else formal
+            source = self._source.coin(2)
+            words[source] = Entry(source, (formal, informal), noun_class=i % NOUN_CLASSES)
+        return words

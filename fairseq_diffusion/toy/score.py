@@ -14,26 +14,17 @@ from fairseq_diffusion.toy.language import Language
 
 @dataclass(frozen=True)
 class ToyScore:
-    """Shares are in [0, 1], BLEU in [0, 100]; None where there is no sentence to take a share of.
-
-    valid:            outputs that are a valid translation
-    mixed:            outputs of the ambiguous sentences that would be valid in one register, but mix both
-    exact:            outputs, of the unambiguous sentences, that are the one valid translation
-    bleu:             corpus BLEU against all valid translations
-    bleu_single:      corpus BLEU against the one reference of the file; no system can reach 100
-    bleu_unambiguous: corpus BLEU of the unambiguous sentences
-    signature:        sacreBLEU's description of `bleu`
-    """
+    """Shares are in [0, 1], corpus BLEU in [0, 100]; None where there is no sentence to take a share of."""
 
     sentences: int
     ambiguous: int
-    valid: float
-    mixed: float | None
-    exact: float | None
-    bleu: float
-    bleu_single: float
+    valid: float  # outputs that are a valid translation
+    mixed: float | None  # of the ambiguous sentences: would be valid in one register, but mix both
+    exact: float | None  # of the unambiguous sentences: the one valid translation
+    bleu: float  # against all valid translations
+    bleu_single: float  # against the one reference of the file; no system can reach 100
     bleu_unambiguous: float | None
-    signature: str
+    signature: str  # sacreBLEU's description of `bleu`
 
 
 def score(language: Language, sources: Sequence[str], hypotheses: Sequence[str], references: Sequence[str]) -> ToyScore:

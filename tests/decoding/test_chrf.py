@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from sacrebleu.metrics import CHRF
 
-from fairseq_diffusion.decoding.chrf import chrf
-from fairseq_diffusion.decoding.mbr import expected_utility
+from fairseq_diffusion.decoding.mbr import chrf, expected_utility
 from fairseq_diffusion.decoding.ngrams import Sequences
 
 METRIC = CHRF()

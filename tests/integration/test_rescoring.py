@@ -169,7 +169,7 @@ def test_teacher_with_joined_embeddings(data: Path, corpus: Path, checkpoint: Pa
     [
         ("{ours}:{teacher}", "", "names 2 checkpoints.*--iter-decode-with-external-reranker"),
         ("{ours}:{teacher}", "--selection rescore", "names 2 checkpoints.*--iter-decode-with-external-reranker"),
-        ("{ours}:{teacher}", f"{RERANKER} --selection score", "does not ask it; pass --selection rescore"),
+        ("{ours}:{teacher}", f"{RERANKER} --selection score", "does not use it; pass --selection rescore"),
         ("{ours}", f"{RERANKER} --selection rescore", "needs two checkpoints, --path OURS.pt:AR.pt, but got 1"),
         ("{ours}:{teacher}:{teacher}", f"{RERANKER} --selection rescore", "needs two checkpoints.* but got 3"),
         ("{ours}:{ours}", f"{RERANKER} --selection rescore", "this one holds a DiffusionModel; .* name it last"),

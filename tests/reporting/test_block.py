@@ -11,7 +11,7 @@ import pytest
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.reporting import read, render
-from fairseq_diffusion.reporting.output import KIND, is_report, remove_older, write
+from fairseq_diffusion.reporting.output import KIND, is_report, remove_older
 
 SCORE = {"bleu": 12.345, "brevity_penalty": 0.9, "length_ratio": 0.95, "sentences": 10, "signature": "tok:none|v:2"}
 RATE = {"seconds": 2.0, "sentences_per_second": 5.0}
@@ -137,7 +137,7 @@ def test_a_shard_is_scored_alone_and_without_printing_is_said():
 
 
 def test_a_report_is_read_back(tmp_path: Path):
-    write(REPORT, tmp_path / "r.json")
+    (tmp_path / "r.json").write_text(json.dumps(REPORT))
     assert read(tmp_path / "r.json") == REPORT and len(list(tmp_path.iterdir())) == 1
 
 
@@ -153,7 +153,7 @@ def test_another_file_is_neither_read_nor_replaced(tmp_path: Path, text: str):
 
 
 def test_an_older_report_is_removed(tmp_path: Path):
-    write(REPORT, tmp_path / "r.json")
+    (tmp_path / "r.json").write_text(json.dumps(REPORT))
     remove_older(tmp_path / "r.json", is_report)
     remove_older(tmp_path / "r.json", is_report)
     assert not list(tmp_path.iterdir())
