@@ -125,12 +125,10 @@ def sample(
             on_step(rows, s, estimate)
         if i + 1 == len(steps):
             break
-        shown = s
-        s = step(state, s, estimate, previous, batch.keys[i + 1] if step.draws else None)
-        if (kept := rows.drop(i + 1, shown, estimate)) is not None:
-            s, estimate, shown = kept(s), kept(estimate), kept(shown)
+        s_t, s = s, step(state, s, estimate, previous, batch.keys[i + 1] if step.draws else None)
+        if (kept := rows.drop(i + 1, s_t, estimate)) is not None:
+            s, estimate = kept(s), kept(estimate)
             if not len(s):
-                s = shown
                 break
             batch = batch.select(*kept)
     s, estimate = rows.final(s, estimate)

@@ -156,9 +156,12 @@ class DiffusionTranslator(Translator):
         objective = self.targets.objective if self.targets else self.objective
         if not self.length_only:
             second_pass = self._second_pass(update if self.training else VALIDATION)
-            with torch.no_grad():
-                seen = self.targets.teacher.encode(source, source_mask, dropped) if self.targets else None
-            outcome = self._outcome(encoded, seen, target, mask, keys, second_pass)
+            if self.targets:
+                with torch.no_grad():
+                    of_teacher = self.targets.teacher.encode(source, source_mask, dropped)
+                outcome = self._distilled(self.targets, encoded, of_teacher, target, mask, keys, second_pass)
+            else:
+                outcome = self._outcome(encoded, target, mask, keys, second_pass)
             terms = {**objective.terms(outcome, mask), **terms}
             means = {**means, **self._errors(outcome, mask)}
         return Losses.of(
@@ -175,31 +178,45 @@ class DiffusionTranslator(Translator):
         p = self.self_conditioning_p if self.training else 1.0
         return chance(noise.fold(torch.tensor(self.seed), update), p)
 
-    def _outcome(
-        self, source: Source, seen: Source | None, target: Tensor, mask: Tensor, keys: Tensor, second_pass: bool
-    ) -> Outcome:
-        """Corrupt the target [B, L] at random times, and estimate it.
-
-        A student does so at the times and with the noise of its decoding, and its teacher's estimate stands for s_0;
-        `seen` is the source as the teacher has encoded it.
-        """
-        s_0, self_conditioning = self.state.encode(target), self.self_conditioning
+    def _outcome(self, source: Source, target: Tensor, mask: Tensor, keys: Tensor, second_pass: bool) -> Outcome:
+        """Corrupt the target [B, L] at random times, and estimate it."""
+        s_0 = self.state.encode(target)
         u, weight = self.time_sampler(noise.fold(keys, Stream.TIME))
-        pair = self.targets.halving.draw(u) if self.targets else None
-        if pair:
-            t, level = pair.t, pair.level
-        else:
-            t, positions = self.schedule.training_time(u), torch.arange(target.shape[1], device=target.device)
-            level = self.schedule.level(t[:, None], positions=positions, tokens=target)
+        t = self.schedule.training_time(u)
+        positions = torch.arange(target.shape[1], device=target.device)
+        level = self.schedule.level(t[:, None], positions=positions, tokens=target)
         s_t = self.state.corrupt(s_0, level, noise.fold(keys, Stream.STATE))
-        if self.targets and pair and seen:
-            teacher = self.targets.teacher
-            self_conditioning = "none" if self.targets.halving.steps == 1 else self_conditioning
-            with torch.no_grad():
-                teach = lambda s, t, c: teacher.denoise(s, t, c, mask, seen)  # noqa: E731
-                s_0 = pair.target(teach, s_t, self_conditioning != "none")
-        denoise = lambda c: self.denoise(s_t, t, pair.condition(c) if pair else c, mask, source)  # noqa: E731
-        estimates = self._passes(denoise, s_t, self_conditioning, second_pass)
+        estimates = self._passes(
+            lambda c: self.denoise(s_t, t, c, mask, source), s_t, self.self_conditioning, second_pass
+        )
+        return self._result(target, s_0, s_t, level, weight, estimates)
+
+    def _distilled(
+        self,
+        targets: DistillationTargets,
+        source: Source,
+        of_teacher: Source,
+        target: Tensor,
+        mask: Tensor,
+        keys: Tensor,
+        second_pass: bool,
+    ) -> Outcome:
+        """The same with the teacher's estimate for s_0, at the times and with the noise of the student's decoding;
+        `of_teacher` is the source as the teacher encodes it."""
+        s_0 = self.state.encode(target)
+        u, weight = self.time_sampler(noise.fold(keys, Stream.TIME))
+        pair = targets.halving.draw(u)
+        s_t = self.state.corrupt(s_0, pair.level, noise.fold(keys, Stream.STATE))
+        conditioning = "none" if targets.halving.steps == 1 else self.self_conditioning
+        with torch.no_grad():
+            teach = lambda s, t, c: targets.teacher.denoise(s, t, c, mask, of_teacher)  # noqa: E731
+            wanted = pair.target(teach, s_t, conditioning != "none")
+        estimates = self._passes(
+            lambda c: self.denoise(s_t, pair.t, pair.condition(c), mask, source), s_t, conditioning, second_pass
+        )
+        return self._result(target, wanted, s_t, pair.level, weight, estimates)
+
+    def _result(self, target: Tensor, s_0: Tensor, s_t: Tensor, level: Any, weight: Tensor, estimates: Any) -> Outcome:
         last = self.schedule.level(torch.ones(1, 1, device=target.device))
         return Outcome(target, s_0, s_t, level, weight, estimates, self.state, last, self.label_smoothing)
 
