@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2034
-# What the recipes of Multi30k, IWSLT14, WMT14 and WMT16 have in common: the flags of every training, and the ways in
-# which each diffusion system's translations are made (its name in the table | flags of fairseq-generate).
+# What the recipes of Multi30k, Tatoeba, IWSLT14, WMT14 and WMT16 have in common: the flags of every training, and the
+# ways in which each diffusion system's translations are made (its name in the table | flags of fairseq-generate).
 
 common=(
     # optimiser
@@ -12,6 +12,7 @@ common=(
     --seed 1 --log-format json --log-interval 100 --no-progress-bar
 )
 
+ar_ways=("beam 5 | --beam 5 --max-tokens 8000")
 dinoiser_ways=(
     "5 steps | --iter-decode-max-iter 5 --batch-size 128"
     "10 steps | --iter-decode-max-iter 10 --batch-size 128"

@@ -1,9 +1,10 @@
 # shellcheck shell=bash
 # What all recipes share: examples/*/recipe.sh set the variables below, then source this with the user's arguments.
-#   SOURCE TARGET       languages; TOKENIZER (moses, none), SPLIT_DASHES and LOWERCASE (true, false): how text is prepared
+#   SOURCE TARGET       languages, unless the user chooses a `direction` (see choices); TOKENIZER (moses, none), SPLIT_DASHES and LOWERCASE (true, false): how text is prepared
 #   titles              of the systems, in the table; SYSTEMS is their order, the teacher first: ar
 #   SYSTEMS SETS GPUS   what is trained, on which data, on how many GPUs, where the user does not say otherwise
 #   settings            numbers of the recipe's own, each of which the user may set by --NAME N (may be left out)
+#   choices             words of the recipe's own, the default first, likewise by --NAME WORD; then `choice` has them
 #   NEEDS_DATA          "yes", or "" for a recipe that makes its data itself
 # All paths are relative to --out; only "$DATA", "$USER_DIR" and "$TOOLS", which are exported, lie elsewhere.
 
@@ -14,7 +15,7 @@ unset CDPATH # with it, cd may print
 scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 example=$(cd "$(dirname "$0")" && pwd)
 all_systems=$SYSTEMS all_sets=$SETS
-declare -A settings
+declare -A settings choices choice
 
 usage() {
     sed -n '2,/^$/s/^# \{0,1\}//p' "$0"
@@ -24,10 +25,12 @@ usage: bash $0 ${NEEDS_DATA:+--data DIR }--out DIR [options]
   --systems "A B"       of: $all_systems
   --sets "A B"          of: $all_sets
   --gpus N              0 is the CPU (default: $GPUS); the batch stays what the recipe says
+  --minutes N           stop after so many; the same command then goes on (default: no limit)
   --precision P         fp32, fp16 or bf16, in training and for the teacher's translations (default: fp32)
   --redo STEP           make this step again, and what depends on it; may be given several times
 END_OF_USAGE
     local name
+    for name in "${!choices[@]}"; do printf '  --%-18s  of: %s (default: the first)\n' "$name WORD" "${choices[$name]}"; done
     for name in "${!settings[@]}"; do printf '  --%-18s  (default: %s)\n' "$name N" "${settings[$name]}"; done
 }
 
@@ -40,7 +43,7 @@ chosen() { # FLAG "WORDS" "CHOICES": refuse a word that is no choice
 
 absolute() { [[ $1 == /* ]] && echo "$1" || echo "$PWD/$1"; }
 
-given=("$@") DATA='' OUT='' dry_run='' redo='' PRECISION=fp32
+given=("$@") DATA='' OUT='' dry_run='' redo='' PRECISION=fp32 minutes=''
 while (($#)); do
     case $1 in
         --help | -h) usage; exit ;;
@@ -53,15 +56,24 @@ while (($#)); do
         --systems) chosen "$1" "$2" "$all_systems"; SYSTEMS=$2 ;;
         --sets) chosen "$1" "$2" "$all_sets"; SETS=$2 ;;
         --gpus) [[ $2 =~ ^[0-9]+$ ]] || die "--gpus $2 is no number"; GPUS=$((10#$2)) ;;
+        --minutes) [[ $2 =~ ^[0-9]+$ ]] && ((10#$2 > 0)) || die "--minutes $2 is no number above 0"; minutes=$((10#$2)) ;;
         --precision) chosen "$1" "$2" "fp32 fp16 bf16"; PRECISION=$2 ;;
         --redo) redo+=" $2" ;;
-        --?*) [ -n "${settings[${1#--}]-}" ] || die "$1 is no flag of this recipe; see --help"
+        --?*) if [ -n "${choices[${1#--}]-}" ]; then
+                chosen "$1" "$2" "${choices[${1#--}]}"
+                choice[${1#--}]=$2
+                shift 2
+                continue
+            fi
+            [ -n "${settings[${1#--}]-}" ] || die "$1 is no flag of this recipe; see --help"
             [[ $2 =~ ^[0-9]+$ ]] || die "$1 $2 is no number"
             settings[${1#--}]=$((10#$2)) ;;
         *) die "$1 is no flag of this recipe; see --help" ;;
     esac
     shift 2
 done
+for name in "${!choices[@]}"; do : "${choice[$name]:=${choices[$name]%% *}}"; done
+[ -z "${choice[direction]-}" ] || SOURCE=${choice[direction]%-*} TARGET=${choice[direction]#*-}
 [ -n "$OUT" ] || die "--out is missing: the folder that everything is written to"
 [ -z "$NEEDS_DATA" ] || [ -n "$DATA" ] ||
     die "--data is missing: the folder with the files that $example/files.txt lists"
@@ -78,12 +90,14 @@ if ! command -v fairseq-train >/dev/null; then
         die "there is no fairseq-train; activate its environment, or run make setup"
     PATH=$(cd "$scripts/../.venv/bin" && pwd):$PATH
 fi
-USER_DIR=$(cd "$scripts/../fairseq_diffusion" && pwd) TOOLS=$scripts/text
-export PATH DATA USER_DIR TOOLS
+USER_DIR=$(cd "$scripts/../fairseq_diffusion" && pwd) TOOLS=$scripts/text SCRIPTS=$scripts
+export PATH DATA USER_DIR TOOLS SCRIPTS
+unset DEADLINE
+[ -z "$minutes" ] || export DEADLINE=$(($(date +%s) + 60 * minutes))
 folders="raw text data checkpoints models results"
 if [ -n "$dry_run" ]; then
     programs=${PATH%%:*}
-    printf '%s\n' "export DATA=${DATA@Q} USER_DIR=${USER_DIR@Q} TOOLS=${TOOLS@Q} PATH=${programs@Q}:\$PATH" \
+    printf '%s\n' "export DATA=${DATA@Q} USER_DIR=${USER_DIR@Q} TOOLS=${TOOLS@Q} SCRIPTS=${SCRIPTS@Q} PATH=${programs@Q}:\$PATH" \
         "mkdir -p ${OUT@Q} && cd ${OUT@Q} && mkdir -p $folders"
 else
     for name in $redo; do
@@ -182,11 +196,13 @@ cpu() { [ "$GPUS" -gt 0 ] || echo --cpu; }
 
 train() { # NAME SET FLAG ...: on data/SET; --whole-batch is over all GPUs, what --max-tokens or --batch-size is on one
     local model=$1-$2 set=$2 flags=() whole='' unit='' most='' ranks=$((GPUS > 1 ? GPUS : 1)) start=fairseq-train
+    local hours='' last='' stop='' goal=''
     shift 2
     while (($#)); do
         case $1 in
             --whole-batch) whole=$2; shift ;;
             --max-tokens | --batch-size) unit=$1 most=$2; shift ;;
+            --stop-time-hours) hours=$2; shift ;;
             *) flags+=("$1") ;;
         esac
         shift
@@ -199,11 +215,21 @@ train() { # NAME SET FLAG ...: on data/SET; --whole-batch is over all GPUs, what
         die "$model wants batches of $whole, and $updates updates of $unit $most on $ranks GPUs make $batch;" \
             "use other --gpus, or edit $unit in $0"
     local what="fairseq-train data/$set $(quoted "${flags[@]}") --whole-batch $whole $(half)"
+    if [ -n "$minutes" ]; then # until the time of this call is over, then 75 unless the training is complete
+        last=$(sed -n 's/.*--max-update \([0-9]*\).*/\1/p' <<<"${flags[*]}")
+        goal="checkpoints/$model${hours:+ --hours $hours}"
+        stop="--stop-time-hours \"\$(python3 \"\$SCRIPTS/training_time.py\" $goal)\""
+        goal="
+python3 \"\$SCRIPTS/training_time.py\" $goal --max-update $last"
+    elif [ -n "$hours" ]; then
+        stop="--stop-time-hours $hours"
+    fi
+    [ -z "$hours" ] || what+=" --stop-time-hours $hours"
     [ "$ranks" = 1 ] || start="torchrun --standalone --nproc_per_node=$ranks \"\$(command -v fairseq-train)\""
     step "train-$model" "data/$set" "checkpoints/$model" \
         "$start data/$set --user-dir \"\$USER_DIR\" --task diffusion_translation --save-dir checkpoints/$model \\
    $(quoted "${flags[@]}") \\
-    $unit $most --update-freq $updates --distributed-world-size $ranks $(half) $(cpu)" --continues --identity "$what"
+    $unit $most --update-freq $updates --distributed-world-size $ranks $(half) $(cpu) $stop$goal" --continues --identity "$what"
 }
 
 average() { # NAME SET FLAG ...: models/NAME-SET has all that translating takes: weights, dictionaries, codes

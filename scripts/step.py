@@ -9,6 +9,9 @@ outputs are missing or changed is made again. One whose command or inputs change
 the inputs changed because an earlier step was made again, or if it is quickly made (--remake). Existing outputs are
 moved to replaced/NAME-N with their log, never overwritten.
 
+Behind the time in DEADLINE (seconds since 1970, in the environment) no step is run: one that still runs is interrupted,
+and the exit status is 75. A command that ends with status 75 has more to do, and is interrupted by itself.
+
 scripts/recipe.sh calls this program for each step; examples/toy imports `Step` and `run`, which threads may call.
 """
 
@@ -33,12 +36,17 @@ from sums import Sums, changed, listed, lost, missing, sums, within
 
 STEPS, LOGS, REPLACED = Path("steps"), Path("logs"), Path("replaced")
 LAST_LINES = 15  # of a failed step's log, on the screen
+MORE_TO_DO = 75  # exit status: EX_TEMPFAIL, "try again"
 
 Record = dict[str, Any]  # state (begun, ended, complete), identity, command, inputs, outputs, and whether it is stale
 
 
 class StepFailed(Exception):
     """Which step, how it ended, and the end of its log."""
+
+
+class TimeOver(StepFailed):
+    """The step was interrupted, or not begun, because the time is over."""
 
 
 class Refused(StepFailed):
@@ -190,6 +198,8 @@ def free_folder(name: str) -> Path:
 
 
 def execute(step: Step, inputs: Sums, why: str) -> None:
+    if seconds_left() == 0:
+        raise TimeOver(f"{step.name} is next")
     for folder in (STEPS, LOGS, *(Path(name).parent for name in step.outputs)):
         folder.mkdir(parents=True, exist_ok=True)
     record = {"state": "begun", "identity": step.purpose, "command": step.command, "inputs": inputs}
@@ -200,6 +210,8 @@ def execute(step: Step, inputs: Sums, why: str) -> None:
         log.write(f"\n=== {time.strftime('%Y-%m-%d %H:%M:%S')} {step.name} {why}\n$ {step.command}\n")
         log.flush()
         code = in_a_shell(step.command, log)
+    if code == MORE_TO_DO:
+        raise TimeOver(f"{step.name} continues next time")
     if code:
         raise failure(step, f"was stopped by signal {-code}" if code < 0 else f"failed with status {code}")
     write(step.marker, {**record, "state": "ended"})  # a kill from here on does not cost the run
@@ -255,9 +267,18 @@ def in_a_shell(command: str, log: Any) -> int:
     if stopped.is_set():
         terminate(shell)
     try:
-        return shell.wait()
+        return shell.wait(timeout=seconds_left())
+    except subprocess.TimeoutExpired:
+        terminate(shell)
+        shell.wait()
+        return MORE_TO_DO
     finally:
         running.discard(shell)
+
+
+def seconds_left() -> float | None:
+    """Until the deadline, if there is one."""
+    return max(0.0, float(os.environ["DEADLINE"]) - time.time()) if "DEADLINE" in os.environ else None
 
 
 def main() -> int:
@@ -273,6 +294,9 @@ def main() -> int:
     stop_on_signals()
     try:
         run(Step(**vars(parser.parse_args())))
+    except TimeOver as over:
+        print(f"recipe: the time is over; {over}", file=sys.stderr)
+        return MORE_TO_DO
     except StepFailed as failed:
         print(f"recipe: {failed}", file=sys.stderr)
         return 2 if isinstance(failed, Refused) else 1

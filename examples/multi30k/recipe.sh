@@ -1,33 +1,18 @@
 #!/usr/bin/env bash
-# Multi30k German-English, true case: 29,000 captions of images, small enough for an afternoon on one GPU. No paper
-# gives these systems' settings for it: dropout, batches and updates are our choice, and untested to a number.
+# Multi30k, German and English, true case: 29,000 captions of images, small enough for an afternoon on one GPU. No paper
+# gives these systems' settings for it: dropout, batches and updates are our choice, and untested to a number. A smaller
+# configuration, for a CPU, is small.sh.
 
 set -euo pipefail
-SOURCE=de TARGET=en TOKENIZER=moses SPLIT_DASHES=false LOWERCASE=false
+TOKENIZER=moses SPLIT_DASHES=false LOWERCASE=false
 declare -A titles=([ar]=Transformer [dinoiser]=DINOISER [difformer]=Difformer [diffglat]="Diff-Glat CTC")
 SYSTEMS="ar dinoiser difformer diffglat" SETS="raw distilled" GPUS=1 NEEDS_DATA=yes
+declare -A choices=([direction]="de-en en-de")
 . "$(dirname "${BASH_SOURCE[0]}")/../../scripts/recipe.sh"
 . "$example/../in_common.sh"
 
-# -- text ------------------------------------------------------------------------------------------------------------
-
-data_files
-plain() { # NAME FILE: the user's FILE, gzipped or not, as text/NAME.plain
-    local gz=.gz
-    [ ! -e "$DATA/$2.$SOURCE" ] || gz=
-    step "plain-$1" "\$DATA/$2.$SOURCE$gz \$DATA/$2.$TARGET$gz" "$(both "text/$1.plain")" \
-        "$(in_both "python3 \"\$TOOLS/plain.py\" \"\$DATA/$2.\$language$gz\" >text/$1.plain.\$language")"
-}
-plain corpus train
-plain valid val
-plain test test_2016_flickr
-
-for name in corpus valid test; do tokenise $name 2; done
-clean corpus train --longest 175 --ratio 9
-
-learn_bpe joint 10000
-apply_bpe 1
-binarise --joined-dictionary
+merges=10000
+. "$example/text.sh"
 
 # -- training --------------------------------------------------------------------------------------------------------
 

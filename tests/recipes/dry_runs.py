@@ -12,7 +12,7 @@ from pathlib import Path
 
 from support import ENVIRONMENT, ROOT
 
-RECIPES = ["toy", "multi30k", "iwslt14_de_en", "wmt14_en_de", "wmt16_en_ro"]
+RECIPES = ["toy", "multi30k", "multi30k/small", "iwslt14_de_en", "wmt14_en_de", "wmt16_en_ro"]
 PROGRAM = re.compile(r"^(?:torchrun [^\"]*\"\$\(command -v fairseq-train\)\"|(fairseq-\w+)) (.*)$", re.MULTILINE)
 
 
@@ -36,8 +36,9 @@ def environment() -> dict[str, str]:
 
 
 def recipe(name: str, *arguments: object, path: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """Run a recipe."""
-    command = ["bash", path / f"examples/{name}/recipe.sh", *map(str, arguments)]
+    """Run a recipe, a folder's recipe.sh or the page that is named."""
+    page = f"{name}.sh" if "/" in name else f"{name}/recipe.sh"
+    command = ["bash", path / "examples" / page, *map(str, arguments)]
     return subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
 
 

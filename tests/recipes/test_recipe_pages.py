@@ -56,7 +56,10 @@ def test_every_command_is_one_that_its_program_takes():
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_system_is_trained_on_either_set(name: str):
     trained = {flag(arguments, "--save-dir") for arguments in programs(plan(name), "fairseq-train")}
-    systems = ("ar", "dinoiser", "difformer", "diffglat")
+    systems = {"ar", "dinoiser", "difformer", "diffglat"}
+    if name == "multi30k/small":
+        systems |= {"diffglat_ctc", "diffglat_dag", "nat", "glat", "glat_ctc", "cmlm", "da_transformer"}
+        systems |= {"dinoiser_unclipped", "dinoiser_plain", "difformer_unscaled", "difformer_rounding"}
     assert trained == {f"checkpoints/{system}-{on}" for system in systems for on in ("raw", "distilled")}
 
 
@@ -134,6 +137,29 @@ def test_the_toy_is_as_large_and_long_as_asked():
     for name, updates in (("ar", "16"), ("difformer", "24")):
         ((_, arguments),) = steps[f"train-{name}-raw"].programs
         assert (flag(arguments, "--max-update"), flag(arguments, "--seed")) == (updates, "7")
+
+
+def test_a_direction_is_chosen():
+    assert languages({step.name: step for step in plan("multi30k")}) == ["de", "en"]
+    for name in ("multi30k", "multi30k/small"):
+        assert languages({step.name: step for step in plan(name, "--direction", "en-de")}) == ["en", "de"]
+    done = recipe("multi30k", "--data", ".", "--out", "/not/there", "--dry-run", "--direction", "en-fr")
+    assert done.returncode == 2 and "--direction en-fr is none of: de-en en-de" in done.stderr
+
+
+def test_a_training_stops_with_the_time_of_the_call_or_with_its_own():
+    """And is complete, with a limit for the call, only if a second program says so; what it does is the same."""
+    steps = {step.name: step for step in plan("multi30k/small", "--training-minutes", 15)}
+    assert "--stop-time-hours 0.25" in steps["train-glat-raw"].command
+    assert "training_time" not in steps["train-glat-raw"].command
+    steps = {step.name: step for step in plan("multi30k/small", "--training-minutes", 15, "--minutes", 9)}
+    command, then = steps["train-glat-raw"].command.strip().rsplit("\n", 1)
+    program = 'python3 "$SCRIPTS/training_time.py" checkpoints/glat-raw --hours 0.25'
+    assert f'--stop-time-hours "$({program})"' in command and then == f"{program} --max-update 1000000"
+    steps = {step.name: step for step in plan("toy", "--minutes", 9, "--updates", 24)}
+    assert "checkpoints/dinoiser-raw --max-update 24" in steps["train-dinoiser-raw"].command
+    done = recipe("toy", "--out", "/not/there", "--dry-run", "--minutes", 0)
+    assert done.returncode == 2 and "--minutes 0 is no number above 0" in done.stderr
 
 
 def test_a_number_with_a_zero_before_it_and_a_cdpath(monkeypatch: pytest.MonkeyPatch):

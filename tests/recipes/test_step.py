@@ -12,9 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from kills import children
-from support import ROOT
+from support import ENVIRONMENT, ROOT
 
+START = 5  # seconds that a program takes to begin
 STEP, LOCK = ROOT / "scripts/step.py", ROOT / "scripts/lock.py"
 
 
@@ -146,6 +148,43 @@ def test_files_of_the_user_keep_their_name(tmp_path: Path, monkeypatch: pytest.M
 # -- kills -------------------------------------------------------------------------------------------------------------
 
 SLOW = "echo part >>out; sleep 30; echo end >>out"
+
+
+def test_behind_the_deadline_a_step_is_interrupted_and_none_begins(monkeypatch):
+    """The same command then goes on; what is complete is still found."""
+    monkeypatch.setenv("DEADLINE", str(time.time() + 3))
+    assert "the time is over; copy continues next time" in step("copy", SLOW, "--continues", code=75)
+    assert Path("out").read_text() == "part\n"
+    assert "the time is over; other is next" in step("other", "cp in other", outputs="other", code=75)
+    assert not Path("steps/other.json").exists()
+    monkeypatch.delenv("DEADLINE")
+    assert "was interrupted, continues" in step("copy", "echo end >>out", "--continues", "--identity", SLOW)
+    monkeypatch.setenv("DEADLINE", "0")
+    assert "complete" in step("copy", "echo end >>out", "--continues", "--identity", SLOW)
+
+
+def test_a_command_with_more_to_do_says_so():
+    assert "the time is over; copy continues next time" in step("copy", "cp in out; exit 75", code=75)
+    assert json.loads(Path("steps/copy.json").read_text())["state"] == "begun"
+
+
+@pytest.mark.parametrize(
+    ("hours", "deadline", "expected"),
+    [(None, None, "inf"), (2, None, "2.000000"), (2, 3600, "1.400000"), (1, 3600, "1.000000"), (0.2, None, "0.200000")],
+)
+def test_how_long_a_training_may_go_on(hours, deadline, expected, monkeypatch):
+    """It has taken half an hour already; a tenth of what is left of the call is spared for the end."""
+    state = {"optimizer_history": [{"num_updates": 7}], "extra_state": {"previous_training_time": 1800.0}}
+    torch.save({**state, "model": {}, "args": None, "cfg": None}, "checkpoint_last.pt")
+    if deadline:
+        monkeypatch.setenv("DEADLINE", str(time.time() + deadline + START))
+    program = [sys.executable, str(ROOT / "scripts/training_time.py"), ".", *(["--hours", str(hours)] if hours else [])]
+    environment = {**ENVIRONMENT, **{name: os.environ[name] for name in ("DEADLINE",) if name in os.environ}}
+    run = lambda *more: subprocess.run([*program, *more], capture_output=True, text=True, env=environment)  # noqa: E731
+    found = run()
+    assert float(found.stdout) == pytest.approx(float(expected), abs=0.01), found.stderr
+    finished = hours is not None and hours <= 0.5
+    assert [run("--max-update", str(updates)).returncode for updates in (7, 8)] == [0, 0 if finished else 75]
 
 
 def killed(*args: str) -> None:

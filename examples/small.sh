@@ -1,0 +1,83 @@
+# shellcheck shell=bash disable=SC2034
+# The small configuration of Multi30k and Tatoeba, for a CPU: every system in 3 + 3 layers of width 128, trained for the
+# same time on one thread; the average of its last five checkpoints is decoded.
+
+SYSTEMS="ar dinoiser difformer diffglat_ctc diffglat_dag diffglat glat_ctc glat nat da_transformer cmlm"
+SYSTEMS+=" dinoiser_unclipped dinoiser_plain difformer_unscaled difformer_rounding"
+SETS="raw distilled" GPUS=0 NEEDS_DATA=yes TOKENIZER=moses SPLIT_DASHES=false LOWERCASE=false
+declare -A titles=(
+    [ar]=Transformer [dinoiser]=DINOISER [dinoiser_unclipped]="DINOISER, no clipping"
+    [dinoiser_plain]="DINOISER, no self-conditioning" [difformer]=Difformer
+    [difformer_unscaled]="Difformer, no noise factor" [difformer_rounding]="Difformer, rounding" [nat]=NAT [glat]=GLAT
+    [glat_ctc]="GLAT + CTC" [cmlm]=CMLM [da_transformer]=DA-Transformer [diffglat]=Diff-Glat
+    [diffglat_ctc]="Diff-Glat CTC" [diffglat_dag]="Diff-Glat DAG"
+)
+declare -A choices=([direction]="de-en en-de") settings=([training-minutes]=30)
+. "$(dirname "${BASH_SOURCE[0]}")/../scripts/recipe.sh"
+
+# -- training --------------------------------------------------------------------------------------------------------
+
+rescore="--iter-decode-with-external-reranker" five="--iter-decode-with-beam 5"
+size=(--hidden 128 --inner 512 --heads 4 --encoder-layers 3 --decoder-layers 3 --dropout 0.1)
+common=(
+    --optimizer adam --adam-betas '(0.9, 0.98)' --lr 1e-3 --lr-scheduler inverse_sqrt --warmup-updates 500
+    --clip-norm 1 --whole-batch 2048 --max-tokens 2048
+    --max-update 1000000 --stop-time-hours "$(awk "BEGIN {print ${settings[training-minutes]} / 60}")"
+    --save-interval-updates 200 --keep-interval-updates 5 --no-epoch-checkpoints --validate-interval 5
+    --seed 1 --log-format json --log-interval 100 --no-progress-bar
+)
+ar=(
+    --criterion label_smoothed_cross_entropy --label-smoothing 0.1 --arch transformer --share-all-embeddings
+    --encoder-embed-dim 128 --encoder-ffn-embed-dim 512 --encoder-attention-heads 4 --encoder-layers 3
+    --decoder-embed-dim 128 --decoder-ffn-embed-dim 512 --decoder-attention-heads 4 --decoder-layers 3 --dropout 0.1
+)
+ours() { echo --criterion diffusion_loss --arch "$1" "${size[@]}"; }
+# shellcheck disable=SC2207  # flags without spaces
+{
+    dinoiser=($(ours dinoiser_iwslt_de_en))
+    dinoiser_unclipped=("${dinoiser[@]}" --schedule-modifier none)
+    dinoiser_plain=("${dinoiser[@]}" --self-conditioning none)
+    difformer=($(ours difformer_iwslt_de_en))
+    difformer_unscaled=("${difformer[@]}" --schedule-modifier none --noise-factor 1)
+    difformer_rounding=("${difformer[@]}" --objective mse=1,rounding=1)
+    nat=($(ours nat_iwslt_de_en))
+    glat=($(ours glat_iwslt_de_en) --glance-updates 5000)
+    glat_ctc=($(ours glat_iwslt_de_en_ctc) --glance-updates 5000)
+    cmlm=($(ours cmlm_iwslt_de_en))
+    da_transformer=($(ours da_transformer_iwslt_de_en) --upsample 4 --glance-updates 5000)
+    diffglat=($(ours diffglat_iwslt_de_en) --blocks 3 --glance-updates 5000)
+    diffglat_ctc=($(ours diffglat_iwslt_de_en_ctc) --blocks 3 --glance-updates 5000)
+    diffglat_dag=($(ours diffglat_iwslt_de_en_dag) --blocks 3 --upsample 4 --glance-updates 5000)
+}
+
+ar_ways=("beam 5 | --beam 5 --batch-size 64" "greedy | --beam 1 --batch-size 64")
+nat_ways=(
+    "1 pass | --batch-size 64"
+    "5 lengths, joint | $five --selection joint --batch-size 64"
+    "5 lengths, rescored | $five $rescore --batch-size 64"
+)
+glat_ways=("${nat_ways[@]}") diffglat_ways=("${nat_ways[@]}")
+cmlm_ways=("10 passes, 5 lengths, joint | --passes 10 $five --selection joint --batch-size 64")
+glat_ctc_ways=("1 pass | --batch-size 64") diffglat_ctc_ways=("1 pass | --batch-size 64")
+da_transformer_ways=(
+    "lookahead | --batch-size 64"
+    "beam 5 | --path-search beam --beam 5 --batch-size 64"
+    "5 samples, rescored | --path-search sample --noise-beam 5 --temperature 0.8 $rescore --batch-size 64"
+)
+diffglat_dag_ways=("${da_transformer_ways[@]}")
+dinoiser_ways=()
+for steps in 2 5 10 20; do
+    dinoiser_ways+=("$steps steps | --iter-decode-max-iter $steps --batch-size 64")
+done
+dinoiser_ways+=(
+    "5 lengths, joint, 20 steps | --iter-decode-max-iter 20 $five --selection joint --batch-size 64"
+    "5 x 5, MBR, 20 steps | --iter-decode-max-iter 20 $five --noise-beam 5 --selection joint:15,mbr --batch-size 64"
+    "5 x 5, rescored, 20 steps | --iter-decode-max-iter 20 $five --noise-beam 5 $rescore --batch-size 64"
+)
+difformer_ways=("${dinoiser_ways[@]}")
+dinoiser_ways+=("DDIM, 20 steps | --sampler ddim --iter-decode-max-iter 20 --batch-size 64")
+one=("5 steps | --iter-decode-max-iter 5 --batch-size 64" "20 steps | --iter-decode-max-iter 20 --batch-size 64")
+dinoiser_unclipped_ways=("${one[@]}") dinoiser_plain_ways=("${one[@]}")
+difformer_unscaled_ways=("${one[@]}") difformer_rounding_ways=("${one[@]}")
+teaching=(2 --beam 5 --batch-size 64) # shards, and flags of the teacher's translations
+averaged=(--last 5 --update-based)

@@ -1,0 +1,54 @@
+"""usage: training_time.py FOLDER [--hours H] [--max-update U]
+
+How long a training whose checkpoints are in FOLDER may go on, as the value of fairseq-train's --stop-time-hours, which
+counts from the training's first start: until it has taken H hours altogether, and not past the time in DEADLINE
+(seconds since 1970, in the environment). fairseq then validates and saves, so it is stopped somewhat earlier, see
+SPARED.
+
+With --max-update nothing is printed: the exit status is 0 if the training has done U updates or taken H hours, and 75
+if it has more to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import time
+from pathlib import Path
+
+import torch
+
+import fairseq_diffusion
+
+SPARED = 0.1  # of the time that is left, for the validation and the checkpoint at the end
+LEAST = 1e-6  # hours: 0 would be no limit for fairseq
+MORE_TO_DO = 75
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--hours", type=float, default=math.inf)
+    parser.add_argument("--max-update", type=int)
+    options = parser.parse_args()
+    updates, hours = progress(options.folder / "checkpoint_last.pt")
+    if options.max_update is not None:
+        return 0 if updates >= options.max_update or hours >= options.hours else MORE_TO_DO
+    left = max(0.0, float(os.environ.get("DEADLINE", math.inf)) - time.time()) / 3600
+    print(f"{max(LEAST, min(options.hours, hours + (1 - SPARED) * left)):.6f}")
+    return 0
+
+
+def progress(checkpoint: Path) -> tuple[int, float]:
+    """Updates done, and hours taken."""
+    if not checkpoint.exists():
+        return 0, 0.0
+    fairseq_diffusion.load()  # whose repairs let torch load the objects that fairseq keeps
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    return state["optimizer_history"][-1]["num_updates"], state["extra_state"]["previous_training_time"] / 3600
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    raise SystemExit(main())
