@@ -122,6 +122,10 @@ class Alignment(nn.Module, ABC):
         ends = torch.where(canvas.tokens == self.symbols.eos, mask.sum(-1, keepdim=True) - 1, -1)
         return torch.where(canvas.tokens == self.symbols.bos, 0, ends)
 
+    def may_show(self, index: Tensor) -> Tensor:
+        """Where an alignment, index [B, L], has something that may be revealed."""
+        return index >= 0
+
     def known_index(self, mask: Tensor) -> Tensor:
         """The index [B, L] of every word of targets of which mask [B, M] is real, where `aligned` says that it is known
         beforehand; the builder refuses what would need it elsewhere."""

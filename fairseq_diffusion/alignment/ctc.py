@@ -13,23 +13,43 @@ from fairseq_diffusion.alignment.base import (
     ALIGNMENTS,
     Alignment,
     Canvas,
+    Guess,
     Reading,
     Revealed,
     Scored,
+    Symbols,
     Words,
     by_sentence,
     word_scores,
 )
 from fairseq_diffusion.kernels.ctc import collapse, ctc_best_path, ctc_log_likelihood
 
+REVEALS = ("positions", "words")
+
 
 @ALIGNMENTS.register("ctc")
 class CTCAlignment(Alignment):
-    """All alignments summed up; a revealed word forces them to have it there."""
+    """All alignments summed up; a revealed word forces them to have it there.
+
+    With `reveal` "positions", words and blanks are revealed alike; with "words", words alone.
+    """
 
     name = "ctc"
     has_ends = False
     never_predicted = ("pad", "eos")
+
+    def __init__(self, symbols: Symbols, upsample: float, longest: int = 256, reveal: str = "positions"):
+        super().__init__(symbols, upsample, longest)
+        self.words_only = reveal == "words"
+
+    def may_show(self, index: Tensor) -> Tensor:
+        return index >= int(self.words_only)
+
+    def guess(self, h: Tensor, words: Tensor, canvas: Canvas, revealed: Revealed) -> Guess:
+        guess = super().guess(h, words, canvas, revealed)
+        if not self.words_only:
+            return guess
+        return guess._replace(predicted=guess.predicted & (guess.tokens != self.symbols.bos), most_predicted=None)
 
     def given(self, canvas: Canvas, mask: Tensor) -> Tensor:
         return torch.full_like(canvas.tokens, -1)

@@ -11,7 +11,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from typing import Any, Callable
 
-from fairseq_diffusion.compat.renamed import with_new_names
+from fairseq_diffusion.compat.renamed import fill_up, with_new_names
 from fairseq_diffusion.compat.wrapping import wrap_once
 from fairseq_diffusion.errors import UserError
 
@@ -100,11 +100,20 @@ def _checked_by(task: Any, state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rename(state: dict[str, Any]) -> None:
-    """New names in the configuration of a checkpoint of ours: fairseq 0.12.2 refuses names that a task does not have,
-    and later ones drop them."""
+    """Names and flags of today in the configuration of a checkpoint of ours: fairseq 0.12.2 refuses names that a task
+    does not have, and later ones drop them."""
     if task_name(state) == OUR_TASK:
         for section in filter(None, (_section(state, "task"), _section(state, "model"))):
             with_new_names(section)
+        if (config := _config_of(model_name(state))) and (section := _section(state, "model")) is not None:
+            fill_up(section, config)
+
+
+def _config_of(architecture: str | None) -> type | None:
+    """The dataclass of the model's flags."""
+    from fairseq.models import ARCH_MODEL_NAME_REGISTRY, MODEL_DATACLASS_REGISTRY
+
+    return MODEL_DATACLASS_REGISTRY.get(ARCH_MODEL_NAME_REGISTRY.get(architecture, architecture))
 
 
 def _unreadable(path: str, error: Exception) -> str:

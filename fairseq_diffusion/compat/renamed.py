@@ -1,4 +1,4 @@
-"""Names of the first edition, and what they are called now: flags, their values, and weights of checkpoints."""
+"""Checkpoints of an earlier version: what flags, their values and weights are called now, and flags that are new."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import MutableMapping, Sequence
 from contextlib import nullcontext
+from dataclasses import fields
 from typing import Any
 
 logger = logging.getLogger(__name__)
@@ -17,7 +18,10 @@ RENAMED_FLAGS = {
     "told_end": "conditioning_sigma_end",
 }
 RENAMED_VALUES = {("self_conditioning", "coin"): "random"}
-RENAMED_KEYS = {"translator.back_end.": "translator.alignment."}  # of weights, by what they begin with
+RENAMED_KEYS = {  # of weights, by what they begin with
+    "translator.back_end.": "translator.alignment.",
+    "translator.denoiser.enter.merge.3.": "translator.denoiser.enter.merge.2.",
+}
 
 
 def with_new_names(cfg: Any) -> None:
@@ -33,6 +37,17 @@ def with_new_names(cfg: Any) -> None:
         for (name, old_value), value in RENAMED_VALUES.items():
             if name in entries and str(entries[name]) == old_value:
                 entries[name] = value
+
+
+def fill_up(cfg: Any, config: type) -> None:
+    """Defaults for flags that are younger than a checkpoint's configuration: a new flag's default changes nothing, but
+    its architecture's preset, which fairseq would take for what is missing, may."""
+    from omegaconf import OmegaConf, open_dict
+
+    missing = [field for field in fields(config) if not hasattr(cfg, field.name)]  # an opened omegaconf 2.0 has all
+    with open_dict(cfg) if OmegaConf.is_config(cfg) else nullcontext():
+        for field in missing:
+            setattr(cfg, field.name, field.default)
 
 
 def note_old_names(arguments: Sequence[str] | None = None) -> None:

@@ -4,19 +4,16 @@ architectures."""
 from __future__ import annotations
 
 from abc import abstractmethod
-from contextlib import nullcontext
-from dataclasses import fields
 from functools import partial
 from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from fairseq.models import ARCH_CONFIG_REGISTRY, BaseFairseqModel, register_model_architecture
-from omegaconf import OmegaConf, open_dict
 from torch import Tensor
 
 import fairseq_diffusion.systems  # noqa: F401  enters the presets
 from fairseq_diffusion.alignment.base import Symbols
-from fairseq_diffusion.compat.renamed import RENAMED_KEYS
+from fairseq_diffusion.compat.renamed import RENAMED_KEYS, fill_up
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.models.config import NetworkConfig
@@ -112,14 +109,6 @@ class TranslatorModel(BaseFairseqModel):
         return self.cfg.max_source_positions, self.cfg.max_target_positions
 
 
-def fill_up(cfg: Any, config: type) -> None:
-    """Defaults for flags that are younger than a checkpoint's configuration: a new flag's default changes nothing."""
-    missing = [field for field in fields(config) if not hasattr(cfg, field.name)]  # an opened omegaconf 2.0 has all
-    with open_dict(cfg) if OmegaConf.is_config(cfg) else nullcontext():
-        for field in missing:
-            setattr(cfg, field.name, field.default)
-
-
 def check_joined(source: Any, target: Any) -> None:
     """Both fairseq dictionaries are one, so that a word has the same number on both sides; a mask symbol behind the
     target's words is no word of the data."""
@@ -145,7 +134,8 @@ def check_network(cfg: NetworkConfig) -> None:
 
 
 def size_of(cfg: NetworkConfig) -> Size:
-    return Size(cfg.hidden, cfg.inner, cfg.heads, cfg.dropout, str(cfg.activation), cfg.pre_norm)
+    inside = (cfg.dropout if own is None else own for own in (cfg.attention_dropout, cfg.activation_dropout))
+    return Size(cfg.hidden, cfg.inner, cfg.heads, cfg.dropout, str(cfg.activation), cfg.pre_norm, *inside)
 
 
 def length_head(cfg: NetworkConfig) -> LengthHead:

@@ -37,13 +37,19 @@ class NetworkConfig(FairseqDataclass):
     heads: int = flag(8, "attention heads")
     encoder_layers: int = flag(6, "layers of the encoder")
     decoder_layers: int = flag(6, "layers of the decoder (a diffusion model's denoiser)")
-    dropout: float = flag(0.1, "dropout on embeddings, attention weights, feed-forward activations and residuals")
+    dropout: float = flag(0.1, "dropout on embeddings and residuals")
+    attention_dropout: Optional[float] = flag(None, "dropout on attention weights (default: as --dropout)")
+    activation_dropout: Optional[float] = flag(None, "dropout inside the feed-forward layers (default: as --dropout)")
     activation: ChoiceEnum(list(ACTIVATIONS)) = flag("gelu", "activation of the feed-forward layers")
     pre_norm: bool = flag(False, "LayerNorm before each sub-layer instead of after it")
     share_embeddings: bool = flag(False, "the encoder reads the target's embeddings too (joined dictionary)")
     # loss
     label_smoothing: float = flag(0.0, "label smoothing where words are predicted (rounding and anchor terms too)")
-    loss_normaliser: ChoiceEnum(NORMALISERS) = flag("sentences", "what counts alike in a batch's loss")
+    loss_normaliser: ChoiceEnum(NORMALISERS) = flag(
+        "sentences",
+        "what counts alike in a batch's loss: sentences; tokens, so that a sentence's length weighs all its losses; or "
+        "words, so that each loss is a mean over what it is of, the words that it counts or the lengths",
+    )
     # length
     length_target: ChoiceEnum(TARGETS) = flag(
         "difference", "predict the difference to the source's length, or the length"
@@ -95,6 +101,7 @@ class DiffusionConfig(NetworkConfig):
     # network and length
     latent_map: ChoiceEnum(list(LATENT_MAPS)) = flag("tanh", "maps between embeddings and hidden states")
     time_features: ChoiceEnum(list(TIME_FEATURES)) = flag("fourier", "features of the diffusion time")
+    time_activation: ChoiceEnum(list(ACTIVATIONS)) = flag("silu", "activation between the two maps of these features")
     length_training: ChoiceEnum(LENGTH_TRAINING) = flag(
         "joint", "train the length predictor along, not at all, or alone (the rest is frozen; two-stage training)"
     )

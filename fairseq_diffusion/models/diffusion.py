@@ -99,6 +99,7 @@ def build_diffusion(cfg: Any, source_words: int, target_words: int, symbols: Sym
             cfg.max_target_positions + BOS,
             cfg.self_conditioning != "none",
             str(cfg.time_features),
+            str(cfg.time_activation),
         ),
         state=state,
         schedule=Schedule(str(cfg.schedule), str(cfg.schedule_modifier), cfg.noise_factor, cfg.diffusion_steps),

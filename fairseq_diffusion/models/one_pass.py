@@ -66,7 +66,7 @@ def make_alignment(cfg: OnePassConfig, symbols: Symbols, positions: int) -> Alig
     """The alignment, with the weights of its own that it needs."""
     own: dict[str, Any] = {
         "length": lambda: {"label_smoothing": cfg.label_smoothing},
-        "ctc": lambda: {},
+        "ctc": lambda: {"reveal": str(cfg.reveal)},
         "dag": lambda: {"links": Links(cfg.hidden, cfg.heads, positions)},
     }
     name = str(cfg.alignment)

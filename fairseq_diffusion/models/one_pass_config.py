@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fairseq.dataclass import ChoiceEnum
 
 from fairseq_diffusion.alignment.base import ALIGNMENTS
+from fairseq_diffusion.alignment.ctc import REVEALS
 from fairseq_diffusion.alignment.glancing import COUNTS, KEEPS, SOURCES
 from fairseq_diffusion.alignment.paths import SEARCHES
 from fairseq_diffusion.models.config import NetworkConfig, flag
@@ -29,6 +30,10 @@ class OnePassConfig(NetworkConfig):
         "length", "how decoder positions map to target tokens: by a predicted length, CTC, or a DAG", "--back-end"
     )
     upsample: float = flag(2.0, "positions of CTC's canvas, or vertices of the DAG, for each token of the source")
+    reveal: ChoiceEnum(REVEALS) = flag(
+        "positions",
+        "what CTC reveals between blocks, in training and in decoding: positions, blank or not, or words alone",
+    )
     # glancing
     glance_count: ChoiceEnum(list(COUNTS)) = flag(
         "adaptive",

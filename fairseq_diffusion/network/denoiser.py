@@ -26,11 +26,12 @@ class Denoiser(nn.Module):
         max_positions: int,
         self_conditioned: bool = True,
         time_features: str = "fourier",
+        time_activation: str = "silu",
     ):
         super().__init__()
         h = size.hidden
         self.enter = state.entrance(size, self_conditioned)
-        self.time = TIME_FEATURES[time_features](h)
+        self.time = TIME_FEATURES[time_features](h, time_activation)
         self.positions = Positions(max_positions, h)
         self.norm = nn.Identity() if size.pre_norm else nn.LayerNorm(h)
         self.dropout = nn.Dropout(size.dropout)

@@ -42,7 +42,7 @@ class LinearEntrance(nn.Module):
         super().__init__()
         h = size.hidden
         self.project = nn.Linear(dim, h, bias=False)
-        merge = (nn.Linear(2 * h, h), nn.ReLU(), nn.Dropout(size.dropout), nn.Linear(h, h))
+        merge = (nn.Linear(2 * h, h), nn.ReLU(), nn.Linear(h, h), nn.Dropout(size.dropout))
         self.merge = nn.Sequential(*merge) if self_conditioned else nn.Identity()
 
     def forward(self, x_t: Tensor, c: Tensor | None) -> Tensor:

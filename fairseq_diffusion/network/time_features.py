@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fairseq_diffusion.kernels.precision import KeepsPrecision
-from fairseq_diffusion.network.transformer import parameter_dtype
+from fairseq_diffusion.network.transformer import ACTIVATIONS, parameter_dtype
 from fairseq_diffusion.registry import Registry
 
 
@@ -46,27 +46,27 @@ class Sinusoid(KeepsPrecision):
 class TimeFeatures(nn.Module):
     """Frequencies through a two-layer map, one vector a sentence."""
 
-    def __init__(self, frequencies: nn.Module, width: int, inner: int, hidden: int):
+    def __init__(self, frequencies: nn.Module, width: int, inner: int, hidden: int, activation: str):
         super().__init__()
         self.frequencies = frequencies
-        self.map = nn.Sequential(nn.Linear(width, inner), nn.SiLU(), nn.Linear(inner, hidden))
+        self.map = nn.Sequential(nn.Linear(width, inner), ACTIVATIONS[activation](), nn.Linear(inner, hidden))
 
     def forward(self, t: Tensor) -> Tensor:
         """t [B] -> [B, h]."""
         return self.map(self.frequencies(t).to(parameter_dtype(self.map)))
 
 
-TIME_FEATURES: Registry[Callable[[int], TimeFeatures]] = Registry("time features")
+TIME_FEATURES: Registry[Callable[[int, str], TimeFeatures]] = Registry("time features")
 
 
 @TIME_FEATURES.register("fourier")
-def fourier(hidden: int) -> TimeFeatures:
+def fourier(hidden: int, activation: str) -> TimeFeatures:
     """Random Fourier features of 128 frequencies."""
-    return TimeFeatures(Frequencies(128), 2 * 128, hidden, hidden)
+    return TimeFeatures(Frequencies(128), 2 * 128, hidden, hidden, activation)
 
 
 @TIME_FEATURES.register("sinusoid")
-def sinusoid(hidden: int) -> TimeFeatures:
+def sinusoid(hidden: int, activation: str) -> TimeFeatures:
     """Sinusoids as wide as the hidden states, and a map four times as wide inside (Ho et al. 2020)."""
     count = hidden // 2
-    return TimeFeatures(Sinusoid(count), 2 * count, 4 * hidden, hidden)
+    return TimeFeatures(Sinusoid(count), 2 * count, 4 * hidden, hidden, activation)

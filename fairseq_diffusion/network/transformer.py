@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import Callable, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairseq_diffusion.network.attention import Memory, SelfAttention, SourceAttention
 from fairseq_diffusion.registry import Registry
 
-ACTIVATIONS: Registry[Callable[[Tensor], Tensor]] = Registry("activation")
-ACTIVATIONS.register("gelu")(F.gelu)
-ACTIVATIONS.register("relu")(F.relu)
+ACTIVATIONS: Registry[Callable[[], nn.Module]] = Registry("activation")
+ACTIVATIONS.register("gelu")(nn.GELU)
+ACTIVATIONS.register("relu")(nn.ReLU)
+ACTIVATIONS.register("silu")(nn.SiLU)
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Size:
     dropout: float = 0.0
     activation: str = "gelu"
     pre_norm: bool = False
+    attention_dropout: float = 0.0
+    activation_dropout: float = 0.0
 
 
 class Positions(nn.Embedding):
@@ -64,8 +66,8 @@ class FeedForward(nn.Module):
     def __init__(self, size: Size):
         super().__init__()
         self.up, self.down = nn.Linear(size.hidden, size.inner), nn.Linear(size.inner, size.hidden)
-        self.activation = ACTIVATIONS[size.activation]
-        self.dropout = nn.Dropout(size.dropout)
+        self.activation = ACTIVATIONS[size.activation]()
+        self.dropout = nn.Dropout(size.activation_dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(self.dropout(self.activation(self.up(x))))
@@ -76,8 +78,8 @@ class Layer(nn.Module):
 
     def __init__(self, size: Size, cross: bool = False):
         super().__init__()
-        self.self_attention = SelfAttention(size.hidden, size.heads, size.dropout)
-        self.cross_attention = SourceAttention(size.hidden, size.heads, size.dropout) if cross else None
+        self.self_attention = SelfAttention(size.hidden, size.heads, size.attention_dropout)
+        self.cross_attention = SourceAttention(size.hidden, size.heads, size.attention_dropout) if cross else None
         self.feed_forward = FeedForward(size)
         self.residuals = nn.ModuleList(Residual(size) for _ in range(3 if cross else 2))
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.process.level import Level
 
-NORMALISERS = ("sentences", "tokens")
+NORMALISERS = ("sentences", "tokens", "words")
 BANDS = 10  # of noise, in the log
 
 
@@ -27,7 +27,8 @@ class Mean(NamedTuple):
 
 
 class Reduction:
-    """With normaliser "sentences" every sentence counts alike, with "tokens" every token does.
+    """With normaliser "sentences" every sentence counts alike; with "tokens" a sentence counts as often as it has
+    tokens; with "words" every word that has a loss counts alike, and of lengths every sentence.
 
     Losses stay sums over the batch; fairseq divides by the sum of `sample_size` over ranks and --update-freq, so that
     neither changes what a sentence weighs.
@@ -42,9 +43,17 @@ class Reduction:
         """Values [B, L], or one a sentence [B], -> what each sentence adds to the loss, [B]; mask [B, L] is true where
         a loss is due."""
         if values.dim() == 1:
+            if self.normaliser == "words":
+                return values * mask.sum() / len(mask)
             values = values[:, None].expand(mask.shape)
         total = values.masked_fill(~mask, 0).sum(-1)
         return total / mask.sum(-1) if self.normaliser == "sentences" else total
+
+    def share_of_words(self, nll: Tensor, count: Tensor, mask: Tensor) -> Tensor:
+        """The same for nll [B], each a sum over `count` [B] words of a target with mask [B, L]."""
+        if self.normaliser == "words":
+            return nll * mask.sum() / count.sum()
+        return self.share(nll / count, mask)
 
     def sample_size(self, mask: Tensor) -> int | Tensor:
         """What the summed shares are to be divided by."""

@@ -1,7 +1,8 @@
 """CMLM: Mask-Predict, Parallel Decoding of Conditional Masked Language Models (Ghazvininejad et al., EMNLP 2019,
 arXiv 1904.09324).
 
-Training hides k ~ U{1 .. n} random words of n and shows the rest:  L = -1 / k sum_(i hidden) log p(y_i | shown, x).
+Training hides k ~ U{1 .. n} random words of n and shows the rest; the loss is the mean of -log p(y_i | shown, x) over
+all hidden words of a batch.
 
 Decoding starts from all hidden and takes N = 10 passes; behind pass p the floor(n (N - p) / N) words of lowest
 probability are hidden again, and those shown keep word and probability.  5 lengths are tried in parallel

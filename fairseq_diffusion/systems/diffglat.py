@@ -28,8 +28,9 @@ block 1.
 rest.
 
 *Alignments*: a predicted length; CTC, where block s's own best alignment decides which position shows which word, and
-what is shown forces all later alignments; or a DAG, likewise.  Positions i are then the canvas' (CTC: blanks too; a DAG
-in decoding: vertices on its likeliest path), and a block's loss is -log P(y | shown, x) over the number of words.
+what is shown forces all later alignments; or a DAG, likewise.  Positions i are then those of the canvas that have a
+word (CTC: not a blank, unless --reveal positions; a DAG in decoding: vertices on its likeliest path), and a block's
+loss is -log P(y | shown, x) over the number of words.
 """
 
 from fairseq_diffusion.systems import vanilla_nat  # noqa: F401  whose presets are the base of these

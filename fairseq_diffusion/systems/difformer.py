@@ -36,8 +36,8 @@ signal-to-noise ratio at unit variance) applies F once, where the code's option 
 package's initialisation, not from N(0, 0.02^2), but for E; the network is conditioned on 1000 (i + 1) / T in step i,
 not 1000 i / T; dropout of the denoiser's input stands before positions and LayerNorm; the encoder ends in a LayerNorm;
 early stop is a share of the steps, where the code leaves out 5 of however many; LayerNorm on the embeddings
-(embedding_norm layer) is part of what rounding compares with, too; a sentence's length loss weighs as much as its
-tokens (the code means over sentences), and all means are over the whole batch, not over each rank's part of it.
+(embedding_norm layer) is part of what rounding compares with, too; all means are over the whole batch, not over each
+rank's part of it.
 """
 
 from fairseq_diffusion.systems.presets import preset
@@ -55,7 +55,7 @@ preset(
     diffusion_steps=2000,
     prediction="x_0",
     objective="mse=1,anchor=1",
-    loss_normaliser="tokens",
+    loss_normaliser="words",
     label_smoothing=0.1,
     self_conditioning="random",
     sampler="ddpm",
@@ -69,7 +69,10 @@ preset(
     length_loss=0.1,
     latent_map="linear",
     time_features="sinusoid",
+    time_activation="relu",
     activation="relu",
+    attention_dropout=0.0,
+    activation_dropout=0.0,
     pre_norm=False,
     hidden=512,
     encoder_layers=6,

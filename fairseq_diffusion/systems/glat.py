@@ -5,15 +5,15 @@ A first pass without gradient predicts y-hat; of the n words, N random ones are 
 the rest.  Whoever errs less is shown less:
 
     N = floor(rho(u) |{i: y-hat_i != y_i}|),   rho(u) = 0.5 - 0.2 min(1, u / 300,000)
-    L = -1 / (n - N) sum_(i not shown) log p(y_i | shown, x)
+    L = mean of -log p(y_i | shown, x) over all words of a batch that are not shown
 
 With CTC (Gu and Kong 2021) the canvas is twice as long as the source, and what is shown stands where the first pass'
 best alignment has it; the loss is -log P(y | shown, x) over the number of words.
 
 Ours against the released code: <s> and </s> are given, and so never use up what may be shown; the source is copied by a
 softmax over distances with one learnt temperature, not by learnt attention of positions; positions are added once, not
-before each layer; the length loss does not shrink with what is shown; with CTC, N counts wrong positions of the canvas
-(blanks too), <s> is the blank, and all alignments must agree with what is shown.
+before each layer; the length loss does not shrink with what is shown; with CTC, N counts wrong words of the canvas and
+not blanks (--reveal positions: both), <s> is the blank, and all alignments must agree with what is shown.
 """
 
 from fairseq_diffusion.systems import vanilla_nat  # noqa: F401  whose presets are the base of these

@@ -4,7 +4,7 @@ systems compare with: no fertilities, but a length n as a class, and the source'
     input_j = E_src[x_round((j - 1) (m - 1) / (n - 1))] + position
     L = -sum_j log p(y_j | x, n) / n - 0.1 log p(n | x)
 
-with label smoothing 0.1, and each sentence weighed by its tokens.
+with label smoothing 0.1; the first is a mean over all words of a batch, the second over its sentences.
 
 Every word is predicted at once and on its own: where several translations are right, the words of one may stand beside
 those of another.
@@ -21,13 +21,16 @@ preset(
     source_copy="uniform",
     glance_start=0.0,
     glance_end=0.0,
-    loss_normaliser="tokens",
+    loss_normaliser="words",
     label_smoothing=0.1,
     length_target="difference",
     length_grad=True,
     length_loss=0.1,
     share_embeddings=True,
     activation="gelu",
+    attention_dropout=0.0,
+    activation_dropout=0.0,
+    reveal="words",
     hidden=512,
     encoder_layers=6,
     decoder_layers=6,

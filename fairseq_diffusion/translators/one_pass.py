@@ -79,7 +79,8 @@ class OnePassTranslator(Translator):
         run = TrainingPass(self, encoded, target, mask, self.canvas(encoded, self._target_lengths(mask)))
         scored = run.glanced(keys, update) if self.training else run.blocks()
         terms = {
-            f"block_{s}": self.reduction.share(block.nll / block.count, mask) for s, (_, block) in enumerate(scored, 1)
+            f"block_{s}": self.reduction.share_of_words(block.nll, block.count, mask)
+            for s, (_, block) in enumerate(scored, 1)
         }
         length, accuracy = self.length_loss(encoded, mask)
         return Losses.of(

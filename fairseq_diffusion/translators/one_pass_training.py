@@ -98,7 +98,7 @@ class Glancing:
         if not glance.shows(s, self.update):
             return index
         best, align = self.first or self._predicted(before)
-        hidden = (align >= 0) & (index < 0)
+        hidden = self.run.translator.alignment.may_show(align) & (index < 0)
         wrong = hidden & (best != self.run.target.gather(1, align.clamp(min=0)))
         boundary = Boundary(s, hidden, wrong, noise.fold(self.keys, s), self.remainder)
         chosen, self.remainder = glance(boundary, self.update)

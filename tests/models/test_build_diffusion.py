@@ -86,6 +86,13 @@ def test_shared_embeddings_are_one_parameter_for_optimisers():
     ]
 
 
+def test_the_activation_of_the_time_map():
+    assert [type(build(time_activation=name).denoiser.time.map[1]).__name__ for name in ("silu", "relu")] == [
+        "SiLU",
+        "ReLU",
+    ]
+
+
 def test_a_config_as_checkpoints_keep_it_builds_the_same():
     """fairseq hands over an omegaconf dictionary, whose choices are strings or enums."""
     cfg = OmegaConf.structured(DiffusionConfig)

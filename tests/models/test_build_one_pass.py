@@ -119,6 +119,9 @@ def test_flags_reach_the_parts():
         block_weights="increasing",
         loss_normaliser="tokens",
         length_loss=0.3,
+        dropout=0.3,
+        attention_dropout=0.2,
+        activation_dropout=0.0,
     )
     assert vars(model.glance) == {
         "count": "schedule",
@@ -135,7 +138,22 @@ def test_flags_reach_the_parts():
     alignment = model.alignment
     assert (alignment.upsample, alignment.label_smoothing, alignment.longest) == (5.0, 0.2, 40)
     assert (model.feed, model.reduction.normaliser) == ("self", "tokens")
+    layer = model.decoder.layers[0]
+    dropouts = layer.residuals[0].dropout.p, layer.self_attention.dropout, layer.feed_forward.dropout.p
+    assert dropouts == (0.3, 0.2, 0.0)
     assert model.weights == pytest.approx({"block_1": 1 / 3, "block_2": 2 / 3, "length": 0.3})
+
+
+def test_dropout_is_everywhere_unless_a_flag_differs():
+    layer = build(dropout=0.3).encoder.layers[0]
+    assert (layer.self_attention.dropout, layer.feed_forward.dropout.p) == (0.3, 0.3)
+    original = build(**{**PRESETS["glat_iwslt_de_en"].fields, **TINY, **POSITIONS, "dropout": 0.3}).encoder.layers[0]
+    assert (original.self_attention.dropout, original.feed_forward.dropout.p) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("reveal", ["positions", "words"])
+def test_what_ctc_reveals(reveal):
+    assert build(alignment="ctc", reveal=reveal).alignment.words_only == (reveal == "words")
 
 
 def fields(name: str) -> dict[str, Any]:

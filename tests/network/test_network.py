@@ -103,7 +103,7 @@ def test_layer_is_torchs_decoder_layer(pre_norm, activation):
 
 @pytest.mark.parametrize("kind", TIME_FEATURES)
 def test_time_features_tell_near_times_apart_in_half_precision(kind):
-    features = TIME_FEATURES[kind](16).bfloat16()
+    features = TIME_FEATURES[kind](16, "silu").bfloat16()
     t = torch.linspace(1, 0.99, 21)[:20]
     assert features.frequencies(t).dtype == torch.float32
     assert len({tuple(row) for row in features.frequencies(t).tolist()}) == 20
@@ -112,13 +112,38 @@ def test_time_features_tell_near_times_apart_in_half_precision(kind):
 
 @pytest.mark.parametrize("hidden", [8, 9])
 def test_sinusoids_of_the_time_in_thousands(hidden):
-    features = TIME_FEATURES["sinusoid"](hidden)
+    features = TIME_FEATURES["sinusoid"](hidden, "relu")
     t = torch.tensor([0.0, 0.25, 1.0], dtype=torch.float64)
     angle = 1000 * t[:, None] / 10 ** torch.arange(4)  # 10000 ** (i / 4)
     expected = torch.cat([angle.cos(), angle.sin()], -1).float()
     assert torch.allclose(features.frequencies(t), expected, atol=1e-4)
     assert [layer.weight.shape for layer in features.map[::2]] == [(4 * hidden, 8), (hidden, 4 * hidden)]
     assert "frequencies.w" not in features.state_dict()  # nothing was drawn, so nothing is kept
+    up, _, down = features.map
+    inside = (expected @ up.weight.T + up.bias).clamp(min=0)
+    assert torch.allclose(features(t), inside @ down.weight.T + down.bias, atol=1e-3)
+
+
+@pytest.mark.parametrize("place", ["dropout", "attention_dropout", "activation_dropout"])
+def test_each_dropout_has_its_own_place(place, monkeypatch):
+    """Two passes of a layer differ by the dropout that is on; with the others at 0 nothing else is dropped."""
+    torch.manual_seed(0)
+    layer = Layer(Size(16, 32, 4, **{place: 0.5})).train()
+    places = {
+        "dropout": {residual.dropout.p for residual in layer.residuals},
+        "attention_dropout": {layer.self_attention.dropout},
+        "activation_dropout": {layer.feed_forward.dropout.p},
+    }
+    assert places == {name: {0.5 if name == place else 0.0} for name in places}
+    x, bias = torch.randn(1, 3, 16), attention_bias(torch.ones(1, 3).bool(), torch.float)
+    assert not torch.equal(layer(x, bias), layer(x, bias))
+    assert torch.equal(layer.eval()(x, bias), layer(x, bias))
+
+
+def test_the_merge_drops_its_output():
+    """Behind its second map, as Difformer's released network does."""
+    merge = LATENT_MAPS["linear"].enter(6, Size(8, 16, 2, dropout=0.5), True).merge.train()
+    assert (merge(torch.randn(200, 16)) == 0).float().mean() == pytest.approx(0.5, abs=0.1)
 
 
 def test_linear_entrance_is_its_equation():
@@ -128,7 +153,7 @@ def test_linear_entrance_is_its_equation():
     W = plain.project.weight
     assert torch.allclose(plain(x_t, None), x_t @ W.T, atol=1e-6)
     merged = LATENT_MAPS["linear"].enter(6, size, True)
-    W, (up, _, _, down) = merged.project.weight, merged.merge
+    W, (up, _, down, _) = merged.project.weight, merged.merge
     both = torch.cat([x_t @ W.T, c @ W.T], -1)
     expected = (both @ up.weight.T + up.bias).clamp(min=0) @ down.weight.T + down.bias
     assert torch.allclose(merged(x_t, c), expected, atol=1e-6)

@@ -113,5 +113,5 @@ def test_bad_objectives_are_explained(text, sentence):
 
 
 def test_bad_normaliser_is_explained():
-    with pytest.raises(UserError, match="sentences, tokens"):
-        Objective("mse", "words")
+    with pytest.raises(UserError, match="sentences, tokens, words"):
+        Objective("mse", "letters")

@@ -8,7 +8,7 @@ from fairseq_diffusion.objective.reduction import NORMALISERS, Reduction
 MASK = torch.tensor([[1, 1, 1, 1], [0, 1, 0, 0], [1, 0, 1, 0]]).bool()
 
 
-@pytest.mark.parametrize("normaliser", NORMALISERS)
+@pytest.mark.parametrize("normaliser", ["sentences", "tokens"])
 def test_one_value_a_sentence_is_that_value_at_each_token(normaliser):
     values, reduction = torch.tensor([0.5, 2.0, 7.0]), Reduction(normaliser)
     spread = values[:, None].expand(MASK.shape)
@@ -27,7 +27,18 @@ def test_shares_are_the_same_however_a_batch_is_cut_or_padded(normaliser):
 
 
 def test_sample_sizes():
-    assert [int(Reduction(name).sample_size(MASK)) for name in ("sentences", "tokens")] == [3, 7]
+    assert [int(Reduction(name).sample_size(MASK)) for name in ("sentences", "tokens", "words")] == [3, 7, 7]
+
+
+def test_with_words_each_loss_is_a_mean_over_what_it_is_of():
+    """Lengths over sentences, words over all in the batch that have a loss, however many each sentence has."""
+    reduction, values = Reduction("words"), torch.tensor([0.5, 2.0, 7.0])
+    assert reduction.share(values, MASK).sum() / reduction.sample_size(MASK) == pytest.approx(9.5 / 3)
+    nll, count = torch.tensor([6.0, 1.0, 4.0]), torch.tensor([4, 1, 1])
+    found = reduction.share_of_words(nll, count, MASK)
+    assert found.sum() / reduction.sample_size(MASK) == pytest.approx(11 / 6)
+    for other, expected in (("sentences", 1.5 + 1 + 4), ("tokens", 4 * 1.5 + 1 + 2 * 4)):
+        assert Reduction(other).share_of_words(nll, count, MASK).sum() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("garbage", [torch.inf, torch.nan])

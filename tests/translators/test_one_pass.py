@@ -131,6 +131,18 @@ def test_a_uniform_share_shown_before_the_first_block_is_masked_training():
     assert torch.bincount(count).tolist() == pytest.approx([150] * 4, abs=40)
 
 
+def test_with_words_all_hidden_words_of_a_batch_count_alike():
+    """A sentence of one hidden word has the weight of one word, and not that of its length."""
+    model, hidden = build(glance_count="uniform", loss_normaliser="words").train(), []
+    score = model.alignment.score
+    model.alignment.score = lambda h, *other: (hidden.append(WORDS & (other[-1] < 0)), score(h, *other))[1]
+    found = losses(model)
+    log_p = predicted(model, canvas(~hidden[0]))[-1]
+    nll = F.nll_loss(log_p.transpose(1, 2), TARGET, reduction="none")
+    assert len(set(hidden[0].sum(-1).tolist())) > 1
+    assert found.terms["block_1"].sum() / found.sample_size == pytest.approx(nll[hidden[0]].mean().item(), abs=1e-5)
+
+
 def test_an_early_exit_gives_the_words_that_the_block_predicts():
     """But for symbols that no translation has, however probable they are."""
     model = build(blocks=4, keep_schedule="none")
@@ -208,22 +220,26 @@ def shown_to_blocks(model: OnePassTranslator) -> tuple[list[Tensor], list[Scored
     return shown, found
 
 
-@pytest.mark.parametrize("kind", ALIGNMENTS)
+@pytest.mark.parametrize(("kind", "reveal"), [*((kind, "positions") for kind in ALIGNMENTS), ("ctc", "words")])
 @pytest.mark.parametrize("source", ["wrong", "any"])
-def test_the_set_that_is_shown_grows_by_a_share_of_what_is_wrong(kind, source):
-    model = build(alignment=kind, blocks=4, glance_source=source, glance_start=0.9, glance_end=0.9).train()
+def test_the_set_that_is_shown_grows_by_a_share_of_what_is_wrong(kind, reveal, source):
+    """With `reveal` words no blank of CTC, column 0 of the target, is ever shown or counted."""
+    glance = {"glance_source": source, "glance_start": 0.9, "glance_end": 0.9}
+    model = build(alignment=kind, blocks=4, reveal=reveal, **glance).train()
     shown, scored = shown_to_blocks(model)
+    first = int(reveal == "words")
+    assert not first or all((index != 0).all() for index in shown)
     share, due = 1 - (1 - 0.9) ** (1 / 3), torch.zeros(3).double()
     for s in range(3):
         before, after = shown[s] >= 0, shown[s + 1] >= 0
         align = scored[s].align()
-        wrong = (align >= 0) & ~before & (scored[s].best != TARGET.gather(1, align.clamp(min=0)))
+        wrong = (align >= first) & ~before & (scored[s].best != TARGET.gather(1, align.clamp(min=0)))
         new = after & ~before
         assert (before <= after).all()
         assert torch.equal(shown[s + 1][before], shown[s][before])
         assert torch.equal(shown[s + 1][new], align[new])
         due += share * wrong.sum(-1)
-        assert torch.equal((after & (align >= 0)).sum(-1) - (shown[0] >= 0).sum(-1), due.floor().long())
+        assert torch.equal((after & (align >= first)).sum(-1) - (shown[0] >= 0).sum(-1), due.floor().long())
         if source == "wrong":
             assert (new <= wrong).all()
     assert (shown[3] >= 0).sum() > (shown[0] >= 0).sum() + 3

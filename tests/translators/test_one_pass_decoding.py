@@ -62,6 +62,18 @@ def test_the_surest_words_are_revealed_on_the_way():
     assert [word for word, z in zip(words[0][1], last.tolist()) if z != MASK] == last[last != MASK].tolist()
 
 
+def test_ctc_may_reveal_words_alone():
+    """floor(kappa_s w) of the w words that a block predicts, however sure it is of blanks; blanks stay open."""
+    flags = {"alignment": "ctc", "blocks": 4, "keep_schedule": "linear"}
+    words, (_, *seen) = decode(build(**flags, reveal="words"))
+    shown = [(z != MASK) & (z != PAD) for z in seen]
+    assert not any(((z == BOS) & here).any() for z, here in zip(seen, shown))
+    assert shown[0].sum() < shown[-1].sum()
+    assert all((before <= after).all() for before, after in zip(shown, shown[1:]))
+    _, (_, *mixed) = decode(build(**flags))
+    assert any((z == BOS).any() for z in mixed)
+
+
 @pytest.mark.parametrize("kind", ["length", "ctc"])
 @pytest.mark.parametrize("keep", ["linear", "cosine"])
 def test_only_what_may_be_hidden_goes_through_the_projection(kind, keep, monkeypatch):
