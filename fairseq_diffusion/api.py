@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fairseq_diffusion import compat
+from fairseq_diffusion.compat.renamed import RENAMED_FLAGS
 from fairseq_diffusion.decoding.hypotheses import readable
 from fairseq_diffusion.decoding.options import flag_of
 from fairseq_diffusion.errors import UserError
@@ -204,6 +205,7 @@ class TranslationModel:
 
     def _configured(self, asked: dict[str, Any]) -> Any:
         """fairseq-generate's configuration with the options `asked`; one that this model does not read is refused."""
+        asked = {RENAMED_FLAGS.get(name, name): value for name, value in asked.items()}
         if unknown := sorted(asked.keys() - WHERE.keys()):
             raise UserError(
                 f"translate() has no option {unknown[0]!r}; besides sentences and batch_size it takes "

@@ -11,7 +11,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from typing import Any, Callable
 
-from fairseq_diffusion.compat.renamed import fill_up, with_new_names
+from fairseq_diffusion.compat.renamed import fill_up, rename_keys, with_new_names
 from fairseq_diffusion.compat.wrapping import wrap_once
 from fairseq_diffusion.errors import UserError
 
@@ -107,6 +107,8 @@ def _rename(state: dict[str, Any]) -> None:
             with_new_names(section)
         if (config := _config_of(model_name(state))) and (section := _section(state, "model")) is not None:
             fill_up(section, config)
+        for averages in ("ema", "ema_fp32_params"):  # which fairseq restores without asking the model
+            rename_keys((state.get("extra_state") or {}).get(averages) or {})
 
 
 def _config_of(architecture: str | None) -> type | None:

@@ -39,6 +39,13 @@ def with_new_names(cfg: Any) -> None:
                 entries[name] = value
 
 
+def rename_keys(weights: MutableMapping[str, Any]) -> None:
+    """Rename in place the weights of an older checkpoint."""
+    for old, new in RENAMED_KEYS.items():
+        for key in [key for key in weights if key.startswith(old)]:
+            weights[new + key[len(old) :]] = weights.pop(key)
+
+
 def fill_up(cfg: Any, config: type) -> None:
     """Defaults for flags that are younger than a checkpoint's configuration: a new flag's default changes nothing, but
     its architecture's preset, which fairseq would take for what is missing, may."""

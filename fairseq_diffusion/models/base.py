@@ -13,7 +13,7 @@ from torch import Tensor
 
 import fairseq_diffusion.systems  # noqa: F401  enters the presets
 from fairseq_diffusion.alignment.base import Symbols
-from fairseq_diffusion.compat.renamed import RENAMED_KEYS, fill_up
+from fairseq_diffusion.compat.renamed import fill_up, rename_keys
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.models.config import NetworkConfig
@@ -66,9 +66,7 @@ class TranslatorModel(BaseFairseqModel):
     def upgrade_state_dict_named(self, state_dict: dict[str, Any], name: str) -> None:
         """Weights of older checkpoints get the names they have now."""
         super().upgrade_state_dict_named(state_dict, name)
-        for old, new in RENAMED_KEYS.items():
-            for key in [key for key in state_dict if key.startswith(old)]:
-                state_dict[new + key[len(old) :]] = state_dict.pop(key)
+        rename_keys(state_dict)
 
     def set_num_updates(self, num_updates: int) -> None:
         """Called by fairseq before each training step."""

@@ -95,6 +95,12 @@ OLD = {
 }
 
 
+def old_keys(weights: dict[str, Any]) -> dict[str, Any]:
+    for new, former in ((".alignment.", ".back_end."), (".merge.2.", ".merge.3.")):
+        weights = {name.replace(new, former): value for name, value in weights.items()}
+    return weights
+
+
 def as_it_was(path: Path, folder: Path) -> Path:
     """A checkpoint as the first edition wrote it."""
     state = read(path)
@@ -104,7 +110,10 @@ def as_it_was(path: Path, folder: Path) -> Path:
     if state["cfg"]["model"].get("self_conditioning") == "random":
         state["cfg"]["model"]["self_conditioning"] = "coin"
     state["cfg"]["model"].pop("state", None)
-    state["model"] = {name.replace(".alignment.", ".back_end."): value for name, value in state["model"].items()}
+    state["model"] = old_keys(state["model"])
+    for averages in ("ema", "ema_fp32_params"):
+        if averages in state["extra_state"]:
+            state["extra_state"][averages] = old_keys(state["extra_state"][averages])
     torch.save(state, folder / "checkpoint_last.pt")
     return folder / "checkpoint_last.pt"
 
@@ -146,6 +155,12 @@ def test_an_old_checkpoint_loads_with_its_task(
     assert sentence == fairseq_diffusion.load(kinds(kind), data=data, device="cpu").translate(["w1 w2"])
 
 
+def test_translate_takes_old_names(data: Path, checkpoint: Path):
+    model = fairseq_diffusion.load(checkpoint, data=data, device="cpu")
+    expected = model.translate(["w1 w2 w3"], conditioning_sigma_start=0.9, conditioning_sigma_end=0.5)
+    assert model.translate(["w1 w2 w3"], told_start=0.9, told_end=0.5) == expected != model.translate(["w1 w2 w3"])
+
+
 def test_old_flags_of_the_task_are_kept(data: Path, tmp_path: Path):
     """A checkpoint remembers how its validation decoded."""
     from fairseq import checkpoint_utils
@@ -153,6 +168,18 @@ def test_old_flags_of_the_task_are_kept(data: Path, tmp_path: Path):
     new = train(data, tmp_path, "diffusion", "--sampler cedi --conditioning-sigma-start 0.95")
     _, _, task = checkpoint_utils.load_model_ensemble_and_task([str(as_it_was(new, tmp_path))], {"data": str(data)})
     assert (task.cfg.conditioning_sigma_start, task.cfg.conditioning_sigma_end) == (0.95, None)
+
+
+@pytest.mark.parametrize("kind", TRAININGS)
+def test_averages_go_on_with_an_old_checkpoint(data: Path, tmp_path: Path, kind: str):
+    """Also those that are kept in fp32, which fairseq restores by their names."""
+    flags = f"{TRAININGS[kind][1]} --store-ema --ema-decay 0.5 --ema-fp32"
+    (tmp_path / "old").mkdir()
+    as_it_was(train(data, tmp_path, kind, flags), tmp_path / "old")
+    more = f"{flags} --max-update 4"
+    new, old = (read(train(data, folder, kind, more))["extra_state"] for folder in (tmp_path, tmp_path / "old"))
+    for averages in ("ema", "ema_fp32_params"):
+        assert new[averages] and different(new[averages], old[averages]) == []
 
 
 @pytest.mark.parametrize("kind", TRAININGS)
