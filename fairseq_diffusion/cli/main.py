@@ -16,6 +16,7 @@ COMMANDS = {
     "toy": "generate the toy language, or score translations of it",
     "distill": "make a distilled data-bin from an autoregressive teacher's translations",
     "average": "average checkpoints (the last k or the best k)",
+    "convert": "convert a checkpoint of fairseq's own NAT models",
     "score": "score and compare translations: BLEU, chrF, TER, significance",
     "plot": "draw trainings, BLEU against network calls, or a page of translations over the steps",
     "config": "write an architecture preset as hydra YAML",

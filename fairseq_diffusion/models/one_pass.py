@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from fairseq.models import register_model
@@ -81,6 +82,7 @@ def build_one_pass(cfg: OnePassConfig, source_words: int, target_words: int, sym
     positions = cfg.max_target_positions + BOS if predicts_length else int(cfg.upsample * sources + 1e-9)
     words = own_words(target_words, cfg.hidden)
     seen = Borrowed(words) if cfg.share_embeddings else own_words(source_words, cfg.hidden)
+    scale = math.sqrt(cfg.hidden) if cfg.scale_embeddings else 1.0
     glance = Glance(
         str(cfg.glance_count),
         str(cfg.glance_source),
@@ -92,8 +94,10 @@ def build_one_pass(cfg: OnePassConfig, source_words: int, target_words: int, sym
         cfg.two_pass,
     )
     return OnePassTranslator(
-        encoder=Encoder(seen, size, cfg.encoder_layers, sources),
-        decoder=BlockDecoder(words, size, cfg.decoder_layers, cfg.blocks, positions, str(cfg.fuse)),
+        encoder=Encoder(seen, size, cfg.encoder_layers, sources, scale, not cfg.no_encoder_norm),
+        decoder=BlockDecoder(
+            words, size, cfg.decoder_layers, cfg.blocks, positions, str(cfg.fuse), scale, not cfg.no_entry_norm
+        ),
         alignment=make_alignment(cfg, symbols, positions),
         copy=COPIES[str(cfg.source_copy)](),
         glance=glance,

@@ -47,20 +47,30 @@ class BlockDecoder(nn.Module):
     """K bidirectional Transformer layers in T blocks; before each block but the first, h and E[z] are fused.
 
     The last row of the table `words` [V + 1, h] is the mask, which is never predicted: all others are the vocabulary V,
-    and the output projection too.
+    and the output projection too.  `scale` multiplies what stands before the first block.
     """
 
-    def __init__(self, words: nn.Embedding, size: Size, layers: int, blocks: int, max_positions: int, fuse: str):
+    def __init__(
+        self,
+        words: nn.Embedding,
+        size: Size,
+        layers: int,
+        blocks: int,
+        max_positions: int,
+        fuse: str,
+        scale: float = 1.0,
+        entry_norm: bool = True,
+    ):
         super().__init__()
         h = size.hidden
         self.words, self.blocks, self.mask_symbol = words, blocks, words.num_embeddings - 1
         self.positions = Positions(max_positions, h)
-        self.norm = nn.Identity() if size.pre_norm else nn.LayerNorm(h)
+        self.norm = nn.LayerNorm(h) if entry_norm and not size.pre_norm else nn.Identity()
         self.dropout = nn.Dropout(size.dropout)
         self.layers = nn.ModuleList(Layer(size, cross=True) for _ in range(layers))
         self.fuses = nn.ModuleList(FUSES[fuse](h) for _ in range(blocks - 1))
         self.last_norm = nn.LayerNorm(h) if size.pre_norm else nn.Identity()
-        self.scale = math.sqrt(h)
+        self.entry_scale, self.scale = scale, math.sqrt(h)
 
     @property
     def vocabulary(self) -> Tensor:
@@ -77,7 +87,7 @@ class BlockDecoder(nn.Module):
         x = self.words(z)
         if copied is not None:
             x = x + copied * (z == self.mask_symbol)[..., None].to(copied.dtype)
-        return self.norm(self.dropout(x + self.positions(mask)))
+        return self.norm(self.dropout(self.entry_scale * x + self.positions(mask)))
 
     def fuse(self, s: int, h: Tensor, z: Tensor) -> Tensor:
         """h_(s-1) [N, L, h] of the block before, with what z_(s-1) [N, L] shows; s = 2 ... T."""

@@ -45,19 +45,27 @@ class SharedWords(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Embeddings plus learned positions, Transformer layers, final LayerNorm."""
+    """Embeddings, times `scale`, plus learned positions; Transformer layers; a LayerNorm if `last_norm`."""
 
-    def __init__(self, embedding: nn.Module, size: Size, layers: int, max_positions: int):
+    def __init__(
+        self,
+        embedding: nn.Module,
+        size: Size,
+        layers: int,
+        max_positions: int,
+        scale: float = 1.0,
+        last_norm: bool = True,
+    ):
         super().__init__()
-        self.hidden, self.embedding = size.hidden, embedding
+        self.hidden, self.embedding, self.scale = size.hidden, embedding, scale
         self.positions = Positions(max_positions, size.hidden)
         self.dropout = nn.Dropout(size.dropout)
         self.layers = nn.ModuleList(Layer(size) for _ in range(layers))
-        self.norm = nn.LayerNorm(size.hidden)
+        self.norm = nn.LayerNorm(size.hidden) if last_norm else nn.Identity()
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """tokens [B, S], mask [B, S] true at real tokens -> [B, S, h]."""
-        x = self.dropout(self.embedding(tokens) + self.positions(mask))
+        x = self.dropout(self.scale * self.embedding(tokens) + self.positions(mask))
         bias = attention_bias(mask, x.dtype)
         for layer in self.layers:
             x = layer(x, bias)

@@ -1,0 +1,141 @@
+"""fairseq's own NAT models, `cmlm_transformer` and `nonautoregressive_transformer`, as one-pass models of this package:
+the configuration, and the weights by their names here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from fairseq.models import ARCH_MODEL_NAME_REGISTRY
+from fairseq.modules import SinusoidalPositionalEmbedding
+from torch import Tensor
+
+from fairseq_diffusion.errors import UserError
+
+ARCHITECTURES = {
+    "cmlm_transformer": "cmlm_toy",
+    "nonautoregressive_transformer": "nat_toy",
+}  # whose fields are replaced
+LENGTH_CLASSES = 256  # fixed there
+UNSUPPORTED = {  # a flag of theirs -> what there is none of here
+    "src_embedding_copy": "source embeddings in place of the mask",
+    "layernorm_embedding": "a LayerNorm on embeddings",
+    "adaptive_input": "adaptive input",
+    "adaptive_softmax_cutoff": "an adaptive softmax",
+    "no_token_positional_embeddings": "a model without positions",
+    "encoder_layerdrop": "LayerDrop",
+    "decoder_layerdrop": "LayerDrop",
+}
+
+Weights = dict[str, Tensor]
+
+
+def architecture_of(name: str | None) -> str:
+    """The architecture here for one of theirs."""
+    model = ARCH_MODEL_NAME_REGISTRY.get(name, name)
+    if model not in ARCHITECTURES:
+        raise UserError(f"a checkpoint of {name} cannot be converted; these can: {', '.join(ARCHITECTURES)}")
+    return ARCHITECTURES[model]
+
+
+def configuration(theirs: Any) -> dict[str, Any]:
+    """The fields of a OnePassConfig for the arguments of one of their models; one that has no like here is refused."""
+    get = lambda name, default=None: getattr(theirs, name, default)  # noqa: E731
+    for name, what in UNSUPPORTED.items():
+        if get(name):
+            raise UserError(f"the checkpoint was trained with --{name.replace('_', '-')}, and {what} has no like here")
+    if not (get("share_decoder_input_output_embed") or get("share_all_embeddings")):
+        raise UserError(
+            "the checkpoint's output projection is not its decoder's embeddings, which are one here; it was trained "
+            "without --share-decoder-input-output-embed"
+        )
+    for name in ("embed_dim", "ffn_embed_dim", "attention_heads", "normalize_before"):
+        encoder, decoder = get(f"encoder_{name}"), get(f"decoder_{name}")
+        if encoder != decoder:
+            raise UserError(f"the checkpoint's encoder has {name} {encoder}, its decoder {decoder}; they are one here")
+    return {
+        "hidden": get("encoder_embed_dim"),
+        "inner": get("encoder_ffn_embed_dim"),
+        "heads": get("encoder_attention_heads"),
+        "encoder_layers": get("encoder_layers"),
+        "decoder_layers": get("decoder_layers"),
+        "dropout": get("dropout"),
+        "attention_dropout": get("attention_dropout"),
+        "activation_dropout": get("activation_dropout"),
+        "activation": get("activation_fn"),
+        "pre_norm": get("encoder_normalize_before"),
+        "share_embeddings": bool(get("share_all_embeddings")),
+        "label_smoothing": get("label_smoothing", 0.1),
+        "loss_normaliser": "words",
+        "length_target": "difference" if get("pred_length_offset") else "absolute",
+        "length_classes": LENGTH_CLASSES,
+        "length_map": "linear",
+        "length_grad": not get("sg_length_pred"),
+        "length_loss": get("length_loss_factor"),
+        "length_beam": "offsets",
+        "scale_embeddings": not get("no_scale_embedding"),
+        "no_encoder_norm": not get("encoder_normalize_before"),
+        "no_entry_norm": True,
+        "source_copy": "none",
+    }
+
+
+def weights(theirs: Weights, wanted: Weights, unknown: int, pad: int) -> Weights:
+    """Their weights under the names of `wanted`, those of the model here, and in its shapes.
+
+    Args:
+        theirs: the weights of their checkpoint.
+        wanted: the weights of a model built for `configuration`, which are replaced.
+        unknown: the row of `<unk>`, which is their mask.
+        pad: the padding symbol, behind which their positions begin.
+    """
+    found = {**layers(theirs, "encoder"), **layers(theirs, "decoder")}
+    words = theirs["decoder.embed_tokens.weight"]
+    found["decoder.words.weight"] = torch.cat([words, words[unknown, None]])
+    found["length.map.weight"] = theirs["decoder.embed_length.weight"]
+    found["encoder.embedding.weight"] = theirs["encoder.embed_tokens.weight"]
+    for part, norm in (("encoder", "norm"), ("decoder", "last_norm")):
+        name = f"{part}.positions.weight"
+        count, hidden = wanted[f"translator.{name}"].shape
+        found[name] = positions(theirs.get(f"{part}.embed_positions.weight"), count, hidden, pad)
+        for kind in ("weight", "bias"):
+            if f"{part}.layer_norm.{kind}" in theirs:
+                found[f"{part}.{norm}.{kind}"] = theirs[f"{part}.layer_norm.{kind}"]
+    named = {f"translator.{name}": value for name, value in found.items()}
+    return {name: named.get(name, value) for name, value in wanted.items()}
+
+
+def layers(theirs: Weights, part: str) -> Weights:
+    """Of all layers of the encoder or the decoder, `part`."""
+    prefix = f"{part}.layers."
+    names = {
+        "self_attn.out_proj": "self_attention.out",
+        "self_attn_layer_norm": "residuals.0.norm",
+        "encoder_attn.q_proj": "cross_attention.query",
+        "encoder_attn.out_proj": "cross_attention.out",
+        "encoder_attn_layer_norm": "residuals.1.norm",
+        "fc1": "feed_forward.up",
+        "fc2": "feed_forward.down",
+        "final_layer_norm": f"residuals.{2 if part == 'decoder' else 1}.norm",
+    }
+    found: Weights = {}
+    for name, value in theirs.items():
+        if name.startswith(prefix):
+            number, _, rest = name[len(prefix) :].partition(".")
+            module, _, kind = rest.rpartition(".")
+            if module in names:
+                found[f"{prefix}{number}.{names[module]}.{kind}"] = value
+            elif module.endswith("v_proj"):  # the last of those that are one map here
+                attention, ours = module.removesuffix("v_proj"), "self_attention.query_key_value"
+                joined = ["q_proj", "k_proj", "v_proj"]
+                if attention == "encoder_attn.":
+                    ours, joined = "cross_attention.key_value", joined[1:]
+                pieces = [theirs[f"{prefix}{number}.{attention}{each}.{kind}"] for each in joined]
+                found[f"{prefix}{number}.{ours}.{kind}"] = torch.cat(pieces)
+    return found
+
+
+def positions(learned: Tensor | None, count: int, hidden: int, pad: int) -> Tensor:
+    """The table from the first real token on; sinusoids where nothing was learnt."""
+    table = SinusoidalPositionalEmbedding.get_embedding(pad + 1 + count, hidden, pad) if learned is None else learned
+    return table[pad + 1 : pad + 1 + count].clone()
