@@ -31,7 +31,8 @@ class Reduction:
     tokens; with "words" every word that has a loss counts alike, and of lengths every sentence.
 
     Losses stay sums over the batch; fairseq divides by the sum of `sample_size` over ranks and --update-freq, so that
-    neither changes what a sentence weighs.
+    neither changes what a sentence weighs.  With "words" means are over what one rank has at once, as in fairseq's own
+    criterion, and what it has weighs by its tokens.
     """
 
     def __init__(self, normaliser: str = "sentences"):

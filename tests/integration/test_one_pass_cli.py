@@ -193,11 +193,12 @@ def test_resumed_training_equals_the_uninterrupted_one(data: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("kind", ARCHS)
 def test_twice_half_a_batch_is_one_batch(eight: Path, tmp_path: Path, kind: str):
-    """Eight sentences of different lengths in one step, and four twice before a step."""
+    """Eight sentences of different lengths in one step, and four twice before a step; with `words` a mean is over what
+    is in memory at once."""
     step = "--optimizer sgd --lr 1 --clip-norm 0 --max-update 1 --no-epoch-checkpoints --disable-validation"
 
     def weights(name: str, batch: int, more: str = "") -> dict[str, torch.Tensor]:
-        flags = f"{step} --upsample 3 --glance-start 0.9 {more}"
+        flags = f"{step} --upsample 3 --glance-start 0.9 --loss-normaliser tokens {more}"
         call("train", *training(eight, tmp_path / name, flags, ARCHS[kind], batch, TINY_BLOCKS))
         return read(tmp_path / name / "checkpoint_last.pt")["model"]
 
