@@ -26,14 +26,14 @@ def toy(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "examples/toy"))
     import chain
     import compare
+    import demo
     import one_pass
     import progressive
     import systems
     import table
 
-    return SimpleNamespace(
-        chain=chain, compare=compare, one_pass=one_pass, progressive=progressive, systems=systems, table=table
-    )
+    modules = chain, compare, demo, one_pass, progressive, systems, table
+    return SimpleNamespace(**{module.__name__: module for module in modules})
 
 
 USUAL = {"bleu_unambiguous": None, "valid": 0.5, "mixed": None, "speed": 2.0, "sentences": 4, "ambiguous": 0}
@@ -192,6 +192,18 @@ def test_flags_say_what_the_table_of_systems_does_not(toy):
     assert given.systems["Transformer"] == {"updates": 3, "lr": 0.1}
     assert given.systems["DINOISER"] == {**usual.systems["DINOISER"], "lr": 0.1}
     assert given.systems["Difformer"] == usual.systems["Difformer"]
+
+
+def test_the_full_demo_decodes_more_systems_in_more_ways(toy):
+    """Five lengths with five noises take too long for the short one."""
+    demo, systems = toy.demo, toy.systems
+    for full, names, count in ((True, systems.FULL_DEMO, 11), (False, systems.DEMO, 5)):
+        jobs = demo.jobs(systems.Recipe.of(names), SimpleNamespace(full=full, steps=7))
+        assert {job.system for job in jobs} == set(names) and len(jobs) == count
+        assert {job.steps for job in jobs} == {0, 7}
+        assert any(demo.FIVE_BY_FIVE in job.flags for job in jobs) == full
+    short = systems.Recipe.of(systems.DEMO, demo.SHORT)
+    assert short.systems["NAT"]["updates"] < short.systems["DINOISER"]["updates"] < systems.SYSTEMS["DINOISER"].updates
 
 
 def test_the_table_of_early_exit_compares_with_its_own_system(toy):
