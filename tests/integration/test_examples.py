@@ -31,8 +31,8 @@ with chain.working_in(pathlib.Path({folder!r})):
 
 @pytest.mark.slow
 def test_the_demo_walks_through(tmp_path):
-    """Killed on the way and continued: table and picture; a second call has nothing to do; a failed step is reported, and
-    what it had made is kept."""
+    """Killed on the way and continued: table and picture; a second call has nothing to do; a failed step is reported,
+    and what it had made is kept."""
     folder = tmp_path / "a b"
     killed_when(
         folder / "checkpoints/nat/checkpoint_last.pt", example_command("demo", "--out", folder, *SMALL), ENVIRONMENT
