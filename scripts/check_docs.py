@@ -44,6 +44,8 @@ def our_flags() -> set[str]:
         text = path.read_text(encoding="utf-8")
         flags.update(re.findall(r"add_argument\(\s*(?:\"-\w\",\s*)?\"(--[\w-]+)\"", text))
         flags.update(re.findall(r"^ +(--[\w-]+)(?: \| -\w)?\)", text, re.MULTILINE))  # cases of a shell script
+        for own in re.findall(r"(?:choices|settings)=\((.*)\)", text):  # a recipe's own
+            flags.update("--" + name for name in re.findall(r"\[([\w-]+)\]=", own))
         flags.update("--" + name.replace("_", "-") for name in re.findall(r"^    (\w+): .+? = ", text, re.MULTILINE))
     return flags
 
