@@ -85,7 +85,7 @@ def test_every_flag_is_listed_with_its_default():
             assert field.metadata["help"] in PAGE and len(row) in (4, 5)
     assert FLAGS["--schedule-update"][:2] == ["`--schedule-update`", "`50`"]
     assert FLAGS["--label-smoothing"][1] == "`0.0`" and FLAGS["--pre-norm"][1:3] == ["off", "switch"]
-    assert FLAGS["--loss-normaliser"][2] == "`sentences`, `tokens`"
+    assert FLAGS["--loss-normaliser"][2] == "`sentences`, `tokens`, `words`"
 
 
 def test_each_flag_of_decoding_says_who_reads_it():

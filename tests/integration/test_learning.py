@@ -14,18 +14,18 @@ NETWORK = "--hidden 64 --inner 128 --heads 4 --encoder-layers 2 --decoder-layers
 SCHEDULE = "--lr 3e-3 --lr-scheduler polynomial_decay"
 STEPS, CTC, DAG = "--iter-decode-max-iter 20", "--upsample 3", "--upsample 3"
 LEARNERS = {  # flags of the smallest system that is safe to learn it, updates, and flags of its decoding
-    "dinoiser_toy": ("--latent-dim 16", 500, STEPS),
-    "difformer_toy": ("--latent-dim 64", 500, STEPS),
-    "nat_toy": ("", 200, ""),
-    "glat_toy": ("", 200, ""),
-    "glat_toy_ctc": (CTC, 400, ""),
-    "dslp_toy": ("--blocks 2", 200, ""),
-    "dslp_toy_ctc": (f"--blocks 2 {CTC}", 400, ""),
-    "cmlm_toy": ("", 300, "--passes 4"),
-    "diffglat_toy": ("--blocks 2", 200, ""),
-    "diffglat_toy_ctc": (f"--blocks 2 {CTC}", 400, ""),
-    "diffglat_toy_dag": (f"--blocks 2 {DAG}", 250, ""),
-    "da_transformer_toy": (DAG, 250, ""),
+    "dinoiser_toy": ("--latent-dim 16", 400, STEPS),
+    "difformer_toy": ("--latent-dim 64", 400, STEPS),
+    "nat_toy": ("", 150, ""),
+    "glat_toy": ("", 150, ""),
+    "glat_toy_ctc": (CTC, 250, ""),
+    "dslp_toy": ("--blocks 2", 150, ""),
+    "dslp_toy_ctc": (f"--blocks 2 {CTC}", 250, ""),
+    "cmlm_toy": ("", 200, "--passes 4"),
+    "diffglat_toy": ("--blocks 2", 150, ""),
+    "diffglat_toy_ctc": (f"--blocks 2 {CTC}", 250, ""),
+    "diffglat_toy_dag": (f"--blocks 2 {DAG}", 150, ""),
+    "da_transformer_toy": (DAG, 150, ""),
 }
 
 
@@ -33,7 +33,7 @@ def write_reversals(folder: Path) -> None:
     """Letters, and the same in capitals from the last to the first."""
     rng = random.Random(1)
     for split, size in (("train", 8000), ("valid", 50), ("test", 100)):
-        rows = [[rng.choice("abcdefgh") for _ in range(rng.randint(3, 6))] for _ in range(size)]
+        rows = [[rng.choice("abcdef") for _ in range(rng.randint(2, 5))] for _ in range(size)]
         (folder / f"{split}.a").write_text("".join(" ".join(row) + "\n" for row in rows))
         (folder / f"{split}.b").write_text("".join(" ".join(row[::-1]).upper() + "\n" for row in rows))
 

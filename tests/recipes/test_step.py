@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 from kills import children
-from support import ENVIRONMENT, ROOT
+from support import ROOT
 
-START = 5  # seconds that a program takes to begin
 STEP, LOCK = ROOT / "scripts/step.py", ROOT / "scripts/lock.py"
 
 
@@ -170,21 +169,34 @@ def test_a_command_with_more_to_do_says_so():
 
 @pytest.mark.parametrize(
     ("hours", "deadline", "expected"),
-    [(None, None, "inf"), (2, None, "2.000000"), (2, 3600, "1.400000"), (1, 3600, "1.000000"), (0.2, None, "0.200000")],
+    [(None, None, "inf"), (2, None, "2.0"), (2, 3600, "1.4"), (1, 3600, "1.0"), (0.2, None, "0.2")],
 )
-def test_how_long_a_training_may_go_on(hours, deadline, expected, monkeypatch):
+def test_how_long_a_training_may_go_on(hours, deadline, expected, monkeypatch, capsys):
     """It has taken half an hour already; a tenth of what is left of the call is spared for the end."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import training_time
+
     state = {"optimizer_history": [{"num_updates": 7}], "extra_state": {"previous_training_time": 1800.0}}
-    torch.save({**state, "model": {}, "args": None, "cfg": None}, "checkpoint_last.pt")
+    torch.save(state, "checkpoint_last.pt")
     if deadline:
-        monkeypatch.setenv("DEADLINE", str(time.time() + deadline + START))
-    program = [sys.executable, str(ROOT / "scripts/training_time.py"), ".", *(["--hours", str(hours)] if hours else [])]
-    environment = {**ENVIRONMENT, **{name: os.environ[name] for name in ("DEADLINE",) if name in os.environ}}
-    run = lambda *more: subprocess.run([*program, *more], capture_output=True, text=True, env=environment)  # noqa: E731
-    found = run()
-    assert float(found.stdout) == pytest.approx(float(expected), abs=0.01), found.stderr
+        monkeypatch.setenv("DEADLINE", str(time.time() + deadline))
+
+    def status(*more: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["", ".", *(["--hours", str(hours)] if hours else []), *more])
+        return training_time.main()
+
+    assert status() == 0
+    assert float(capsys.readouterr().out) == pytest.approx(float(expected), abs=0.01)
     finished = hours is not None and hours <= 0.5
-    assert [run("--max-update", str(updates)).returncode for updates in (7, 8)] == [0, 0 if finished else 75]
+    assert [status("--max-update", str(updates)) for updates in (7, 8)] == [0, 0 if finished else 75]
+
+
+def test_a_training_that_has_not_begun_has_all_its_time(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import training_time
+
+    monkeypatch.setattr(sys, "argv", ["", "nowhere", "--hours", "1.5"])
+    assert training_time.main() == 0 and float(capsys.readouterr().out) == 1.5
 
 
 def killed(*args: str) -> None:
