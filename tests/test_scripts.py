@@ -79,6 +79,7 @@ def parsed(command: str, parser: Any, *more: str) -> Any:
     return convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, [*here, *more]))
 
 
+@pytest.mark.slow
 def test_every_decoding_of_the_comparison_is_one_that_we_can_do(toy):
     """All flags pass fairseq's parser, and what they ask our checks."""
     from fairseq.options import get_generation_parser
@@ -100,6 +101,7 @@ def test_every_decoding_of_the_comparison_is_one_that_we_can_do(toy):
         assert selection.rescore == ("rescore" in selection.chain) == (":" in cfg.common_eval.path)
 
 
+@pytest.mark.slow
 def test_every_training_and_decoding_in_one_pass_is_one_that_we_can_do(toy):
     """The same of fairseq's parsers and our checks, with each system built as its training would."""
     from fairseq.options import get_generation_parser, get_training_parser
@@ -130,6 +132,7 @@ def test_every_training_and_decoding_in_one_pass_is_one_that_we_can_do(toy):
             assert translator.decoder_for(options).settings()["passes"] == options.passes
 
 
+@pytest.mark.slow
 def test_every_halving_is_one_that_we_can_do(toy):
     """Each student starts as the model whose steps it halves, and is taught the decoding that it is compared by."""
     from fairseq.options import get_generation_parser, get_training_parser

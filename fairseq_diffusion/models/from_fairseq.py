@@ -1,5 +1,5 @@
-"""fairseq's own NAT models, `cmlm_transformer` and `nonautoregressive_transformer`, as one-pass models of this package:
-the configuration, and the weights by their names here."""
+"""Models of fairseq's own NAT task as one-pass models of this package: the configuration, and the weights by the names
+that they have here."""
 
 from __future__ import annotations
 
@@ -11,11 +11,8 @@ from fairseq.modules import SinusoidalPositionalEmbedding
 from torch import Tensor
 
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.systems.presets import OF_FAIRSEQ
 
-ARCHITECTURES = {
-    "cmlm_transformer": "cmlm_toy",
-    "nonautoregressive_transformer": "nat_toy",
-}  # whose fields are replaced
 LENGTH_CLASSES = 256  # fixed there
 UNSUPPORTED = {  # a flag of theirs -> what there is none of here
     "src_embedding_copy": "source embeddings in place of the mask",
@@ -31,11 +28,11 @@ Weights = dict[str, Tensor]
 
 
 def architecture_of(name: str | None) -> str:
-    """The architecture here for one of theirs."""
+    """The architecture here for one of theirs; its fields are replaced by `configuration`."""
     model = ARCH_MODEL_NAME_REGISTRY.get(name, name)
-    if model not in ARCHITECTURES:
-        raise UserError(f"a checkpoint of {name} cannot be converted; these can: {', '.join(ARCHITECTURES)}")
-    return ARCHITECTURES[model]
+    if model not in OF_FAIRSEQ:
+        raise UserError(f"a checkpoint of {name} cannot be converted; these can: {', '.join(OF_FAIRSEQ)}")
+    return OF_FAIRSEQ[model]
 
 
 def configuration(theirs: Any) -> dict[str, Any]:

@@ -14,7 +14,8 @@ start from this package's initialisation.
 
 from fairseq_diffusion.systems import vanilla_nat  # noqa: F401  whose presets are the base of these
 from fairseq_diffusion.systems._sizes import sized
-from fairseq_diffusion.systems.presets import preset
+from fairseq_diffusion.systems.presets import OF_FAIRSEQ, preset
 
 preset("cmlm", base="nat", source_copy="none", glance_count="uniform", passes=10)
 sized("cmlm")
+OF_FAIRSEQ.register("cmlm_transformer")("cmlm_toy")

@@ -15,6 +15,7 @@ class Preset(NamedTuple):
 
 
 PRESETS: Registry[Preset] = Registry("architecture")
+OF_FAIRSEQ: Registry[str] = Registry("model of fairseq")  # and the architecture here that it can be converted to
 
 
 def preset(name: str, base: str | None = None, model: str | None = None, **changes: Any) -> None:

@@ -11,7 +11,7 @@ those of another.
 """
 
 from fairseq_diffusion.systems._sizes import sized
-from fairseq_diffusion.systems.presets import preset
+from fairseq_diffusion.systems.presets import OF_FAIRSEQ, preset
 
 preset(
     "nat",
@@ -36,3 +36,4 @@ preset(
     decoder_layers=6,
 )
 sized("nat")
+OF_FAIRSEQ.register("nonautoregressive_transformer")("nat_toy")

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import pytest
 import torch
 
 from fairseq_diffusion.kernels import gradients, launch, scan
+from fairseq_diffusion.kernels.choice import OLDEST_TRITON
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
+OLD = find_spec("triton") is None or tuple(map(int, metadata.version("triton").split(".")[:2])) < OLDEST_TRITON
+pytestmark = pytest.mark.skipif(OLD, reason="Triton is not installed, or too old for the kernels")
 
 SHARED = {80: 163 * 1024, 90: 227 * 1024}  # bytes that a program can have
 POINTERS = {"target": "i64", "order": "i64", "keys": "i64", "live": "i32", "words": "i32", "banned": "i8"}

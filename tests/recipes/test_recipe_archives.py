@@ -82,6 +82,7 @@ def wmt16_en_ro(data: Path) -> None:
 DATA = {multi30k: (30, 6), iwslt14_de_en: (45, 10), wmt14_en_de: (60, 6), wmt16_en_ro: (40, 6)}  # train, and test
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("archives", DATA)
 def test_the_text_of_a_recipe(archives, tmp_path: Path):
     data, out, name = tmp_path / "the user's data", tmp_path / "out", archives.__name__
