@@ -20,7 +20,7 @@ from table import COLUMNS, LEFT_TO_RIGHT, Row, cells, notes, render
 
 from fairseq_diffusion.toy.corpus import read_language, read_split
 
-SHORT = {DINOISER: 1500, NAT: 800, AR: 900}  # updates; the full demo has those of the table of systems
+SHORT = {DINOISER: 800, NAT: 350, AR: 700}  # updates; the full demo has those of the table of systems
 ONE_BY_FIVE = "--noise-beam 5"
 FIVE_BY_FIVE = "--iter-decode-with-beam 5 --noise-beam 5"
 WATCHED = (DINOISER, "CeDi", "--sampler cedi --retain-iter-history")  # the one that the picture shows
