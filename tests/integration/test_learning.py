@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from conftest import binarise
 from fairseq.models import ARCH_MODEL_REGISTRY
-from support import ROOT, decoding, hypotheses, lines, process
+from support import ROOT, call, decoding, hypotheses, lines
+
+import fairseq_diffusion
 
 NETWORK = "--hidden 64 --inner 128 --heads 4 --encoder-layers 2 --decoder-layers 2 --dropout 0"
 SCHEDULE = "--lr 3e-3 --lr-scheduler polynomial_decay"
@@ -39,6 +41,7 @@ def write_reversals(folder: Path) -> None:
 
 
 def test_every_architecture_has_a_learner():
+    fairseq_diffusion.load()
     assert set(LEARNERS) == {name for name in ARCH_MODEL_REGISTRY if "_toy" in name}
 
 
@@ -50,12 +53,11 @@ def test_a_system_learns_to_reverse(tmp_path, arch):
     data = binarise(tmp_path, tmp_path / "bin")
     flags = ["--task", "diffusion_translation", "--criterion", "diffusion_loss", "--arch", arch, *own.split()]
     schedule = f"{SCHEDULE} --warmup-updates {updates // 10} --max-update {updates} --total-num-update {updates}"
-    optimiser = "--optimizer adam --batch-size 64 --cpu --no-epoch-checkpoints".split()
+    optimiser = "--optimizer adam --batch-size 64 --cpu --no-epoch-checkpoints --num-workers 0".split()
     where = [data, "--user-dir", ROOT / "fairseq_diffusion", "--save-dir", tmp_path / "checkpoints"]
-    done = process("train", *where, *flags, *NETWORK.split(), *schedule.split(), *optimiser)
-    assert done.returncode == 0, done.stderr
+    call("train", *where, *flags, *NETWORK.split(), *schedule.split(), *optimiser)
     last = tmp_path / "checkpoints/checkpoint_last.pt"
-    printed = process("generate", *decoding(data, last, "--batch-size 50", steps)).stdout
+    printed = call("generate", *decoding(data, last, "--batch-size 50", steps))
     said, meant = hypotheses(printed), lines(printed, "T")
     right = sum(said[i][0][0] == meant[i][0][0] for i in meant)
     assert len(meant) == 100
