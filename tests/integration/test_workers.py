@@ -34,7 +34,10 @@ def test_ctrl_c_ends_a_training_and_its_workers(data: Path, tmp_path: Path, flag
     """Sent when the log has the line.  A worker that went on would keep the pipe open, and `communicate` would wait."""
     flags += f" {DEFAULT_WORKERS} --max-epoch 100000 --log-interval 1 --no-epoch-checkpoints"
     pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen(command("train", *training(data, tmp_path, flags)), env=ENVIRONMENT, **pipe) as process:
+    # a suite that runs in the background has inherited that SIGINT is ignored
+    heed = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    train = command("train", *training(data, tmp_path, flags))
+    with subprocess.Popen(train, env=ENVIRONMENT, **pipe, **heed) as process:
         assert any(line in logged for logged in process.stdout)
         time.sleep(seconds)
         process.send_signal(signal.SIGINT)
