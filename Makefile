@@ -31,7 +31,7 @@ help:
 	@echo "make progressive  halve the decoding steps of what the full demo trained, repeatedly, by distillation"
 	@echo "make one-pass toy language again: train twelve systems, most of them one-pass, and compare"
 	@echo "make test     every test"
-	@echo "make test-fast  all but those that train: two minutes on two cores"
+	@echo "make test-fast  all but those that train: three to four minutes on two cores"
 	@echo "make check    lint, types, structure and documents, each of which is a target, too"
 	@echo "make format   rewrite the code as make check wants it"
 	@echo "make bench    how fast, against fairseq and CTranslate2, a few minutes each (BENCH=... for benchmarks/run.py)"
