@@ -7,10 +7,8 @@ A step is complete when steps/NAME.json says so, and its command, inputs and out
 skipped. One that was interrupted is run again: with --continues from its outputs, else from the start. One whose
 outputs are missing or changed is made again. One whose command or inputs changed is refused, except with --redo, or if
 the inputs changed because an earlier step was made again, or if it is quickly made (--remake). Existing outputs are
-moved to replaced/NAME-N with their log, never overwritten.
-
-Behind the time in DEADLINE (seconds since 1970, in the environment) no step is run: one that still runs is interrupted,
-and the exit status is 75. A command that ends with status 75 has more to do, and is interrupted by itself.
+moved to replaced/NAME-N with their log, never overwritten. Behind the deadline (see deadline.py) a step that still runs
+is interrupted, none begins, and the exit status is 75; a command that ends with status 75 has interrupted itself.
 
 scripts/recipe.sh calls this program for each step; examples/toy imports `Step` and `run`, which threads may call.
 """
@@ -32,11 +30,11 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+from deadline import MORE_TO_DO, seconds_left
 from sums import Sums, changed, listed, lost, missing, sums, within
 
 STEPS, LOGS, REPLACED = Path("steps"), Path("logs"), Path("replaced")
 LAST_LINES = 15  # of a failed step's log, on the screen
-MORE_TO_DO = 75  # exit status: EX_TEMPFAIL, "try again"
 
 Record = dict[str, Any]  # state (begun, ended, complete), identity, command, inputs, outputs, and whether it is stale
 
@@ -274,11 +272,6 @@ def in_a_shell(command: str, log: Any) -> int:
         return MORE_TO_DO
     finally:
         running.discard(shell)
-
-
-def seconds_left() -> float | None:
-    """Until the deadline, if there is one."""
-    return max(0.0, float(os.environ["DEADLINE"]) - time.time()) if "DEADLINE" in os.environ else None
 
 
 def main() -> int:

@@ -13,17 +13,14 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
-import time
 from pathlib import Path
 
-import torch
+from deadline import MORE_TO_DO, seconds_left
 
-import fairseq_diffusion
+from fairseq_diffusion.cli.average import load_checkpoint, updates
 
 SPARED = 0.1  # of the time that is left, for the validation and the checkpoint at the end
 LEAST = 1e-6  # hours: 0 would be no limit for fairseq
-MORE_TO_DO = 75
 
 
 def main() -> int:
@@ -32,11 +29,12 @@ def main() -> int:
     parser.add_argument("--hours", type=float, default=math.inf)
     parser.add_argument("--max-update", type=int)
     options = parser.parse_args()
-    updates, hours = progress(options.folder / "checkpoint_last.pt")
+    done, hours = progress(options.folder / "checkpoint_last.pt")
     if options.max_update is not None:
-        return 0 if updates >= options.max_update or hours >= options.hours else MORE_TO_DO
-    left = max(0.0, float(os.environ.get("DEADLINE", math.inf)) - time.time()) / 3600
-    print(f"{max(LEAST, min(options.hours, hours + (1 - SPARED) * left)):.6f}")
+        return 0 if done >= options.max_update or hours >= options.hours else MORE_TO_DO
+    left = seconds_left()
+    most = math.inf if left is None else hours + (1 - SPARED) * left / 3600
+    print(f"{max(LEAST, min(options.hours, most)):.6f}")
     return 0
 
 
@@ -44,11 +42,9 @@ def progress(checkpoint: Path) -> tuple[int, float]:
     """Updates done, and hours taken."""
     if not checkpoint.exists():
         return 0, 0.0
-    fairseq_diffusion.load()  # whose repairs let torch load the objects that fairseq keeps
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    return state["optimizer_history"][-1]["num_updates"], state["extra_state"]["previous_training_time"] / 3600
+    state = load_checkpoint(checkpoint)
+    return updates(state), state["extra_state"]["previous_training_time"] / 3600
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
     raise SystemExit(main())

@@ -14,13 +14,12 @@ from omegaconf import OmegaConf
 
 import fairseq_diffusion
 from fairseq_diffusion import compat
-from fairseq_diffusion.cli.average import load_checkpoint
+from fairseq_diffusion.cli.average import exported, load_checkpoint
 from fairseq_diffusion.compat.checkpoints import model_name
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.files.writing import atomic_write, check_writable
+from fairseq_diffusion.models.base import BOS
 from fairseq_diffusion.models.from_fairseq import architecture_of, configuration, weights
-
-BOS = 1  # a model here puts <s> before the source itself; there the data have it
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,15 +32,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     check_writable(args.output, args.force)
     fairseq_diffusion.load()
-    state = converted(load_checkpoint(args.checkpoint), args.data)
+    state = converted(args.checkpoint, args.data)
     with atomic_write(args.output) as temporary:
         torch.save(state, temporary)
     print(f"converted {args.checkpoint} into {args.output}; decode it with --task {compat.OUR_TASK}")
     return 0
 
 
-def converted(state: dict[str, Any], data: str) -> dict[str, Any]:
+def converted(checkpoint: Path, data: str) -> dict[str, Any]:
     """A checkpoint of ours with the same weights, and without an optimiser."""
+    state = load_checkpoint(checkpoint)
     architecture = architecture_of(model_name(state))
     theirs = (state.get("cfg") or {}).get("model") or state["args"]
     cfg = training(data, architecture, theirs)
@@ -56,16 +56,9 @@ def converted(state: dict[str, Any], data: str) -> dict[str, Any]:
             f"the weights do not fit the dictionaries of {data} and the checkpoint's own configuration; pass the data "
             f"that it was trained on ({str(error).splitlines()[-1].strip()})"
         ) from error
-    history = {"criterion_name": "DiffusionLossCriterion", "optimizer_name": "", "lr_scheduler_state": {}}
-    return {
-        "args": None,
-        "cfg": OmegaConf.to_container(cfg, resolve=True, enum_to_str=True),
-        "model": model.state_dict(),
-        "criterion": None,
-        "optimizer_history": [{**history, "num_updates": state["optimizer_history"][-1]["num_updates"]}],
-        "task_state": task.state_dict(),
-        "extra_state": {},
-    }
+    settings = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    kept = exported(state, model.state_dict(), [checkpoint], ema=False)
+    return {**kept, "args": None, "cfg": settings, "task_state": task.state_dict()}
 
 
 def training(data: str, architecture: str, theirs: Any) -> Any:
@@ -75,5 +68,6 @@ def training(data: str, architecture: str, theirs: Any) -> Any:
     for name, value in configuration(theirs).items():
         setattr(given, name, value)
     for side in ("source", "target"):
+        # a model here puts <s> before a sentence itself; there the data have it
         setattr(given, f"max_{side}_positions", getattr(theirs, f"max_{side}_positions", 1024) - BOS)
     return convert_namespace_to_omegaconf(given)

@@ -59,7 +59,7 @@ class Teacher:
         """Mean log-probabilities [B] of rows that end in </s>, of the sentences owners [B] of the encoder's output."""
         device = next(self.model.parameters()).device
         sizes = torch.tensor([len(row) for row in rows], device=device)
-        target = pad_sequence([torch.tensor(row) for row in rows], True, self.pad).to(device)
+        target = pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=self.pad).to(device)
         previous = target.roll(1, dims=1)
         previous[:, 0] = self.eos  # where fairseq's translation task starts
         mine = self.model.encoder.reorder_encoder_out(encoded, owners.to(device))

@@ -82,7 +82,7 @@ def weights(theirs: Weights, wanted: Weights, unknown: int, pad: int) -> Weights
 
     Args:
         theirs: the weights of their checkpoint.
-        wanted: the weights of a model built for `configuration`, which are replaced.
+        wanted: the weights of a model built for `configuration`, all of which are replaced.
         unknown: the row of `<unk>`, which is their mask.
         pad: the padding symbol, behind which their positions begin.
     """
@@ -99,7 +99,7 @@ def weights(theirs: Weights, wanted: Weights, unknown: int, pad: int) -> Weights
             if f"{part}.layer_norm.{kind}" in theirs:
                 found[f"{part}.{norm}.{kind}"] = theirs[f"{part}.layer_norm.{kind}"]
     named = {f"translator.{name}": value for name, value in found.items()}
-    return {name: named.get(name, value) for name, value in wanted.items()}
+    return {name: named[name] for name in wanted}  # all of them: a KeyError names what theirs does not have
 
 
 def layers(theirs: Weights, part: str) -> Weights:

@@ -53,7 +53,7 @@ preset(
     block_weights="uniform",
 )
 # Each block more means another likelihood in training, and on a canvas this long another projection in decoding.
-preset("diffglat_ctc", base="diffglat", alignment="ctc", upsample=2.0, blocks=3, label_smoothing=0.0)
+preset("diffglat_ctc", base="diffglat", alignment="ctc", reveal="words", upsample=2.0, blocks=3, label_smoothing=0.0)
 preset(
     "diffglat_dag",
     base="diffglat",

@@ -12,8 +12,8 @@ best alignment has it; the loss is -log P(y | shown, x) over the number of words
 
 Ours against the released code: <s> and </s> are given, and so never use up what may be shown; the source is copied by a
 softmax over distances with one learnt temperature, not by learnt attention of positions; positions are added once, not
-before each layer; the length loss does not shrink with what is shown; with CTC, N counts wrong words of the canvas and
-not blanks (--reveal positions: both), <s> is the blank, and all alignments must agree with what is shown.
+before each layer; the length loss does not shrink with what is shown; with CTC, N counts wrong positions of the canvas
+(blanks too, unless --reveal words), <s> is the blank, and all alignments must agree with what is shown.
 """
 
 from fairseq_diffusion.systems import vanilla_nat  # noqa: F401  whose presets are the base of these

@@ -30,7 +30,6 @@ preset(
     activation="gelu",
     attention_dropout=0.0,
     activation_dropout=0.0,
-    reveal="words",
     hidden=512,
     encoder_layers=6,
     decoder_layers=6,

@@ -25,7 +25,7 @@ class Coiner:
         self.parts, self.rng = parts, rng
         self.taken: set[str] = set()
 
-    def coin(self, syllables: int) -> str:
+    def new_word(self, syllables: int) -> str:
         """A new word of so many syllables, or of more when short ones are used up."""
         for attempt in count():
             length = syllables + attempt // TRIES_PER_LENGTH
@@ -50,7 +50,7 @@ class Lexicon:
 
     def __init__(self, rng: random.Random, nouns: int, verbs: int, adjectives: int, adverbs: int):
         self._source, self._target = Coiner(SOURCE, rng), Coiner(TARGET, rng)
-        self.markers = {self._source.coin(1): register for register in (FORMAL, INFORMAL)}
+        self.markers = {self._source.new_word(1): register for register in (FORMAL, INFORMAL)}
         self.determiners = self._function_words(DETERMINERS)
         self.prepositions = self._function_words(PREPOSITIONS)
         self.nouns = self._content_words(nouns)
@@ -60,15 +60,15 @@ class Lexicon:
 
     def _function_words(self, number: int) -> dict[str, Entry]:
         """Short words that are the same in both registers."""
-        entries = (Entry(self._source.coin(1), (self._target.coin(1),) * 2) for _ in range(number))
+        entries = (Entry(self._source.new_word(1), (self._target.new_word(1),) * 2) for _ in range(number))
         return {entry.source: entry for entry in entries}
 
     def _content_words(self, number: int) -> dict[str, Entry]:
         """Every other word has two register forms; noun classes (which only nouns use) go round in turn."""
         words = {}
         for i in range(number):
-            formal = self._target.coin(2)
-            informal = self._target.coin(2) if i % 2 == 0 else formal
-            source = self._source.coin(2)
+            formal = self._target.new_word(2)
+            informal = self._target.new_word(2) if i % 2 == 0 else formal
+            source = self._source.new_word(2)
             words[source] = Entry(source, (formal, informal), noun_class=i % NOUN_CLASSES)
         return words

@@ -176,7 +176,7 @@ def test_how_long_a_training_may_go_on(hours, deadline, expected, monkeypatch, c
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     import training_time
 
-    state = {"optimizer_history": [{"num_updates": 7}], "extra_state": {"previous_training_time": 1800.0}}
+    state = {"optimizer_history": [{"num_updates": 7}], "extra_state": {"previous_training_time": 1800.0}, "model": {}}
     torch.save(state, "checkpoint_last.pt")
     if deadline:
         monkeypatch.setenv("DEADLINE", str(time.time() + deadline))

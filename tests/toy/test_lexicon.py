@@ -7,7 +7,7 @@ from fairseq_diffusion.toy.lexicon import SOURCE, TARGET, Coiner, Lexicon
 
 def test_coined_words_differ_and_grow_when_short_ones_run_out():
     coiner = Coiner(SOURCE, random.Random(0))
-    words = [coiner.coin(1) for _ in range(200)]
+    words = [coiner.new_word(1) for _ in range(200)]
     assert len(set(words)) == 200  # there are only 50 syllables
     assert {len(word) for word in words} == {2, 4}
 
