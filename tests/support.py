@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,30 +14,29 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from commands import ROOT, Command
+from configurations import composed
+from fairseq.dataclass import utils
 from fairseq.dataclass.configs import DatasetConfig
 
 import fairseq_diffusion
 from fairseq_diffusion import compat
 
-ROOT = Path(__file__).resolve().parents[1]
 USER_DIR = ["--user-dir", str(ROOT / "fairseq_diffusion"), "--task", "diffusion_translation"]
 TINY = "--hidden 16 --inner 32 --heads 2 --encoder-layers 1 --decoder-layers 1 --latent-dim 4".split()
 TINY_BLOCKS = "--hidden 16 --inner 32 --heads 2 --encoder-layers 1 --decoder-layers 4 --blocks 2".split()
 DEFAULT_WORKERS = f"--num-workers {DatasetConfig.num_workers}"  # of fairseq; for speed, most tests have none
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 def command(tool: str, *args: Any) -> list[str]:
-    """A fairseq command as its console script would start it."""
+    """A fairseq command as its console script would start it, for what ``Command`` cannot do."""
     start = f"import sys; sys.argv[0] = {tool!r}; from fairseq_cli.{tool} import cli_main; cli_main()"
     return [sys.executable, "-c", start, *map(str, args)]
 
 
-def process(tool: str, *args: Any, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a fairseq command as a user does."""
-    return subprocess.run(
-        command(tool, *args), env=ENVIRONMENT, input=stdin, capture_output=True, text=True, check=False
-    )
+def process(tool: str, *args: Any, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a fairseq command in a process of its own."""
+    return Command(tool, *args, stdin=stdin).done()
 
 
 def call(tool: str, *args: Any) -> str:
@@ -53,7 +51,8 @@ def call(tool: str, *args: Any) -> str:
     vars(checkpoint_utils.save_checkpoint).pop("best", None)  # fairseq keeps the best value in its function
     output = io.StringIO()
     logging.getLogger().setLevel(logging.INFO)  # as fairseq sets it in a process of its own
-    with patch.object(sys, "argv", [tool, *map(str, args)]), redirect_stdout(output):
+    argv, quickly = patch.object(sys, "argv", [tool, *map(str, args)]), patch.object(utils, "compose", composed)
+    with argv, quickly, redirect_stdout(output):
         import_module(f"fairseq_cli.{tool}").cli_main()
     return output.getvalue()
 

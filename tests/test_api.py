@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 import torch
+from commands import ENVIRONMENT
 from runs import RERANKER
-from support import ENVIRONMENT, TINY_BLOCKS, call, generate, training
+from support import TINY_BLOCKS, call, generate, training
 
 import fairseq_diffusion
 from fairseq_diffusion.errors import UserError

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import ROOT
+from commands import ROOT
 
 VERSION = "{}.{}".format(*sys.version_info[:2])
 FAIRSEQ = "fairseq==0.12.2" if VERSION == "3.10" else "--no-build-isolation fairseq-fixed==0.12.3.1"

@@ -7,8 +7,8 @@ import shlex
 from pathlib import Path
 
 import pytest
+from commands import ROOT
 from fairseq import options
-from support import ROOT
 
 import fairseq_diffusion
 

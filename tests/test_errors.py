@@ -1,7 +1,7 @@
 import subprocess
 import sys
 
-from support import ENVIRONMENT
+from commands import ENVIRONMENT
 
 from fairseq_diffusion.errors import UserError, sentence_of
 

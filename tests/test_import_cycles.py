@@ -14,7 +14,7 @@ from importlib.util import resolve_name
 from pathlib import Path
 
 import pytest
-from support import ROOT
+from commands import ROOT
 
 EXEMPT = re.compile(r"# late: \w+")
 

@@ -13,7 +13,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from support import ENVIRONMENT, ROOT, USER_DIR
+from commands import ENVIRONMENT, ROOT
+from support import USER_DIR
 
 import fairseq_diffusion
 from fairseq_diffusion.kernels import choice

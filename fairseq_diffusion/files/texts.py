@@ -7,8 +7,7 @@ import unicodedata
 from collections.abc import Iterable
 from functools import cache, cached_property
 from pathlib import Path
-
-from sacremoses import MosesDetokenizer, MosesTokenizer
+from typing import Any
 
 from fairseq_diffusion.errors import UserError
 
@@ -79,15 +78,19 @@ def looks_tokenised(texts: Iterable[str]) -> bool:
 
 
 class Moses:
-    """Moses' tokenizer and detokenizer of one language."""
+    """Moses' tokenizer and detokenizer of one language; sacremoses takes half a second to import, so only here."""
 
     def __init__(self, language: str, split_hyphens: bool = False):
+        from sacremoses import MosesDetokenizer
+
         self._language, self._split_hyphens = language, split_hyphens
         self._detokenizer = MosesDetokenizer(language)
 
     @cached_property
-    def _tokenizer(self) -> MosesTokenizer:
+    def _tokenizer(self) -> Any:
         """Made when it is needed: for Chinese and Japanese that takes seconds."""
+        from sacremoses import MosesTokenizer
+
         return MosesTokenizer(self._language)
 
     def tokens(self, text: str, escape: bool = False) -> list[str]:

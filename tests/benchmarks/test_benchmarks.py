@@ -16,7 +16,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from support import ENVIRONMENT, ROOT
+from commands import ENVIRONMENT, ROOT
 
 BENCHMARKS = ROOT / "benchmarks"
 ABOUT = {"versions", "device", "cpu", "threads", "options", "rows"}

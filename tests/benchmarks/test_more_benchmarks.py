@@ -14,7 +14,8 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from support import ROOT, call, lines, training
+from commands import ROOT
+from support import call, lines, training
 from test_benchmarks import ABOUT, beside, run  # noqa: F401  the second is a fixture
 
 OWN_LOSS = hasattr(torch.nn, "LinearCrossEntropyOptions")  # this torch has a chunked loss, which is timed too

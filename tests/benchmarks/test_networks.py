@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from support import ROOT
+from commands import ROOT
 
 VOCABULARY = 60
 

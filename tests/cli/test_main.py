@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import ENVIRONMENT
+from commands import ENVIRONMENT
 
 import fairseq_diffusion
 from fairseq_diffusion.cli.main import COMMANDS, main

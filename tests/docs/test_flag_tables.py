@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import ROOT
 from fairseq.dataclass.utils import gen_parser_from_dataclass
 from fairseq.models import MODEL_DATACLASS_REGISTRY
-from support import ROOT
 
 import fairseq_diffusion
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from support import ENVIRONMENT, ROOT, TINY, hypotheses, read
+from commands import ENVIRONMENT, ROOT
+from support import TINY, hypotheses, read
 
 PAGE = (ROOT / "docs/your_own_system.md").read_text(encoding="utf-8")
 CODE = "\n\n".join(re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL))

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 import torch
+from commands import ENVIRONMENT, ROOT
 from runs import train_teacher
-from support import ENVIRONMENT, ROOT, call, lines, read
+from support import call, lines, read
 
 import fairseq_diffusion
 from fairseq_diffusion.errors import UserError

@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import ENVIRONMENT, ROOT
 from conftest import binarise
-from support import ENVIRONMENT, ROOT, USER_DIR, call, decoding, generate, hypotheses, process, training
+from support import USER_DIR, call, decoding, generate, hypotheses, process, training
 
 from fairseq_diffusion.errors import UserError
 

@@ -12,8 +12,9 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from commands import ENVIRONMENT
 from conftest import BEAM, SIZES
-from support import ENVIRONMENT, USER_DIR, call, generate, hypotheses, lines, process, read, same_hypotheses
+from support import USER_DIR, call, generate, hypotheses, lines, process, read, same_hypotheses
 
 import fairseq_diffusion
 from fairseq_diffusion.cli.main import main

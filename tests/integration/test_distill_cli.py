@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import ENVIRONMENT
 from conftest import binarise
 from runs import train_teacher
-from support import ENVIRONMENT, call, decoding, lines, training
+from support import call, decoding, lines, training
 
 from fairseq_diffusion.cli.main import main
 from fairseq_diffusion.distillation import shards

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import ENVIRONMENT, ROOT
 from kills import killed_when
-from support import ENVIRONMENT, ROOT
 
 
 def example_command(name: str, *arguments: object) -> list[object]:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import ENVIRONMENT, ROOT
 from runs import RERANKER
-from support import ENVIRONMENT, ROOT, TINY_BLOCKS, call, generate, hypotheses, training
+from support import TINY_BLOCKS, call, generate, hypotheses, training
 
 import fairseq_diffusion
 

@@ -6,9 +6,10 @@ import random
 from pathlib import Path
 
 import pytest
+from commands import ROOT
 from conftest import binarise
 from fairseq.models import ARCH_MODEL_REGISTRY
-from support import ROOT, call, decoding, hypotheses, lines
+from support import call, decoding, hypotheses, lines
 
 import fairseq_diffusion
 

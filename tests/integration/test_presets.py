@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import yaml
+from commands import ENVIRONMENT, ROOT
 from fairseq import options
 from fairseq.dataclass.initialize import add_defaults, hydra_init
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
-from support import ENVIRONMENT, ROOT, USER_DIR, call, read, training
+from support import USER_DIR, call, read, training
 
 import fairseq_diffusion
 from fairseq_diffusion.cli.main import main

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import socket
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from support import ENVIRONMENT, call, command, read, training
+from commands import Command
+from support import call, read, training
 
 from fairseq_diffusion.cli.main import main as run
 
@@ -28,13 +28,9 @@ def two_ranks(*args: Any) -> None:
     names a GPU even then."""
     group = f"--distributed-init-method tcp://localhost:{free_port()} --distributed-world-size 2"
     group += " --distributed-no-spawn --distributed-backend gloo --ddp-backend legacy_ddp --distributed-rank"
-    commands = [command("train", *args, *group.split(), rank) for rank in range(2)]
-    ranks = [
-        subprocess.Popen(each, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for each in commands
-    ]
-    outputs = [rank.communicate(timeout=300)[0] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(outputs)
+    ranks = [Command("train", *args, *group.split(), rank) for rank in range(2)]
+    ended = [rank.done() for rank in ranks]
+    assert [rank.returncode for rank in ended] == [0, 0], "\n".join(rank.stdout + rank.stderr for rank in ended)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from support import DEFAULT_WORKERS, ENVIRONMENT, call, command, training
+from commands import ENVIRONMENT
+from support import DEFAULT_WORKERS, call, command, training
 
 TIMEOUT = 30  # seconds
 

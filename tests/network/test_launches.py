@@ -3,7 +3,7 @@
 import runpy
 
 import torch
-from support import ROOT
+from commands import ROOT
 
 from fairseq_diffusion.network.denoiser import Denoiser
 from fairseq_diffusion.network.encoder import Encoder, own_words

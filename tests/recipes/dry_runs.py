@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from support import ENVIRONMENT, ROOT
+from commands import ENVIRONMENT, ROOT
 
 RECIPES = ["toy", "multi30k", "multi30k/small", "iwslt14_de_en", "wmt14_en_de", "wmt16_en_ro"]
 PROGRAM = re.compile(r"^(?:torchrun [^\"]*\"\$\(command -v fairseq-train\)\"|(fairseq-\w+)) (.*)$", re.MULTILINE)

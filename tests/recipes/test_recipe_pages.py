@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from commands import ENVIRONMENT, ROOT
 from dry_runs import RECIPES, Planned, flag, plan, recipe
 from fairseq import options
-from support import ENVIRONMENT, ROOT
 
 import fairseq_diffusion
 from fairseq_diffusion.cli.main import COMMANDS, command_module

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import ENVIRONMENT, ROOT
 from dry_runs import recipe
-from support import ENVIRONMENT, ROOT
 
 TEXT = ROOT / "scripts/text"
 

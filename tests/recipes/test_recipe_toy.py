@@ -7,9 +7,10 @@ import os
 from pathlib import Path
 
 import pytest
+from commands import ROOT
 from dry_runs import environment, recipe
 from kills import killed_when
-from support import ROOT, different, read
+from support import different, read
 
 from fairseq_diffusion.files.preparation import checkpoint_at
 

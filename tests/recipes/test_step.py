@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import ROOT
 from kills import children
-from support import ROOT
 
 STEP, LOCK = ROOT / "scripts/step.py", ROOT / "scripts/lock.py"
 

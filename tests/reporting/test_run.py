@@ -9,11 +9,12 @@ from types import SimpleNamespace
 from typing import Any, Optional
 
 import pytest
+from commands import ENVIRONMENT, ROOT
 from conftest import SIZES
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from sacrebleu import corpus_bleu
-from support import ENVIRONMENT, ROOT, call, hypotheses, lines
+from support import call, hypotheses, lines
 
 from fairseq_diffusion.cli.main import main
 from fairseq_diffusion.errors import UserError

@@ -1,0 +1,66 @@
+"""fairseq's commands as processes of their own that need not import torch and fairseq, which takes longer than a test.
+
+One process has imported them and forks at each command; the fork is what the command would be after its imports.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from importlib import import_module
+from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+ROOT = Path(__file__).resolve().parents[1]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+TOOLS = ("train", "generate", "interactive", "validate")
+
+
+@cache
+def server() -> ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([f"fairseq_cli.{tool}" for tool in TOOLS])
+    with patch.dict(os.environ, ENVIRONMENT, clear=True):
+        multiprocessing.forkserver.ensure_running()
+    return context
+
+
+def run(tool: str, args: list[str], files: list[str]) -> None:
+    """Be the command: with its arguments, and with files as its standard input, output and error."""
+    for number, (name, mode) in enumerate(zip(files, (os.O_RDONLY, os.O_WRONLY, os.O_WRONLY))):
+        os.dup2(os.open(name, mode), number)
+    sys.stdin = os.fdopen(0)
+    sys.argv = [tool, *args]
+    try:
+        import_module(f"fairseq_cli.{tool}").cli_main()
+    except Exception:  # as a Python that has just started shows it
+        sys.excepthook(*sys.exc_info())
+        sys.exit(1)
+
+
+class Command:
+    """A command that has begun; in a process of its own, as a user starts it."""
+
+    def __init__(self, tool: str, *args: Any, stdin: str = "") -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        self._files = [str(Path(self._folder.name) / name) for name in ("stdin", "stdout", "stderr")]
+        self._args = [tool, *map(str, args)]
+        for name, text in zip(self._files, (stdin, "", "")):
+            Path(name).write_text(text)
+        self._process: BaseProcess = server().Process(target=run, args=(tool, self._args[1:], self._files))
+        self._process.start()
+
+    def done(self, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        """Its output and exit status, once it has ended."""
+        self._process.join(timeout)
+        assert self._process.exitcode is not None, f"{self._args} still runs after {timeout} seconds"
+        _, output, errors = (Path(name).read_text() for name in self._files)
+        self._folder.cleanup()
+        return subprocess.CompletedProcess(self._args, self._process.exitcode, output, errors)
