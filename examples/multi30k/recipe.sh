@@ -11,8 +11,8 @@ declare -A choices=([direction]="de-en en-de")
 . "$(dirname "${BASH_SOURCE[0]}")/../../scripts/recipe.sh"
 . "$example/../in_common.sh"
 
-merges=10000
-. "$example/text.sh"
+files=(train val test_2016_flickr) merges=10000
+. "$example/../gzipped.sh"
 
 # -- training --------------------------------------------------------------------------------------------------------
 

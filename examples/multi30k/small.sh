@@ -4,7 +4,7 @@
 
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../small.sh"
-merges=4000
-. "$example/text.sh"
+files=(train val test_2016_flickr) merges=4000
+. "$example/../gzipped.sh"
 systems "${averaged[@]}"
 table --language "$TARGET"

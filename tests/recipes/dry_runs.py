@@ -12,7 +12,8 @@ from pathlib import Path
 
 from commands import ENVIRONMENT, ROOT
 
-RECIPES = ["toy", "multi30k", "multi30k/small", "iwslt14_de_en", "wmt14_en_de", "wmt16_en_ro"]
+SMALL = ["multi30k/small", "tatoeba/small"]
+RECIPES = ["toy", "multi30k", "tatoeba", *SMALL, "iwslt14_de_en", "wmt14_en_de", "wmt16_en_ro"]
 PROGRAM = re.compile(r"^(?:torchrun [^\"]*\"\$\(command -v fairseq-train\)\"|(fairseq-\w+)) (.*)$", re.MULTILINE)
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import gzip
 import json
 import subprocess
+import sys
 import tarfile
 import zipfile
 from io import BytesIO
 from pathlib import Path
 
 import pytest
+from commands import ROOT
 from dry_runs import dry_run, environment
 
+SPLIT = ROOT / "examples/tatoeba/split.py"
 WORDS = "Haus Baum well-known Straße nicht ein schöner Tag heute und morgen geht er weiter".split()
 
 
@@ -53,6 +56,15 @@ def multi30k(data: Path) -> None:
             (data / f"{name}.{language}.gz").write_bytes(gzip.compress(lines(30).encode()))
 
 
+def tatoeba(data: Path) -> None:
+    """As split.py makes it, from lines in which some sentences have two translations."""
+    said = lines(4000).splitlines()
+    published = data / "deu.txt"
+    published.write_text("".join(f"{i} {said[i // 2]}\t{said[i // 2]} {i // 2}\tCC-BY\n" for i in range(8000)))
+    done = subprocess.run([sys.executable, SPLIT, published, data], capture_output=True)
+    assert done.returncode == 0, done.stderr
+
+
 def iwslt14_de_en(data: Path) -> None:
     parts = ("TED.dev2010", "TEDX.dev2012", "TED.tst2010", "TED.tst2011", "TED.tst2012")
     members = sides("de-en/train.tags.de-en.", "de en", talks(45))
@@ -79,7 +91,21 @@ def wmt16_en_ro(data: Path) -> None:
             archive.writestr(name, text)
 
 
-DATA = {multi30k: (30, 6), iwslt14_de_en: (45, 10), wmt14_en_de: (60, 6), wmt16_en_ro: (40, 6)}  # train, and test
+DATA = {multi30k: (30, 30), tatoeba: (1364, 2000), iwslt14_de_en: (45, 10), wmt14_en_de: (60, 6), wmt16_en_ro: (40, 6)}
+
+
+def test_tatoeba_is_split_without_leaks(tmp_path: Path):
+    tatoeba(tmp_path)
+    sides = {path.name: gzip.decompress(path.read_bytes()).decode().splitlines() for path in tmp_path.glob("*.gz")}
+    for language in ("de", "en"):
+        train, valid, test = (sides[f"{name}.{language}.gz"] for name in ("train", "valid", "test"))
+        assert (len(train), len(valid), len(test)) == (DATA[tatoeba][0], 2000, 2000)
+        assert not set(train) & {*valid, *test} and not set(valid) & set(test)
+    assert len(set(sides["train.de.gz"])) < len(sides["train.de.gz"])  # both translations of a sentence
+    for german, english in zip(sides["test.de.gz"], sides["test.en.gz"]):
+        assert german.rsplit(" ", 1)[0] == english.split(" ", 1)[1]
+    again = subprocess.run([sys.executable, SPLIT, tmp_path / "deu.txt", tmp_path], capture_output=True, text=True)
+    assert again.returncode == 1 and "is there already" in again.stderr
 
 
 @pytest.mark.slow
@@ -99,7 +125,7 @@ def test_the_text_of_a_recipe(archives, tmp_path: Path):
     counts = {path.name: len(path.read_text().splitlines()) for path in (out / "text").glob("*.*.*")}
     train, test = DATA[archives]
     for side in (described["source"], described["target"]):
-        assert counts[f"test.plain.{side}"] == counts[f"test.bpe.{side}"] == (30 if name == "multi30k" else test)
+        assert counts[f"test.plain.{side}"] == counts[f"test.bpe.{side}"] == test
         kept = counts[f"train.bpe.{side}"] + (counts[f"valid.bpe.{side}"] if name == "iwslt14_de_en" else 0)
         assert kept == train + (name == "iwslt14_de_en")  # a talk's title is a sentence, as fairseq has it
         assert "@@" in (out / f"text/test.bpe.{side}").read_text()

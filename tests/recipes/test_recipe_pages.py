@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from commands import ENVIRONMENT, ROOT
-from dry_runs import RECIPES, Planned, flag, plan, recipe
+from dry_runs import RECIPES, SMALL, Planned, flag, plan, recipe
 from fairseq import options
 
 import fairseq_diffusion
@@ -57,7 +57,7 @@ def test_every_command_is_one_that_its_program_takes():
 def test_every_system_is_trained_on_either_set(name: str):
     trained = {flag(arguments, "--save-dir") for arguments in programs(plan(name), "fairseq-train")}
     systems = {"ar", "dinoiser", "difformer", "diffglat"}
-    if name == "multi30k/small":
+    if name in SMALL:
         systems |= {"diffglat_ctc", "diffglat_dag", "nat", "glat", "glat_ctc", "cmlm", "da_transformer"}
         systems |= {"dinoiser_unclipped", "dinoiser_plain", "difformer_unscaled", "difformer_rounding"}
     assert trained == {f"checkpoints/{system}-{on}" for system in systems for on in ("raw", "distilled")}
@@ -141,7 +141,7 @@ def test_the_toy_is_as_large_and_long_as_asked():
 
 def test_a_direction_is_chosen():
     assert languages({step.name: step for step in plan("multi30k")}) == ["de", "en"]
-    for name in ("multi30k", "multi30k/small"):
+    for name in ("multi30k", "tatoeba", *SMALL):
         assert languages({step.name: step for step in plan(name, "--direction", "en-de")}) == ["en", "de"]
     done = recipe("multi30k", "--data", ".", "--out", "/not/there", "--dry-run", "--direction", "en-fr")
     assert done.returncode == 2 and "--direction en-fr is none of: de-en en-de" in done.stderr

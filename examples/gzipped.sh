@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# From the files of Multi30k to a data-bin with one joined dictionary; `merges` is the number of BPE operations.
+# From gzipped files, one a language and set, to a data-bin with one joined dictionary. `files` names the sets' files,
+# training, validation and test, without .LANGUAGE.gz; `merges` is the number of BPE operations.
 
 data_files
 plain() { # NAME FILE: the user's FILE, gzipped or not, as text/NAME.plain
@@ -8,9 +9,9 @@ plain() { # NAME FILE: the user's FILE, gzipped or not, as text/NAME.plain
     step "plain-$1" "\$DATA/$2.$SOURCE$gz \$DATA/$2.$TARGET$gz" "$(both "text/$1.plain")" \
         "$(in_both "python3 \"\$TOOLS/plain.py\" \"\$DATA/$2.\$language$gz\" >text/$1.plain.\$language")"
 }
-plain corpus train
-plain valid val
-plain test test_2016_flickr
+plain corpus "${files[0]}"
+plain valid "${files[1]}"
+plain test "${files[2]}"
 
 for name in corpus valid test; do tokenise $name 2; done
 clean corpus train --longest 175 --ratio 9
