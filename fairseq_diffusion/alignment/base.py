@@ -13,6 +13,7 @@ from typing import Any, Callable, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fairseq_diffusion.alignment.beam import Sentences
 from fairseq_diffusion.alignment.paths import SearchOptions
 from fairseq_diffusion.kernels.log_probs import WordScores, linear_log_probs
 from fairseq_diffusion.kernels.rounding import round_to_rows
@@ -73,6 +74,13 @@ class Words(NamedTuple):
     mask: Tensor  # [S, K, L], true at words
     end_log_p: Tensor  # [S, K], of the end of the sentence, and of all that is no word
 
+    @classmethod
+    def of(cls, found: Sentences) -> Words:
+        """What a beam search found."""
+        mask = torch.arange(found.tokens.shape[-1], device=found.tokens.device) < found.sizes[..., None]
+        end = found.word_log_p.gather(-1, found.sizes[..., None])[..., 0]
+        return cls(found.tokens, found.word_log_p[..., :-1], mask, end)
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -91,6 +99,7 @@ class Alignment(nn.Module, ABC):
     name: str  # the one users type
     predicts_length = False  # a length must be chosen before anything is decoded
     aligned = False  # where each word goes is known before anything is decoded
+    searches: tuple[str, ...] = ()  # ways to find the best words, by name, where there are several
     has_ends = True  # <s> and </s> stand at the ends of the canvas, and are given
     never_predicted: tuple[str, ...] = ("bos", "pad", "eos")  # symbols
     banned: Tensor

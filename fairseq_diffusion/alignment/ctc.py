@@ -22,7 +22,11 @@ from fairseq_diffusion.alignment.base import (
     by_sentence,
     word_scores,
 )
+from fairseq_diffusion.alignment.beam import beam_search
+from fairseq_diffusion.alignment.ctc_beam import Positions
+from fairseq_diffusion.alignment.paths import BEAM, SearchOptions
 from fairseq_diffusion.kernels.ctc import collapse, ctc_best_path, ctc_log_likelihood
+from fairseq_diffusion.kernels.rounding import top_rows
 
 REVEALS = ("positions", "words")
 
@@ -35,6 +39,7 @@ class CTCAlignment(Alignment):
     """
 
     name = "ctc"
+    searches = (BEAM,)
     has_ends = False
     never_predicted = ("pad", "eos")
 
@@ -67,11 +72,29 @@ class CTCAlignment(Alignment):
         )
 
     def words(self, h: Tensor, words: Tensor, canvas: Canvas, revealed: Revealed, how: Reading) -> Words:
-        """The most probable symbol at each position, collapsed; a word's log-probability includes that of what follows
-        it, up to the next."""
+        """The most probable symbol at each position, collapsed, unless a beam search is asked for; a word's
+        log-probability includes that of what follows it, up to the next."""
+        if how.options.path_search == BEAM:
+            return self._beam(h, words, canvas, revealed, how.options)
         tokens, log_p, *_ = self.guess(h, words, canvas, revealed)
         mask = collapse(tokens, canvas.mask, self.symbols.bos)
         word = mask.long().cumsum(-1)
         sums = log_p.new_zeros(len(log_p), log_p.shape[1] + 1)
         sums = sums.scatter_add(1, word, log_p.masked_fill(~canvas.mask, 0))
         return by_sentence(tokens, sums.gather(1, word), mask, sums[:, 0], how.candidates)
+
+    def _beam(self, h: Tensor, words: Tensor, canvas: Canvas, revealed: Revealed, options: SearchOptions) -> Words:
+        """What is revealed is certain where it is; its log-probability goes to the end, too."""
+        blank, hidden = self.symbols.bos, revealed.hidden
+        listed = top_rows(h.flatten(0, 1), words, options.vertex_tokens, self.banned)
+        tokens, log_p = (part.view(*h.shape[:2], -1) for part in listed)
+        apart = (h.float() * (words[blank] - words[tokens[..., 0]]).float()).sum(-1)
+        blank_log_p = torch.where(hidden, log_p[..., 0] + apart, -torch.inf)
+        blank_log_p = blank_log_p.masked_fill(~hidden & (revealed.tokens == blank), 0.0)
+        certain = torch.where(torch.arange(log_p.shape[-1], device=h.device) == 0, 0.0, -torch.inf)
+        tokens = torch.where(hidden[..., None], tokens, revealed.tokens[..., None])
+        log_p = torch.where(hidden[..., None], log_p, certain)
+        places = Positions.of(tokens, log_p, blank_log_p, canvas.mask.sum(-1), blank)
+        found = Words.of(beam_search(places, options.beam, self.longest, options.length_penalty))
+        shown = revealed.log_p.masked_fill(hidden, 0).sum(-1, keepdim=True)
+        return found._replace(end_log_p=found.end_log_p + shown)

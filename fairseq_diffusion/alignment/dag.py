@@ -20,8 +20,9 @@ from fairseq_diffusion.alignment.base import (
     without_repeats,
     word_scores,
 )
-from fairseq_diffusion.alignment.path_beam import beam_search
-from fairseq_diffusion.alignment.paths import BEAM, LISTS, PATHS, Graph, SearchOptions
+from fairseq_diffusion.alignment.beam import beam_search
+from fairseq_diffusion.alignment.path_beam import Vertices
+from fairseq_diffusion.alignment.paths import BEAM, LISTS, PATHS, SEARCHES, Graph, SearchOptions
 from fairseq_diffusion.kernels.dag import dag_best_path, dag_log_likelihood
 from fairseq_diffusion.kernels.rounding import top_rows
 from fairseq_diffusion.network.links import Links
@@ -32,6 +33,7 @@ class DAGAlignment(Alignment):
     """All paths summed up; a revealed word forces them through its vertex."""
 
     name = "dag"
+    searches = SEARCHES
 
     def __init__(self, symbols: Symbols, upsample: float, links: Links, longest: int = 256):
         super().__init__(symbols, upsample, longest)
@@ -82,10 +84,7 @@ class DAGAlignment(Alignment):
         return Words(tokens, log_p, mask, end)
 
     def _beam(self, graph: Graph, options: SearchOptions) -> Words:
-        found = beam_search(graph, options.beam, self.longest, options.length_penalty)
-        mask = torch.arange(found.tokens.shape[-1], device=found.tokens.device) < found.sizes[..., None]
-        end = found.word_log_p.gather(-1, found.sizes[..., None])[..., 0]
-        return Words(found.tokens, found.word_log_p[..., :-1], mask, end)
+        return Words.of(beam_search(Vertices.of(graph), options.beam, self.longest, options.length_penalty))
 
 
 def through(links: Tensor, shown: Tensor) -> Tensor:

@@ -183,7 +183,7 @@ def entries(x: Tensor, index: Tensor) -> Tensor:
     return x.gather(1, index.view(*index.shape, *[1] * (x.dim() - 2)).expand(*index.shape, *x.shape[2:]))
 
 
-BEAM = "beam"  # beam search over words, in path_beam
+BEAM = "beam"  # beam search over words, in beam
 LISTS = ("sample", BEAM)  # searches that look at more than the most probable word of a vertex
 SEARCHES = (*PATHS, BEAM)
 
@@ -202,12 +202,17 @@ class SearchOptions:
     """How words are read off a canvas; an alignment takes what applies to it."""
 
     path_search: str = option(
-        "lookahead", "search for the best path of words in a graph", choices=SEARCHES, system=True
+        "lookahead",
+        "search for the best path of words in a graph; beam: also for CTC's best words",
+        choices=SEARCHES,
+        system=True,
     )
     lookahead_weight: float = option(
         1.0, "weight of a word's log-probability beside the link's in path search lookahead"
     )
-    vertex_tokens: int = option(5, "words considered at each vertex by path searches sample and beam")
+    vertex_tokens: int = option(
+        5, "words considered at each vertex, or position of CTC, by path searches sample and beam"
+    )
     drop_repeats: bool = option(
         False, "drop a word that repeats its neighbour (a model without CTC or DAG may stutter)"
     )

@@ -47,7 +47,7 @@ class OnePassDecoder(Decoder):
         if options.exit_block is not None and not 1 <= options.exit_block <= blocks:
             raise UserError(f"--exit-block is {options.exit_block}, but this model's decoder has blocks 1 to {blocks}")
         self.last_block = options.exit_block or blocks
-        self.search = options.path_search if translator.alignment.name == "dag" else None
+        self.search = options.path_search if options.path_search in translator.alignment.searches else None
         self._check_search()
         self._check_candidates()
 
@@ -55,7 +55,8 @@ class OnePassDecoder(Decoder):
         """Refuse options that the search does not read; --beam and --lenpen have defaults of fairseq's."""
         o, name = self.options, self.translator.alignment.name
         if self.search is None and o.path_search != self.translator.path_search:
-            raise UserError(f"--path-search searches a graph, but this model has --alignment {name}; drop it")
+            can = " or ".join(self.translator.alignment.searches) or "nothing to search"
+            raise UserError(f"--path-search is {o.path_search}, but a model with --alignment {name} has {can}; drop it")
         if o.drop_repeats and name == "ctc":
             raise UserError("--drop-repeats has no meaning for CTC, which removes repeats by itself; drop it")
         what = self.search or f"of --alignment {name}"
@@ -63,7 +64,7 @@ class OnePassDecoder(Decoder):
             if getattr(o, flag) != getattr(SearchOptions, flag) and self.search not in READ_BY[flag]:
                 raise UserError(
                     f"--{flag.replace('_', '-')} is {getattr(o, flag)}, but the search {what} does not read it; drop "
-                    f"it, or with a DAG pass --path-search {' or '.join(READ_BY[flag])}"
+                    f"it, or pass --path-search {' or '.join(READ_BY[flag])} if this model has it"
                 )
 
     def _check_candidates(self) -> None:
@@ -71,7 +72,7 @@ class OnePassDecoder(Decoder):
         if not alignment.predicts_length and (o.length_beam > 1 or o.oracle_length):
             raise UserError(
                 f"a model with --alignment {alignment.name} chooses no length; drop --iter-decode-with-beam and "
-                "--oracle-length (a DAG has several candidates by --path-search beam or sample)"
+                "--oracle-length (CTC and DAGs have several candidates by --path-search beam, DAGs by sample, too)"
             )
         if o.noise_beam > 1 and self.search != "sample":
             raise UserError(

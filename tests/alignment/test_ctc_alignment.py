@@ -189,3 +189,36 @@ def test_the_blank_is_the_begin_of_sentence():
     best = predictable(PART, log_probs(h, words))[0].max(-1)
     assert found.tokens[found.mask].tolist() == [word for word in best.indices[1:3].tolist() if word != BOS] != []
     assert float(total(found)) == pytest.approx(float(best.values.sum()), abs=1e-5)
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.0])
+@pytest.mark.parametrize("shown", [{}, {(0, 1): BOS, (0, 3): 5}])
+def test_beam_search_finds_the_likeliest_sentences(penalty, shown):
+    """All that four positions can read as, their alignments summed up, none of them with an end or padding."""
+    canvas = PART.canvas(torch.tensor([[4]]), 4)
+    h, words = outputs(canvas)
+    log_p, revealed = log_probs(h, words)[0], revealing(canvas, shown)
+    log_p[~revealed.hidden[0]] = 0.0
+    found = {}
+    for sentence, rows in canvases(4).items():
+        agree = [all(row[j] == symbol for (_, j), symbol in shown.items()) for row in rows.tolist()]
+        rows = rows[torch.tensor(agree) & (rows != EOS).all(-1) & (rows != PAD).all(-1)]
+        if len(rows):
+            found[sentence] = log_p[torch.arange(4), rows].sum(-1).logsumexp(0).item()
+    best = sorted(found, key=lambda sentence: -found[sentence] / (len(sentence) + 1) ** penalty)
+    assert len(best) > 9
+    how = reading(path_search="beam", length_penalty=penalty, vertex_tokens=V, beam=len(best))
+    beam = PART.words(h, words, canvas, revealed, how)
+    cost = float(revealed.log_p[~revealed.hidden].sum())
+    for k, expected in enumerate(best):
+        assert beam.tokens[0, k][beam.mask[0, k]].tolist() == [*expected]
+        assert float(total(beam)[0, k]) == pytest.approx(found[expected] + cost, abs=1e-4)
+
+
+def test_beam_search_needs_no_blank_in_its_list():
+    """With one symbol listed at each position, blanks are still as likely as they are."""
+    h, words = predicting(torch.tensor([[4, 4, 5, 4]]))
+    canvas = PART.canvas(torch.tensor([[4]]), 4)
+    found = PART.words(h, words, canvas, empty(canvas), reading(path_search="beam", vertex_tokens=1, beam=8))
+    read = {tuple(row[kept].tolist()) for row, kept in zip(found.tokens[0], found.mask[0])}
+    assert read == {(), (4,), (5,), (4, 5), (5, 4), (4, 4), (4, 5, 4)}

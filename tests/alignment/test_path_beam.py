@@ -5,43 +5,20 @@ from math import inf, log
 
 import pytest
 import torch
+from beams import assert_same, by_prefixes, candidates, ranked
 from graphs import all_sentences, batch_of_one, only, random_graphs
 from host_looks import HostLooks
 
-from fairseq_diffusion.alignment import path_beam
-from fairseq_diffusion.alignment.path_beam import beam_search
+from fairseq_diffusion.alignment import beam
+from fairseq_diffusion.alignment.path_beam import Vertices
 from fairseq_diffusion.alignment.paths import Graph
 
 SIZES = [6, 2, 3, 5, 4, 6]
 FULL = 341  # as many sentences has a graph of six vertices and four words
 
 
-def candidates(found, b):
-    """[(words, log P)] of one graph, without the copies."""
-    rows = zip(found.tokens[b].tolist(), found.sizes[b].tolist(), found.log_p[b].tolist())
-    return [(tuple(words[:size]), log_p) for words, size, log_p in rows if log_p > -inf]
-
-
-def ranked(probable, penalty, count):
-    """[(words, log P)] by log P / |Y|^penalty, |Y| = words + end, from {words: P}."""
-    by_score = sorted(probable, key=lambda words: -log(probable[words]) / (len(words) + 1) ** penalty)
-    return [(words, log(probable[words])) for words in by_score[:count]]
-
-
-def assert_same(found, expected):
-    assert [words for words, _ in found] == [words for words, _ in expected]
-    torch.testing.assert_close([p for _, p in found], [p for _, p in expected], rtol=1e-5, atol=1e-5)
-
-
-def by_prefixes(sentences, width, penalty, longest):
-    """Textbook beam search: a prefix is as likely as all sentences that begin with it."""
-    beam, ends = [()], {}
-    for t in range(longest + 1):
-        ends.update({prefix: sentences[prefix] for prefix in beam if sentences.get(prefix)})
-        longer = {words[: t + 1] for words in sentences if len(words) > t and words[:t] in beam}
-        mass = {prefix: sum(p for words, p in sentences.items() if words[: t + 1] == prefix) for prefix in longer}
-        beam = sorted(mass, key=mass.__getitem__, reverse=True)[:width]
-    return ranked(ends, penalty, width)
+def beam_search(graph, *how, **more):
+    return beam.beam_search(Vertices.of(graph), *how, **more)
 
 
 @pytest.mark.parametrize("penalty", [0.0, 0.7, 1.0, 2.0])
@@ -101,10 +78,10 @@ def test_neither_batch_nor_padding_makes_a_difference(listed):
 
 def test_the_list_of_words_does_not_see_the_padding():
     graph = random_graphs(SIZES, 2, seed=4)
-    tables = path_beam.tabulate(graph)
+    tables = Vertices.of(graph)
     for b, size in enumerate(SIZES):
         number = tables.number[b, :size]
-        assert torch.equal(number, path_beam.tabulate(batch_of_one(graph, b)).number[0])
+        assert torch.equal(number, Vertices.of(batch_of_one(graph, b)).number[0])
         assert torch.equal(tables.words[b][number], graph.tokens[b, :size])
 
 
@@ -119,7 +96,7 @@ def test_equals_go_by_their_words_whatever_the_rounding():
         found = beam_search(Graph(*(x[None] for x in graph)), 4, 3)
         assert [words for words, _ in candidates(found, 0)] == [(0,), (1,), (2,), (3,)]
     score = torch.tensor([[-100.0, -100 + 1e-9, -99, -100 - 1e-9]], dtype=torch.double)
-    assert path_beam.first(score, 3).tolist() == [[2, 0, 1]]
+    assert beam.first(score, 3).tolist() == [[2, 0, 1]]
 
 
 def test_void_places_are_copies_of_the_best():
@@ -160,14 +137,14 @@ def test_long_sentences_do_not_underflow():
 
 @pytest.mark.parametrize("penalty", [-1.0, 0.0, 0.5, 1.0, 2.0])
 def test_stopping_early_changes_nothing(penalty, monkeypatch):
-    graph, extended = random_graphs([30, 14, 9, 18], seed=6, sharpness=3.0), path_beam.extended
+    graph, extended = random_graphs([30, 14, 9, 18], seed=6, sharpness=3.0), beam.extended
     steps, look = {}, 0
-    monkeypatch.setattr(path_beam, "extended", lambda *args: steps[look].append(1) or extended(*args))
+    monkeypatch.setattr(beam, "extended", lambda *args: steps[look].append(1) or extended(*args))
     for one in [graph, *(batch_of_one(graph, b) for b in range(4))]:
         found = {}
         for look in (1, 3, 1000):
             steps[look] = []
-            monkeypatch.setattr(path_beam, "CHECK_EVERY", look)
+            monkeypatch.setattr(beam, "CHECK_EVERY", look)
             found[look] = beam_search(one, 3, 40, penalty)
         assert len(steps[1]) <= len(steps[3]) <= len(steps[1000]) == one.links.shape[1] - 2
         for look in (1, 3):

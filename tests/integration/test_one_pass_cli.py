@@ -36,6 +36,7 @@ WAYS = {
     "exit": ("length", "--exit-block 1"),
     "ctc": ("ctc", ""),
     "ctc, passes": ("ctc", "--passes 2"),
+    "ctc, beam": ("ctc", "--path-search beam --beam 4 --nbest 4 --lenpen 1.2 --vertex-tokens 7 --selection score"),
     "greedy": ("dag", "--path-search greedy"),
     "lookahead": ("dag", "--lookahead-weight 0.5 --drop-repeats"),
     "viterbi": ("dag", "--path-search viterbi --lenpen 0.8"),
@@ -96,8 +97,10 @@ def test_samples_depend_on_the_seed(data: Path, models: dict[str, Path]):
     assert max(map(len, hypotheses(one).values())) > 1
 
 
-def test_beam_search_ranks_by_its_length_penalty(data: Path, models: dict[str, Path]):
-    output = translate(data, models["dag"], WAYS["beam"][1])
+@pytest.mark.parametrize("way", ["beam", "ctc, beam"])
+def test_beam_search_ranks_by_its_length_penalty(data: Path, models: dict[str, Path], way: str):
+    kind, flags = WAYS[way]
+    output = translate(data, models[kind], flags)
     for found in hypotheses(output).values():
         scores = [score for _, score in found]
         assert len(found) > 1 and scores == sorted(scores, reverse=True)
@@ -128,7 +131,11 @@ def test_the_report_has_the_settings_of_decoding(data: Path, models: dict[str, P
 
 def test_a_teacher_rescores_lengths_and_beams(data: Path, models: dict[str, Path], teacher: Path):
     """The teacher knows no mask, though it is built behind a model that has one."""
-    for kind, flags in (("length", "--iter-decode-with-beam 3"), ("dag", "--path-search beam --beam 3")):
+    for kind, flags in (
+        ("length", "--iter-decode-with-beam 3"),
+        ("dag", "--path-search beam --beam 3"),
+        ("ctc", "--path-search beam --beam 3"),
+    ):
         path = f"{models[kind]}:{teacher}"
         output = translate(data, path, f"{flags} --nbest 3 {RERANKER}")
         assert len(hypotheses(output)) == SIZES["test"]
@@ -140,7 +147,10 @@ def test_a_teacher_rescores_lengths_and_beams(data: Path, models: dict[str, Path
     [
         ("length", "--sampler ddim", "--sampler"),
         ("length", "--iter-decode-max-iter 0", "--passes"),
-        ("length", "--path-search beam", "--path-search searches a graph"),
+        ("length", "--path-search beam", "--path-search is beam, but a model with --alignment length"),
+        ("ctc", "--path-search viterbi", "--alignment ctc has beam"),
+        ("ctc", "--noise-beam 2 --path-search beam", "decodes without noise"),
+        ("ctc", "--vertex-tokens 2", "--path-search sample or beam"),
         ("length", "--exit-block 3", "blocks 1 to 2"),
         ("length", "--passes 0", "--passes is 0"),
         ("length", "--noise-beam 2", "decodes without noise"),

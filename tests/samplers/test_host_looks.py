@@ -9,7 +9,7 @@ from gaussians import build as build_diffusion
 from gaussians import encode, sources
 from host_looks import HostLooks
 
-from fairseq_diffusion.alignment.path_beam import CHECK_EVERY
+from fairseq_diffusion.alignment.beam import CHECK_EVERY
 from fairseq_diffusion.alignment.paths import BEAM, SEARCHES
 from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.samplers.loop import SAMPLERS
@@ -17,7 +17,7 @@ from fairseq_diffusion.translators.base import Lengths
 from fairseq_diffusion.translators.diffusion_decoding import DiffusionOptions
 from fairseq_diffusion.translators.one_pass_decoding import OnePassOptions
 
-READINGS = [("length", "lookahead"), ("ctc", "lookahead"), *(("dag", search) for search in SEARCHES)]
+READINGS = [("length", "lookahead"), ("ctc", "lookahead"), ("ctc", BEAM), *(("dag", search) for search in SEARCHES)]
 HOW = {"blocks": 2, "feed": "self", "fuse": "gated", "keep_schedule": "linear"}
 STEPS = 11
 

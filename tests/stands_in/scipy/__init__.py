@@ -1,0 +1,1 @@
+"""Stands in for scipy, as its neighbour does for scikit-learn."""
