@@ -26,13 +26,15 @@ def load(
     precision: str = "fp32",
     use_ema: bool = False,
     tokenizer: str | None = None,
+    draft: str | Path | None = None,
 ) -> TranslationModel | None:
     """Register our tasks, criterions, models with fairseq, as ``--user-dir`` does; and load a model, if one is named.
 
     `path` is a checkpoint or a folder that holds one.  Dictionaries are those of the data-bin `data`, else those beside
     the checkpoint, else those it was trained with.  `teacher` is an autoregressive checkpoint that rescores,
     `precision` fp32, fp16 or bf16; `use_ema` takes the averaged weights that --store-ema kept.  `tokenizer` is "moses"
-    or "none", where no preprocessing.json beside the checkpoint says it.
+    or "none", where no preprocessing.json beside the checkpoint says it.  `draft` is a checkpoint of ours that makes the
+    translations to begin with, for ``translate(draft=0.5)``.
     """
     import logging
     from importlib import import_module
@@ -47,5 +49,12 @@ def load(
     if path is None:
         return None
     return import_module(f"{__name__}.api").load_model(
-        path, data=data, teacher=teacher, device=device, precision=precision, use_ema=use_ema, tokenizer=tokenizer
+        path,
+        data=data,
+        teacher=teacher,
+        device=device,
+        precision=precision,
+        use_ema=use_ema,
+        tokenizer=tokenizer,
+        draft=draft,
     )

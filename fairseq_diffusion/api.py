@@ -94,6 +94,7 @@ def load_model(
     precision: str = "fp32",
     use_ema: bool = False,
     tokenizer: str | None = None,
+    draft: str | Path | None = None,
 ) -> TranslationModel:
     """See :func:`fairseq_diffusion.load`."""
     if precision not in PRECISIONS:
@@ -108,13 +109,13 @@ def load_model(
         cfg = generation_config(folder, preparation, flags)
         task = tasks.setup_task(cfg.task)
         models = checkpoint_utils.load_model_ensemble([str(checkpoint)], task=task, state=state)[0]
-        if teacher is not None:
-            if not isinstance(models[0], TranslatorModel):
-                raise UserError(
-                    f"a teacher chooses among a diffusion model's candidates, but {checkpoint} is autoregressive "
-                    "itself; drop teacher, or name the diffusion model first"
-                )
-            models += checkpoint_utils.load_model_ensemble([str(checkpoint_at(Path(teacher)))], task=task)[0]
+        others = [str(checkpoint_at(Path(other))) for other in (draft, teacher) if other is not None]
+        if others and not isinstance(models[0], TranslatorModel):
+            raise UserError(
+                f"a draft or a teacher is for a model of this package, but {checkpoint} is autoregressive; drop it, or "
+                "name that model first"
+            )
+        models += checkpoint_utils.load_model_ensemble(others, task=task)[0] if others else []
     finally:
         compat.prefer_ema(False)  # for this load only
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -141,7 +142,7 @@ def check_device(device: str) -> None:
 
 
 class TranslationModel:
-    """A loaded checkpoint, and with a teacher a second one."""
+    """A loaded checkpoint, and those of a draft and a teacher."""
 
     def __init__(self, cfg: Any, task: Any, models: list[Any], preparation: Preparation, checkpoint: Path):
         self.cfg, self.task, self.models = cfg, task, models

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from configurations import composed
+from fairseq.dataclass import utils
 from runs import train_teacher
 from support import call, generate, training
 
@@ -25,6 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)
+    utils.compose = composed  # quickly
     if config.getoption("device") == "cuda" and not torch.cuda.is_available():
         raise pytest.UsageError(
             f"--device cuda needs an NVIDIA GPU, and torch {torch.__version__} finds none; leave the option out"

@@ -97,6 +97,16 @@ def test_one_pass(data: Path, graph: Path, sources: list[str]):
     assert model.kind == "one-pass" and {each.calls for each in translations} == {1}
 
 
+def test_a_draft_is_refined(data: Path, checkpoint: Path, graph: Path, teacher: Path, sources: list[str]):
+    loaded = fairseq_diffusion.load(checkpoint, data=data, draft=graph, **CPU)
+    translations = loaded.translate(sources, steps=3, draft=0.5)
+    check_same(translations, generate(data, f"{checkpoint}:{graph}", f"{WHOLE} --draft 0.5"))
+    with pytest.raises(UserError, match="names 2 checkpoints"):
+        loaded.translate(sources)
+    with pytest.raises(UserError, match="is autoregressive"):
+        fairseq_diffusion.load(teacher, data=data, draft=graph, **CPU)
+
+
 def test_an_autoregressive_baseline(data: Path, teacher: Path, sources: list[str]):
     model = fairseq_diffusion.load(teacher, data=data, **CPU)
     translations = model.translate(sources, beam=3, nbest=2, lenpen=0.6)
@@ -185,7 +195,7 @@ def test_what_another_kind_of_model_does_not_read(data: Path, teacher: Path, gra
             left_to_right.translate(["w1"], **asked)
     with pytest.raises(UserError, match="--iter-decode-max-iter is 20"):
         one_pass.translate(["w1"], steps=20)
-    with pytest.raises(UserError, match="is autoregressive itself"):
+    with pytest.raises(UserError, match="is autoregressive; drop it"):
         fairseq_diffusion.load(teacher, data=data, teacher=teacher, **CPU)
     with pytest.raises(UserError, match="the precision 'half' is none of fp32, fp16, bf16"):
         fairseq_diffusion.load(checkpoint, data=data, precision="half", **CPU)

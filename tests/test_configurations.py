@@ -9,6 +9,7 @@ import pytest
 from configurations import composed
 from fairseq import options
 from fairseq.dataclass import utils
+from hydra.experimental import compose
 from omegaconf import OmegaConf
 from support import decoding, training
 
@@ -26,9 +27,10 @@ def test_configurations_are_those_that_hydra_composes(command: str):
     fairseq_diffusion.load()
     parser, words = COMMANDS[command]
     args = options.parse_args_and_arch(parser(), list(map(str, words)))
-    theirs = utils.convert_namespace_to_omegaconf(args)
-    with patch.object(utils, "compose", composed):
-        for _ in range(2):  # the second time nothing of the first is left in what was kept
-            ours = utils.convert_namespace_to_omegaconf(args)
-            assert OmegaConf.to_container(ours) == OmegaConf.to_container(theirs)
-            ours.common.seed = 99
+    with patch.object(utils, "compose", compose):
+        theirs = utils.convert_namespace_to_omegaconf(args)
+    assert utils.compose is composed
+    for _ in range(2):  # the second time nothing of the first is left in what was kept
+        ours = utils.convert_namespace_to_omegaconf(args)
+        assert OmegaConf.to_container(ours) == OmegaConf.to_container(theirs)
+        ours.common.seed = 99

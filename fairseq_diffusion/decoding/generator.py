@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from fairseq_diffusion.decoding.buckets import ON_A_GPU, Buckets
 from fairseq_diffusion.decoding.hypotheses import hypotheses
@@ -17,7 +18,7 @@ from fairseq_diffusion.decoding.rescore import Teacher
 from fairseq_diffusion.decoding.selection import Selector
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
-from fairseq_diffusion.translators.base import Candidates, HistoryStep, Lengths, Options, Source, Translator
+from fairseq_diffusion.translators.base import Candidates, Draft, HistoryStep, Lengths, Options, Source, Translator
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ class Generator:
         selection: SelectionOptions,
         dictionary: Any,
         teacher: Teacher | None = None,
+        drafts: Generator | None = None,
     ):
         """
         Args:
@@ -42,8 +44,9 @@ class Generator:
             selection: how to choose among candidates.
             dictionary: fairseq's, of the target.
             teacher: an AR model that rescores.
+            drafts: makes the translations to begin with, where `options` ask for them.
         """
-        self.options, self.selection, self.teacher = options, selection, teacher
+        self.options, self.selection, self.teacher, self.drafts = options, selection, teacher, drafts
         self.decoder = translator.decoder_for(options)
         self.select = Selector(selection.chain, selection.mbr_utility, selection.mbr_units, dictionary, teacher)
         self.bos, self.pad, self.eos = dictionary.bos(), dictionary.pad(), dictionary.eos()
@@ -57,7 +60,9 @@ class Generator:
         tokens = batch["net_input"]["src_tokens"]
         with_bos = F.pad(tokens, (1, 0), value=self.bos)
         source = translator.encode(with_bos, with_bos.ne(self.pad))
-        lengths = self._lengths(translator, source, batch.get("target"))
+        lengths = (
+            self._drafted(models, batch) if self.drafts else self._lengths(translator, source, batch.get("target"))
+        )
         keys = self._keys(tokens, lengths)
         usual = self.decoder.positions_on_a_cpu if tokens.device.type == "cpu" else ON_A_GPU
         limit = self.selection.candidate_positions or usual
@@ -77,7 +82,7 @@ class Generator:
         """The one that decodes; fairseq's last model is the teacher where there is one."""
         asked = [name for name, value in unsupported.items() if value is not None]
         own = models[:-1] if self.teacher else models
-        if asked or len(own) != 1:
+        if asked or len(own) != 1 + (self.drafts is not None):
             what = " and ".join(asked) or f"an ensemble of {len(own)} models"
             raise UserError(f"diffusion decoding does not support {what}; decode with one checkpoint and without them")
         own[0].eval()  # returns nothing once fairseq has prepared a model for inference
@@ -92,6 +97,19 @@ class Generator:
             raise UserError("--oracle-length takes lengths from references, and this data has none; drop it")
         positions = 1 + target.ne(self.pad).sum(-1, keepdim=True)
         return Lengths(positions, torch.zeros_like(positions, dtype=torch.float), width=1 + target.shape[1])
+
+    def _drafted(self, models: list[Any], batch: dict[str, Any]) -> Lengths:
+        """The second model's translations, which decoding begins with."""
+        assert self.drafts is not None
+        best = [found[0] for found in self.drafts.generate(models[1:2], batch)]
+        device = batch["net_input"]["src_tokens"].device
+        tokens, log_p = (
+            F.pad(pad_sequence([each[name] for each in best], True, fill).to(device), (1, 0), value=first)
+            for name, fill, first in (("tokens", self.pad, self.bos), ("positional_scores", 0.0, 0.0))
+        )
+        positions = tokens.ne(self.pad).sum(-1, keepdim=True)
+        known = torch.zeros_like(positions, dtype=torch.float)
+        return Lengths(positions, known, tokens.shape[1], draft=Draft(tokens, log_p))
 
     def _keys(self, tokens: Tensor, lengths: Lengths) -> Tensor:
         """Random keys [S, l, n] of the n candidates at each length, from the sentence's own tokens, never from its
@@ -117,12 +135,23 @@ class Generator:
         units = "characters" if self.selection.mbr_utility == "chrf" else self.selection.mbr_units
         return f"{self.selection.mbr_utility} of {units}"
 
+    @property
+    def calls_each(self) -> float:
+        """Network calls a candidate."""
+        return self.calls / max(1, self.candidates)
+
+    def _draft_settings(self) -> Any:
+        drafts = self.drafts
+        if drafts is None:
+            return "none"
+        return {"begins_at": self.options.draft, "calls": drafts.calls_each, **drafts.decoder.settings()}
+
     def describe(self) -> dict[str, Any]:
         """What decoding does and has done, for the log and the report."""
         o, selection = self.options, self.selection
         return {
             **self.decoder.settings(),
-            "calls": self.calls / max(1, self.candidates),
+            "calls": self.calls_each,
             "length_beam": "ORACLE length" if o.oracle_length else o.length_beam,
             "noise_beam": o.noise_beam,
             "length_beam_kind": o.length_beam_kind,
@@ -130,6 +159,7 @@ class Generator:
             "utility": self._utility(),
             "rescored": self.teacher is not None,
             "oracle_length": o.oracle_length,
+            "draft": self._draft_settings(),
             "candidate_positions": selection.candidate_positions or "by device",
             "seed": selection.seed,
             "sentences": self.sentences,

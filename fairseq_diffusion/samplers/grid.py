@@ -14,8 +14,8 @@ from fairseq_diffusion.process.level import Level, times
 from fairseq_diffusion.process.schedule import Schedule
 from fairseq_diffusion.registry import Registry
 
-# A spacing puts M + 1 times between 1 and a final time; the sampler calls the network at the first M of them.
-Spacing = Callable[[Schedule, int, float], Tensor]
+# A spacing puts M + 1 times between a first and a final one; the sampler calls the network at the first M of them.
+Spacing = Callable[[Schedule, int, float, float], Tensor]
 GRIDS: Registry[Spacing] = Registry("grid")
 
 FINAL_TIME = 1e-3
@@ -57,29 +57,29 @@ def between(start: float, middle: Tensor, end: float) -> Tensor:
 
 
 @GRIDS.register("time")
-def uniform_in_time(schedule: Schedule, steps: int, final: float) -> Tensor:
-    return even(1, final, steps + 1)
+def uniform_in_time(schedule: Schedule, steps: int, first: float, final: float) -> Tensor:
+    return even(first, final, steps + 1)
 
 
 @GRIDS.register("sigma")
-def uniform_in_sigma(schedule: Schedule, steps: int, final: float) -> Tensor:
-    start, end = base_level(schedule, [1, final]).sigma.tolist()
-    return between(1, schedule.time(even(start, end, steps + 1)[1:-1]), final)
+def uniform_in_sigma(schedule: Schedule, steps: int, first: float, final: float) -> Tensor:
+    start, end = base_level(schedule, [first, final]).sigma.tolist()
+    return between(first, schedule.time(even(start, end, steps + 1)[1:-1]), final)
 
 
 @GRIDS.register("log_snr")
-def uniform_in_log_snr(schedule: Schedule, steps: int, final: float) -> Tensor:
+def uniform_in_log_snr(schedule: Schedule, steps: int, first: float, final: float) -> Tensor:
     """Even in log(alpha / sigma), as solvers of the diffusion ODE like it (Lu et al. 2022)."""
-    start, end = base_level(schedule, [1, final]).half_log_snr.clamp(min=LOWEST).tolist()
+    start, end = base_level(schedule, [first, final]).half_log_snr.clamp(min=LOWEST).tolist()
     sigma = torch.sigmoid(-2 * even(start, end, steps + 1)[1:-1]).sqrt()
-    return between(1, schedule.time(sigma), final)
+    return between(first, schedule.time(sigma), final)
 
 
 @GRIDS.register("respaced")
-def respaced(schedule: Schedule, steps: int, final: float) -> Tensor:
+def respaced(schedule: Schedule, steps: int, first: float, final: float) -> Tensor:
     """M of the model's own T steps, its first and last among them, and then clean data (Nichol & Dhariwal 2021)."""
     last = 1 / schedule.steps if schedule.steps else final
-    return torch.cat([even(1, last, steps) if steps > 1 else times([1]), times([0])])
+    return torch.cat([even(first, last, steps) if steps > 1 else times([first]), times([0])])
 
 
 def make_grid(
@@ -90,6 +90,7 @@ def make_grid(
     spacing: str = "time",
     early_stop: int = 0,
     factor: float | None = None,
+    first_time: float = 1.0,
 ) -> Grid:
     """The grid of a number of steps.
 
@@ -102,6 +103,7 @@ def make_grid(
         spacing: a name in GRIDS.
         early_stop: number of steps to leave out.
         factor: the sample's noise is this many times the curve's (default: as in training).
+        first_time: where the steps begin: 1 is noise alone.
     """
     final = FINAL_TIME if final_time is None else final_time
     if final_time is not None and spacing == "respaced" and schedule.steps:
@@ -109,9 +111,9 @@ def make_grid(
             "--final-time has no meaning on the grid respaced, which ends at the model's own last step; drop it, pass "
             "--grid time, or stop earlier with --early-stop"
         )
-    check(steps, final, conditioning)
+    check(steps, first_time, final, conditioning)
     kept = steps - early_stop + 1
-    t = schedule.snap(GRIDS[spacing](schedule, steps, final)).cpu()[:kept]
+    t = schedule.snap(GRIDS[spacing](schedule, steps, first_time, final)).cpu()[:kept]
     if (t.diff() >= 0).any():
         raise UserError(
             f"{steps} steps are more than the model's {schedule.steps} have room for on the grid {spacing}; "
@@ -124,12 +126,17 @@ def make_grid(
     return Grid(t, seen, on_host(schedule, t, factor), on_host(schedule, seen, factor))
 
 
-def check(steps: int, final_time: float, conditioning: tuple[float, float] | None) -> None:
+def check(steps: int, first_time: float, final_time: float, conditioning: tuple[float, float] | None) -> None:
     """Refuse grids without steps, or outside of time."""
     if steps < 1:
         raise UserError(f"{steps} decoding steps were asked for; --iter-decode-max-iter takes 1 or more")
     if not 0 < final_time < 1:
         raise UserError(f"the final time {final_time} is outside (0, 1); --final-time 0.001 is usual")
+    if not final_time < first_time <= 1:
+        raise UserError(
+            f"decoding begins at time {first_time} (--draft), which is not between its final time {final_time} and 1; "
+            "0.5 is a time to try"
+        )
     if conditioning is not None and not 0 < conditioning[1] <= conditioning[0] <= 1:
         raise UserError(
             f"--conditioning-sigma-start is {conditioning[0]} and --conditioning-sigma-end {conditioning[1]}; they are "

@@ -103,6 +103,7 @@ def sample(
     refine: Refinement = Refinement(),
     rows: ActiveRows | None = None,
     on_step: Callable[[ActiveRows, Tensor, Tensor], None] | None = None,
+    start: tuple[Tensor, Tensor] | None = None,
 ) -> Sample:
     """Walk `steps` over `grid` from noise; each estimate conditions the next.
 
@@ -113,11 +114,15 @@ def sample(
         refine: guidance and clamping.
         rows: decides which candidates leave the batch on the way (default: none).
         on_step: called with the active rows, s_t and the estimate of each step.
+        start: s at the first level, and an estimate that conditions the first one (default: noise, and none).
     """
     state = batch.state
-    s = state.prior(batch.keys[0], batch.mask.shape[-1], grid.level[0])
+    if start is None:
+        s = state.prior(batch.keys[0], batch.mask.shape[-1], grid.level[0])
+        start = s, state.blank(s)
+    s, estimate = start
     rows = rows or ActiveRows(s.shape[0], s.shape[1], device=s.device)
-    times, estimate = grid.conditioning_t.float().to(s.device, non_blocking=True), state.blank(s)
+    times = grid.conditioning_t.float().to(s.device, non_blocking=True)
     for i, step in enumerate(steps):
         previous, estimate = estimate, refine(batch, s, times[i], batch.denoise(s, times[i], estimate))
         rows.count_calls(refine.calls)

@@ -139,9 +139,16 @@ class DiffusionTranslationTask(TranslationTask):
         check_flags(self.cfg, args, model.translator)
         options = read_options(model.translator.Options, self.cfg, args, model.cfg)
         selection = read_options(SelectionOptions, self.cfg, args, model.cfg)
-        check_count(models, selection.rescore)
+        check_count(models, selection.rescore, options.draft is not None)
         teacher = Teacher(models[-1], self.tgt_dict) if selection.rescore else None
-        return Generator(model.translator, options, selection, self.tgt_dict, teacher)
+        drafts = self._drafts_by(models[1], selection) if options.draft is not None else None
+        return Generator(model.translator, options, selection, self.tgt_dict, teacher, drafts)
+
+    def _drafts_by(self, model: TranslatorModel, selection: SelectionOptions) -> Generator:
+        """What makes drafts: it decodes as its own system does."""
+        options = read_options(model.translator.Options, None, None, model.cfg)
+        plain = SelectionOptions(candidate_positions=selection.candidate_positions, seed=selection.seed)
+        return Generator(model.translator, options, plain, self.tgt_dict)
 
     # -- validation -------------------------------------------------------------------------------------------------
 

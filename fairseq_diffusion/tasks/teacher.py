@@ -50,15 +50,23 @@ def check_alone(models: list[Any]) -> None:
         )
 
 
-def check_count(models: list[Any], rescore: bool) -> None:
-    """The flag and the checkpoints on --path agree."""
-    if rescore and len(models) != 2:
+def check_count(models: list[Any], rescore: bool, draft: bool) -> None:
+    """The flags and the checkpoints on --path agree: ours, the one that drafts, and the AR model that rescores."""
+    wanted = "OURS.pt" + ":DRAFT.pt" * draft + ":AR.pt" * rescore
+    if draft and len(models) > 1 and not isinstance(models[1], TranslatorModel):
         raise UserError(
-            f"--iter-decode-with-external-reranker needs two checkpoints, --path OURS.pt:AR.pt, but got {len(models)} "
-            "(validation during training has no other model to rescore with)"
+            f"--draft begins with the translation of a model of this package, --path {wanted}, but the second "
+            "checkpoint on --path is another; an AR model can rescore, see --iter-decode-with-external-reranker"
         )
-    if not rescore and len(models) > 1:
+    if len(models) == 1 + draft + rescore:
+        return
+    if rescore or draft:
+        flags = " and ".join(["--draft"] * draft + ["--iter-decode-with-external-reranker"] * rescore)
         raise UserError(
-            f"--path names {len(models)} checkpoints, but diffusion decoding does not support an ensemble; give one, "
-            "or with --iter-decode-with-external-reranker an AR model as the last of two"
+            f"{flags} asks for --path {wanted}, but there are {len(models)} checkpoints (validation during training "
+            "has no other model)"
         )
+    raise UserError(
+        f"--path names {len(models)} checkpoints, but diffusion decoding does not support an ensemble; give one, or "
+        "with --iter-decode-with-external-reranker an AR model as the last of two"
+    )

@@ -48,6 +48,13 @@ def _tokens_at(x: Tensor, at: tuple[Tensor, Tensor]) -> Tensor:
     return x.transpose(1, 2)[at].transpose(1, 2)
 
 
+class Draft(NamedTuple):
+    """Translations of S sentences to begin with, <s> and </s> around each."""
+
+    tokens: Tensor  # [S, L]
+    log_p: Tensor  # [S, L], of the words; 0 elsewhere
+
+
 class Lengths(NamedTuple):
     """The l numbers of positions to decode each of S sentences with."""
 
@@ -55,10 +62,12 @@ class Lengths(NamedTuple):
     log_p: Tensor  # [S, l], of the length predictor; 0 where there is none
     width: int  # room for the longest
     predicted: bool = True  # false where the source's length decides (CTC, DAG)
+    draft: Draft | None = None  # whose length it is, the only one
 
     def select(self, sentences: Tensor, width: int) -> Lengths:
         """Those of the sentences numbered [N]."""
-        return Lengths(self.positions[sentences], self.log_p[sentences], width, self.predicted)
+        draft = self.draft and Draft(*(F.pad(x[sentences], (0, width - x.shape[1])) for x in self.draft))
+        return Lengths(self.positions[sentences], self.log_p[sentences], width, self.predicted, draft)
 
 
 class HistoryStep(NamedTuple):
@@ -147,6 +156,11 @@ class Options:
     )
     noise_beam: int = option(1, "candidates with different noise to decode at each length")
     oracle_length: bool = option(False, "FOR ANALYSIS ONLY: decode at the reference's length")
+    draft: float | None = option(
+        None,
+        "begin with the translation of the second checkpoint on --path: at this diffusion time, or in several passes "
+        "with this share of its words hidden; from above 0 to 1",
+    )
 
     def __post_init__(self) -> None:
         if self.length_beam < 1:
@@ -155,6 +169,13 @@ class Options:
             raise UserError(f"--noise-beam is {self.noise_beam}; at least one noise must be drawn for each length")
         if self.oracle_length and self.length_beam > 1:
             raise UserError("--oracle-length decodes the reference's length alone; drop it or --iter-decode-with-beam")
+        if self.draft is not None and not 0 < self.draft <= 1:
+            raise UserError(f"--draft is {self.draft}; pass a number from above 0 to 1, for example 0.5")
+        if self.draft is not None and (self.oracle_length or self.length_beam > 1):
+            raise UserError(
+                "--draft begins with one translation, so with its length; drop --iter-decode-with-beam and "
+                "--oracle-length"
+            )
 
 
 class Decoder(ABC):

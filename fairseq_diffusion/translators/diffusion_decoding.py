@@ -13,6 +13,7 @@ from fairseq_diffusion.alignment.base import Words
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.kernels.launch import power_of_two
+from fairseq_diffusion.process.level import Level
 from fairseq_diffusion.registry import option
 from fairseq_diffusion.samplers.early_exit import ActiveRows, EarlyExit
 from fairseq_diffusion.samplers.grid import GRIDS, make_grid
@@ -138,6 +139,14 @@ class Rows:
     def denoise_without_source(self, s_t: Tensor, t: Tensor) -> Tensor:
         return self._denoised(s_t, t, self.state.blank(s_t), self.null)
 
+    def drafted(self, tokens: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+        """Tokens [S, L] at a level of noise, and as an estimate: what sampling begins with."""
+        state, keys = self.state, self.keys[0]
+        tokens = tokens.repeat_interleave(keys.shape[1], 0)
+        parts = state.corrupt(state.encode(tokens), level, keys.flatten()), state.embed(tokens)
+        s, estimate = (x.view(*keys.shape, *x.shape[1:]) for x in parts)
+        return s, estimate
+
     @cached_property
     def null(self) -> Source:
         """The batch without its sources; its keys and values are made once, as those of the sources are."""
@@ -165,7 +174,14 @@ class DiffusionDecoder(Decoder):
         check_prediction(translator.prediction.__name__, trained, o.decode_noise_factor)
         self.conditioning = o.conditioning(self.sampler)
         self.grid = make_grid(
-            translator.schedule, o.steps, o.final_time, self.conditioning, o.grid, o.left_out, o.decode_noise_factor
+            translator.schedule,
+            o.steps,
+            o.final_time,
+            self.conditioning,
+            o.grid,
+            o.left_out,
+            o.decode_noise_factor,
+            1.0 if o.draft is None else o.draft,
         )
         self.steps = self.sampler.steps(self.grid, o.eta, o.temperature)
         if o.guidance != 1:
@@ -181,7 +197,8 @@ class DiffusionDecoder(Decoder):
         positions = lengths.positions.repeat_interleave(keys.shape[2], 1)
         mask = torch.arange(lengths.width, device=positions.device) < positions[..., None]
         rows = Rows(self.translator, self.network, source, self._draw_keys(keys.flatten(1)), mask)
-        result = self._sample(rows, on_step)
+        start = rows.drafted(lengths.draft.tokens, self.grid.level[0]) if lengths.draft else None
+        result = self._sample(rows, on_step, start)
         return Candidates.of(self._words(result, mask), lengths, result.calls, result.alive)
 
     def _draw_keys(self, keys: Tensor) -> Tensor:
@@ -189,14 +206,14 @@ class DiffusionDecoder(Decoder):
         count = len(self.steps) if any(step.draws for step in self.steps) else 1
         return noise.fold(keys, torch.arange(count, device=keys.device)[:, None, None])
 
-    def _sample(self, rows: Rows, on_step: OnStep | None) -> Sample:
+    def _sample(self, rows: Rows, on_step: OnStep | None, start: tuple[Tensor, Tensor] | None) -> Sample:
         o, state = self.options, rows.state
         refine = Refinement(o.guidance, state.clamp if o.clamp else None)
         rounded = power_of_two if self.fixed_shapes else int
         leaves = o.prune_steps or o.stop_stable
         active = EarlyExit(rows.mask, state.read, o.prune_steps, o.stop_stable, rounded) if leaves else None
         watch = None if on_step is None else History(rows.mask, state, on_step)
-        return sample(rows, self.grid, self.steps, refine, active, watch)
+        return sample(rows, self.grid, self.steps, refine, active, watch, start)
 
     def _words(self, result: Sample, mask: Tensor) -> Words:
         """Special symbols may come out anywhere and are dropped; the last position stands for the end, also where a

@@ -13,7 +13,7 @@ from fairseq_diffusion.alignment.glancing import surest
 from fairseq_diffusion.alignment.paths import READ_BY, SearchOptions
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.registry import option
-from fairseq_diffusion.translators.base import Candidates, Decoder, HistoryStep, Lengths, OnStep, Options, Source
+from fairseq_diffusion.translators.base import Candidates, Decoder, Draft, HistoryStep, Lengths, OnStep, Options, Source
 
 if TYPE_CHECKING:
     from fairseq_diffusion.translators.one_pass import OnePassTranslator
@@ -69,6 +69,11 @@ class OnePassDecoder(Decoder):
 
     def _check_candidates(self) -> None:
         o, alignment = self.options, self.translator.alignment
+        if o.draft is not None and not alignment.predicts_length:
+            raise UserError(
+                f"--draft begins with words at their places, and a model with --alignment {alignment.name} has none; "
+                "drop it"
+            )
         if not alignment.predicts_length and (o.length_beam > 1 or o.oracle_length):
             raise UserError(
                 f"a model with --alignment {alignment.name} chooses no length; drop --iter-decode-with-beam and "
@@ -84,7 +89,7 @@ class OnePassDecoder(Decoder):
         canvas = self.translator.canvas(source, lengths)
         how = Reading(self.options, lengths.positions.shape[1], keys.flatten(1))
         history = History(canvas, len(source.mask)) if on_step else None
-        words = self._decode(source, canvas, how, history.fed.append if history else None)
+        words = self._decode(source, canvas, how, lengths.draft, history.fed.append if history else None)
         if on_step and history:
             history.finish(words, on_step, positions=self.search is None)
         calls = torch.full(words.mask.shape[:2], self.options.passes, device=keys.device)
@@ -96,17 +101,26 @@ class OnePassDecoder(Decoder):
         return self.options.length_penalty if self.search in READ_BY["length_penalty"] else 1.0
 
     def _decode(
-        self, source: Source, canvas: Canvas, how: Reading, on_reveal: Callable[[Revealed], None] | None
+        self,
+        source: Source,
+        canvas: Canvas,
+        how: Reading,
+        draft: Draft | None,
+        on_reveal: Callable[[Revealed], None] | None,
     ) -> Words:
         """Behind all but the last of the passes the least certain words are hidden again (mask-predict, Ghazvininejad
-        et al. 2019); `on_reveal` sees what is fed to each block."""
+        et al. 2019), before the first one those of a draft; `on_reveal` sees what is fed to each block."""
         alignment, decoder, passes = self.translator.alignment, self.translator.decoder, self.options.passes
         empty = revealed = Revealed(canvas.tokens, canvas.hidden, torch.zeros_like(canvas.tokens, dtype=torch.float))
+        hidden = 1.0 if self.options.draft is None else self.options.draft  # share of the words, in the first pass
+        if draft is not None:
+            guess = Guess(draft.tokens, draft.log_p, canvas.hidden, canvas.tokens.shape[1] - 2)
+            revealed = reveal_surest(empty, guess, 1 - hidden)
         for number in range(1, passes + 1):
             h, revealed = self._one_pass(source, canvas, revealed, on_reveal)
             if number < passes:
                 guess = alignment.guess(h, decoder.vocabulary, canvas, revealed)
-                revealed = reveal_surest(empty, guess, number / passes, up=True)
+                revealed = reveal_surest(empty, guess, 1 - hidden * (passes - number) / passes, up=True)
         return alignment.words(h, decoder.vocabulary, canvas, revealed, how)
 
     def _one_pass(

@@ -6,16 +6,18 @@ from typing import Any
 
 import pytest
 import torch
-from gaussians import BOS, EOS, PAD, WORDS, Model
+from gaussians import BOS, DICTIONARY, EOS, PAD, WORDS, Model
 from generators import generator_of
 from torch import Tensor
 
+from fairseq_diffusion.decoding.generator import Generator
+from fairseq_diffusion.decoding.options import SelectionOptions
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.network.length import LengthHead
 from fairseq_diffusion.process.prediction import PREDICTIONS
 from fairseq_diffusion.process.schedule import Schedule
 from fairseq_diffusion.states.embedding import EmbeddingState
-from fairseq_diffusion.translators.base import Losses, Source, Translator
+from fairseq_diffusion.translators.base import Lengths, Losses, Source, Translator
 from fairseq_diffusion.translators.diffusion_decoding import DiffusionDecoder, DiffusionOptions
 
 DIM = 6
@@ -149,3 +151,21 @@ def test_settings_are_announced_once(caplog: pytest.LogCaptureFixture):
     )
     facts = pruning.describe()
     assert facts["sentences"] == 4 and facts["calls"] == 1.5 and facts["model_seconds"] > 0
+
+
+class Verbose(Oracle):
+    """Writes seven and five words."""
+
+    def lengths(self, source: Source, beam: int, how: str) -> Lengths:
+        return Lengths(torch.tensor([[9], [7]]), torch.zeros(2, 1), 9)
+
+
+def test_a_draft_gives_its_length_and_is_made_once():
+    drafts = generator_of(Verbose(), steps=1)
+    options = DiffusionOptions(steps=3, draft=0.5, noise_beam=2)
+    refining = Generator(Oracle(), options, SelectionOptions(), DICTIONARY, drafts=drafts)
+    found = refining.generate([model(), Model(Verbose())], {"net_input": {"src_tokens": SOURCE}})
+    assert [each[0]["tokens"].tolist() for each in found] == [[5] * 7 + [EOS], [9] * 5 + [EOS]]
+    assert (drafts.candidates, drafts.calls, refining.candidates, refining.calls) == (2, 2, 4, 12)
+    with pytest.raises(UserError, match="1 models"):
+        refining.generate([model()], {})

@@ -31,6 +31,7 @@ TASK: dict[str, Any] = {
     "prune_after": "1,2",
     "stop_stable": 2,
     "oracle_length": False,
+    "draft": None,
     "execution": "eager",
     "path_search": None,
     "passes": 2,
@@ -68,7 +69,7 @@ def read(kind: type, task: dict[str, Any] = TASK, generation: dict[str, Any] = G
     return asdict(read_options(kind, SimpleNamespace(**task), SimpleNamespace(**generation), SimpleNamespace(**MODEL)))
 
 
-CANDIDATES = {"length_beam": 5, "length_beam_kind": "offsets", "noise_beam": 3, "oracle_length": False}
+CANDIDATES = {"length_beam": 5, "length_beam_kind": "offsets", "noise_beam": 3, "oracle_length": False, "draft": None}
 
 
 def test_options_of_diffusion():
@@ -166,6 +167,10 @@ def test_a_list_of_steps(text, steps):
         *((kind, {"length_beam": 0}, "--iter-decode-with-beam") for kind in (DiffusionOptions, OnePassOptions)),
         *((kind, {"noise_beam": 0}, "--noise-beam") for kind in (DiffusionOptions, OnePassOptions)),
         *((kind, {"oracle_length": True, "length_beam": 2}, "--oracle") for kind in (DiffusionOptions, OnePassOptions)),
+        *((kind, {"draft": 0.0}, "--draft is 0.0") for kind in (DiffusionOptions, OnePassOptions)),
+        *((kind, {"draft": 1.1}, "--draft is 1.1") for kind in (DiffusionOptions, OnePassOptions)),
+        (DiffusionOptions, {"draft": 0.5, "length_beam": 2}, "--draft begins with one translation"),
+        (OnePassOptions, {"draft": 0.5, "oracle_length": True}, "--draft begins with one translation"),
         (DiffusionOptions, {"decode_noise_factor": 0.0}, "--decode-noise-factor is 0"),
         (DiffusionOptions, {"stop_stable": -1}, "--stop-stable is -1"),
         (DiffusionOptions, {"prune_after": "soon", "noise_beam": 2}, "--prune-after 'soon'"),

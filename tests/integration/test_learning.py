@@ -32,13 +32,15 @@ LEARNERS = {  # flags of the smallest system that is safe to learn it, updates, 
 }
 
 
-def write_reversals(folder: Path) -> None:
-    """Letters, and the same in capitals from the last to the first."""
-    rng = random.Random(1)
+@pytest.fixture(scope="module")
+def reversals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Letters, and the same in capitals from the last to the first, binarised."""
+    folder, rng = tmp_path_factory.mktemp("reversals"), random.Random(1)
     for split, size in (("train", 8000), ("valid", 50), ("test", 100)):
         rows = [[rng.choice("abcdef") for _ in range(rng.randint(2, 5))] for _ in range(size)]
         (folder / f"{split}.a").write_text("".join(" ".join(row) + "\n" for row in rows))
         (folder / f"{split}.b").write_text("".join(" ".join(row[::-1]).upper() + "\n" for row in rows))
+    return binarise(folder, folder / "bin")
 
 
 def test_every_architecture_has_a_learner():
@@ -48,17 +50,15 @@ def test_every_architecture_has_a_learner():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", LEARNERS)
-def test_a_system_learns_to_reverse(tmp_path, arch):
+def test_a_system_learns_to_reverse(reversals, tmp_path, arch):
     own, updates, steps = LEARNERS[arch]
-    write_reversals(tmp_path)
-    data = binarise(tmp_path, tmp_path / "bin")
     flags = ["--task", "diffusion_translation", "--criterion", "diffusion_loss", "--arch", arch, *own.split()]
     schedule = f"{SCHEDULE} --warmup-updates {updates // 10} --max-update {updates} --total-num-update {updates}"
     optimiser = "--optimizer adam --batch-size 64 --cpu --no-epoch-checkpoints --num-workers 0".split()
-    where = [data, "--user-dir", ROOT / "fairseq_diffusion", "--save-dir", tmp_path / "checkpoints"]
+    where = [reversals, "--user-dir", ROOT / "fairseq_diffusion", "--save-dir", tmp_path / "checkpoints"]
     call("train", *where, *flags, *NETWORK.split(), *schedule.split(), *optimiser)
     last = tmp_path / "checkpoints/checkpoint_last.pt"
-    printed = call("generate", *decoding(data, last, "--batch-size 50", steps))
+    printed = call("generate", *decoding(reversals, last, "--batch-size 50", steps))
     said, meant = hypotheses(printed), lines(printed, "T")
     right = sum(said[i][0][0] == meant[i][0][0] for i in meant)
     assert len(meant) == 100

@@ -49,10 +49,10 @@ def test_one_pass_decoding_does_not_look(alignment, search, copy, no_copies):
     assert 0 < looks.count <= steps // CHECK_EVERY if search == BEAM else looks.count == 0
 
 
-def decoding(device, **options):
+def decoding(device, steps=STEPS, **options):
     """Decoding of seven sentences with four candidates each, as a function without arguments."""
     translator = build_diffusion(source_drop=0.1, prediction="v")
-    decoder = translator.decoder_for(DiffusionOptions(steps=STEPS, length_beam=2, noise_beam=2, **options))
+    decoder = translator.decoder_for(DiffusionOptions(steps=steps, length_beam=2, noise_beam=2, **options))
     source = encode(translator.to(device), sources().to(device))
     lengths = Lengths(torch.full((7, 2), 9, device=device), torch.zeros(7, 2, device=device), 9)
     keys = noise.fold(torch.arange(7, device=device)[:, None, None], torch.arange(4, device=device).view(2, 2))
@@ -60,12 +60,12 @@ def decoding(device, **options):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"guidance": 2.0}, {"clamp": True, "guidance": 2.0, "prune_after": "2,5"}, {"prune_after": "1,3"}]
+    "options", [{}, {"clamp": True, "guidance": 2.0, "prune_after": "2,5"}, {"prune_after": "1,3"}]
 )
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_sampler_does_not_look(name, options, monkeypatch):
     """On a device whose tensors have no values, so that whoever looks fails; it knows no autocast."""
-    run = decoding("meta", sampler=name, **options)
+    run = decoding("meta", sampler=name, steps=6, **options)  # few: this device takes a millisecond an operation
     monkeypatch.setattr(torch, "autocast", lambda *device, **how: nullcontext())
     with HostLooks() as looks:
         candidates = run()

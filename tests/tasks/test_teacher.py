@@ -59,18 +59,30 @@ def test_shared_embeddings_take_one_dictionary() -> None:
 OURS, AR = TranslatorModel(None, nn.Identity(), 0, 1), nn.Identity()
 
 
-@pytest.mark.parametrize("models, rescore", [([OURS], False), ([OURS, AR], True)])
-def test_counts_that_agree(models: list[Any], rescore: bool) -> None:
-    check_count(models, rescore)
+@pytest.mark.parametrize(
+    "models, rescore, draft",
+    [([OURS], False, False), ([OURS, AR], True, False), ([OURS, OURS], False, True), ([OURS, OURS, AR], True, True)],
+)
+def test_counts_that_agree(models: list[Any], rescore: bool, draft: bool) -> None:
+    check_count(models, rescore, draft)
 
 
 @pytest.mark.parametrize(
-    "models, rescore, words",
-    [([OURS], True, "but got 1"), ([OURS, AR, AR], True, "but got 3"), ([OURS, AR], False, "names 2 checkpoints")],
+    "models, rescore, draft, words",
+    [
+        ([OURS], True, False, "--path OURS.pt:AR.pt, but there are 1"),
+        ([OURS, AR, AR], True, False, "there are 3"),
+        ([OURS, AR], False, False, "names 2 checkpoints"),
+        ([OURS], False, True, "--draft asks for --path OURS.pt:DRAFT.pt, but there are 1"),
+        ([OURS, OURS, OURS], False, True, "there are 3"),
+        ([OURS, OURS], True, True, "--draft and --iter.* asks? for --path OURS.pt:DRAFT.pt:AR.pt"),
+        ([OURS, AR], False, True, "the second checkpoint on --path is another"),
+        ([OURS, AR, OURS], True, True, "the second checkpoint on --path is another"),
+    ],
 )
-def test_counts_that_do_not(models: list[Any], rescore: bool, words: str) -> None:
+def test_counts_that_do_not(models: list[Any], rescore: bool, draft: bool, words: str) -> None:
     with pytest.raises(UserError, match=words):
-        check_count(models, rescore)
+        check_count(models, rescore, draft)
 
 
 def test_ours_comes_first() -> None:

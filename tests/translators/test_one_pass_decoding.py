@@ -14,7 +14,7 @@ from torch import Tensor
 from fairseq_diffusion.alignment import base
 from fairseq_diffusion.alignment.base import Guess, Revealed
 from fairseq_diffusion.translators import one_pass_decoding
-from fairseq_diffusion.translators.base import HistoryStep
+from fairseq_diffusion.translators.base import Draft, HistoryStep
 from fairseq_diffusion.translators.one_pass import OnePassTranslator
 from fairseq_diffusion.translators.one_pass_decoding import OnePassOptions, reveal_surest
 
@@ -103,6 +103,54 @@ def test_passes_hide_the_least_certain_words_again():
     shown = seen[-1][1, 0, 1:6]
     assert [word for word, z in zip(words[1][0], shown.tolist()) if z != MASK] == shown[shown != MASK].tolist()
     assert math.prod(shown.shape) > (shown == MASK).sum() > 0
+
+
+DRAFT = Draft(
+    torch.tensor([[BOS, 5, 6, 7, 8, EOS, PAD], [BOS, 9, 9, 10, 4, 5, EOS], [BOS, 4, EOS, PAD, PAD, PAD, PAD]]),
+    -torch.tensor([[0, 0.1, 0.4, 0.3, 0.2, 0, 0], [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0], [0, 0.1, 0, 0, 0, 0, 0]]),
+)
+
+
+def decode_from_draft(model: OnePassTranslator, **options: Any) -> tuple[list[list[int]], list[Tensor]]:
+    """The words, and what each block was fed, [S, L]."""
+    steps: list[HistoryStep] = []
+    encoded, positions = model.eval().encode(SOURCE, SOURCE.ne(PAD)), DRAFT.tokens.ne(PAD).sum(-1, keepdim=True)
+    lengths = lengths_of(positions)._replace(draft=DRAFT)
+    decoder = model.decoder_for(OnePassOptions(**options))
+    found = decoder(encoded, lengths, torch.zeros(3, 1, 1, dtype=torch.long), steps.append)
+    return [row[row >= 0].tolist() for row in found.tokens[:, 0]], [step.tokens[:, 0] for step in steps[:-1]]
+
+
+@pytest.mark.parametrize("passes", [1, 2, 4])
+def test_a_draft_keeps_its_surest_words(passes):
+    """Before the first pass floor(n / 2) of n words; each pass then keeps more, as without a draft."""
+    words, seen = decode_from_draft(build(), draft=0.5, passes=passes)
+    assert [row.tolist() for row in seen[0]] == [
+        [BOS, 5, MASK, MASK, 8, EOS, PAD],
+        [BOS, 9, 9, MASK, MASK, MASK, EOS],
+        [BOS, MASK, EOS, PAD, PAD, PAD, PAD],
+    ]
+    assert words[0][0] == 5 and words[0][3] == 8 or passes > 1
+    hidden = torch.stack([(z == MASK).sum(-1) for z in seen])
+    n = torch.tensor([4, 5, 1])
+    for number in range(1, passes):
+        assert hidden[number].tolist() == (n * 0.5 * (passes - number) / passes).floor().tolist()
+
+
+def test_a_draft_whose_words_are_all_hidden_is_a_length():
+    model = build()
+    plain, _ = decode(model, passes=3)
+    lengths = DRAFT.tokens.ne(PAD).sum(-1)
+    drafted, seen = decode_from_draft(model, draft=1.0, passes=3)
+    assert (seen[0] == MASK).sum(-1).tolist() == (lengths - 2).tolist()
+    assert decode_at(model, lengths, passes=3) == drafted != plain
+
+
+def decode_at(model: OnePassTranslator, lengths: Tensor, **options: Any) -> list[list[int]]:
+    encoded = model.eval().encode(SOURCE, SOURCE.ne(PAD))
+    keys = torch.zeros(3, 1, 1, dtype=torch.long)
+    found = model.decoder_for(OnePassOptions(**options))(encoded, lengths_of(lengths[:, None]), keys)
+    return [row[row >= 0].tolist() for row in found.tokens[:, 0]]
 
 
 def preferring(model: OnePassTranslator, symbols: list[int]) -> OnePassTranslator:
