@@ -33,8 +33,8 @@ def load(
     `path` is a checkpoint or a folder that holds one.  Dictionaries are those of the data-bin `data`, else those beside
     the checkpoint, else those it was trained with.  `teacher` is an autoregressive checkpoint that rescores,
     `precision` fp32, fp16 or bf16; `use_ema` takes the averaged weights that --store-ema kept.  `tokenizer` is "moses"
-    or "none", where no preprocessing.json beside the checkpoint says it.  `draft` is a checkpoint of ours that makes the
-    translations to begin with, for ``translate(draft=0.5)``.
+    or "none", where no preprocessing.json beside the checkpoint says it.  `draft` is a checkpoint of ours that makes
+    the translations to begin with, for ``translate(draft=0.5)``.
     """
     import logging
     from importlib import import_module

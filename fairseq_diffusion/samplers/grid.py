@@ -119,11 +119,14 @@ def make_grid(
             f"{steps} steps are more than the model's {schedule.steps} have room for on the grid {spacing}; "
             "pass a smaller --iter-decode-max-iter, or --grid time"
         )
-    seen = t
-    if conditioning is not None:  # even between the times at which the curve reaches the two noise levels
-        start, end = schedule.time(times(conditioning)).tolist()
-        seen = schedule.snap(even(start, end, steps + 1)).cpu()[:kept]
+    seen = t if conditioning is None else conditioning_times(schedule, steps, conditioning)[:kept]
     return Grid(t, seen, on_host(schedule, t, factor), on_host(schedule, seen, factor))
+
+
+def conditioning_times(schedule: Schedule, steps: int, conditioning: tuple[float, float]) -> Tensor:
+    """Even between the times at which the curve reaches the two noise levels."""
+    start, end = schedule.time(times(conditioning)).tolist()
+    return schedule.snap(even(start, end, steps + 1)).cpu()
 
 
 def check(steps: int, first_time: float, final_time: float, conditioning: tuple[float, float] | None) -> None:

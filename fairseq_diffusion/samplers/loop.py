@@ -95,6 +95,12 @@ class Refinement:
         return estimate if self.clamp is None else self.clamp(estimate)
 
 
+def from_noise(batch: Batch, grid: Grid) -> tuple[Tensor, Tensor]:
+    """s at the first level, and no estimate."""
+    s = batch.state.prior(batch.keys[0], batch.mask.shape[-1], grid.level[0])
+    return s, batch.state.blank(s)
+
+
 @torch.no_grad()
 def sample(
     batch: Batch,
@@ -117,10 +123,7 @@ def sample(
         start: s at the first level, and an estimate that conditions the first one (default: noise, and none).
     """
     state = batch.state
-    if start is None:
-        s = state.prior(batch.keys[0], batch.mask.shape[-1], grid.level[0])
-        start = s, state.blank(s)
-    s, estimate = start
+    s, estimate = start or from_noise(batch, grid)
     rows = rows or ActiveRows(s.shape[0], s.shape[1], device=s.device)
     times = grid.conditioning_t.float().to(s.device, non_blocking=True)
     for i, step in enumerate(steps):
