@@ -37,6 +37,7 @@ def test_mending_lines_stand_below_their_row():
     assert [line.strip() for line in lines[2:]] == ["-> do this", "-> then that"]
 
 
+@pytest.mark.slow
 def test_this_installation_is_in_order():
     result = doctor_without()
     assert result.returncode == 0, result.stdout + result.stderr

@@ -177,6 +177,7 @@ print(get_fused_adam_class())
 """
 
 
+@pytest.mark.slow
 def test_broken_apex_is_replaced_by_torch(tmp_path):
     for name, text in APEXES["broken"].items():
         write(tmp_path / name, text)
@@ -185,6 +186,7 @@ def test_broken_apex_is_replaced_by_torch(tmp_path):
     assert found == ["torch.nn.modules.normalization", "apex is refused", "None"], result.stderr
 
 
+@pytest.mark.slow
 def test_healthy_apex_is_honoured(tmp_path):
     """By fairseq's models, which take its LayerNorm, and by --optimizer adam, which takes its FusedAdam."""
     for name, text in APEXES["healthy"].items():

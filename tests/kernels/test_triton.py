@@ -37,6 +37,7 @@ REST += [("by_rows", 256, "bf16"), ("by_columns", 256, "bf16")]
 SLOW = [(*case, 90) for case in REST] + [(*case, 80) for case in FIRST + REST]
 
 
+@pytest.mark.slow
 def test_their_results_are_those_of_the_portable_ones():
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider", "-W", "ignore"]
