@@ -23,7 +23,7 @@ common=(
     --optimizer adam --adam-betas '(0.9, 0.98)' --lr 1e-3 --lr-scheduler inverse_sqrt --warmup-updates 500
     --clip-norm 1 --whole-batch 2048 --max-tokens 2048
     --max-update 1000000 --stop-time-hours "$(awk "BEGIN {print ${settings[training-minutes]} / 60}")"
-    --save-interval-updates 200 --keep-interval-updates 5 --no-epoch-checkpoints --validate-interval 5
+    --save-interval-updates 100 --keep-interval-updates 5 --no-epoch-checkpoints --validate-interval 5
     --seed 1 --log-format json --log-interval 100 --no-progress-bar
 )
 ar=(
