@@ -289,5 +289,9 @@ table() { # FLAG of fairseq-diffusion score ...
         "fairseq-diffusion score $(quoted "${scored[@]}") \\
    $(printf ' --ref %s' $references) $* --json table.json --markdown table.md >table.txt" --remake
     step picture table.json pareto.png "fairseq-diffusion plot --pareto table.json --output pareto.png" --remake
+    local name chosen=()
+    for name in "${!choice[@]}"; do chosen+=("$name=${choice[$name]}"); done
+    step records table.json records \
+        "python3 \"\$SCRIPTS/records.py\" $(basename "$example")/$(basename "$0" .sh) records ${chosen[*]}" --remake
     [ -n "$dry_run" ] || cat table.txt
 }

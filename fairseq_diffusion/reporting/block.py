@@ -71,6 +71,8 @@ def decoding_rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def value_text(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "none", True: "yes", False: "no"}[value]
+    if isinstance(value, dict):
+        return ", ".join(f"{name.replace('_', ' ')} {value_text(each)}" for name, each in value.items())
     if isinstance(value, (list, tuple)):
         return ", ".join(map(value_text, value))
     return f"{value:.6g}" if isinstance(value, float) else str(value)

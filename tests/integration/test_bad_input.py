@@ -116,7 +116,7 @@ def test_truncated_checkpoint(data: Path, checkpoint: Path, tmp_path: Path):
         ("--selection best", "unknown selection 'best'; choose one of: joint, mbr, mbr_two_level, rescore, score"),
         ("--selection mbr,score", "mbr:5"),
         ("--selection rescore", "--iter-decode-with-external-reranker"),
-        ("--iter-decode-with-external-reranker", "needs two checkpoints, --path OURS.pt:AR.pt, but got 1"),
+        ("--iter-decode-with-external-reranker", "asks for --path OURS.pt:AR.pt, but there are 1 checkpoints"),
         ("--prefix-size 2", "does not support prefix_tokens"),
         ("--print-alignment", "--print-alignment needs"),
         ("--task translation", "--task diffusion_translation"),

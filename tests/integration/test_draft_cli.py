@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,9 @@ def test_mask_predict_begins_with_what_diffusion_wrote(data: Path, learned: Path
 
 def test_the_report_and_a_teacher(data: Path, learned: Path, one_pass: dict[str, Path], teacher: Path, tmp_path: Path):
     path = f"{learned / 'checkpoint_last.pt'}:{one_pass['ctc']}:{teacher}"
-    generate(data, path, f"--draft 0.4 --noise-beam 3 {RERANKER} --results-path {tmp_path}")
+    flags = f"--draft 0.4 --noise-beam 3 {RERANKER}"
+    assert re.search(r"\| draft  +begins at 0.4, calls 1, alignment ctc, passes 1", generate(data, path, flags))
+    generate(data, path, f"{flags} --results-path {tmp_path}")
     said = reporting.read(tmp_path / "generate-test.json")["decoding"]
     assert said["rescored"] and said["calls"] == 3 and said["noise_beam"] == 3
     assert (said["draft"]["begins_at"], said["draft"]["calls"], said["draft"]["alignment"]) == (0.4, 1, "ctc")

@@ -44,4 +44,12 @@ def test_a_killed_recipe_ends_with_the_table_of_an_undisturbed_one(tmp_path: Pat
     assert not different(read(before)["model"], read(now)["model"])
     for table in ("table.txt", "table.json", "table.md"):
         assert (out / "replaced/table-1" / table).read_text() == (out / table).read_text()
+    (record,) = (json.loads(path.read_text()) for path in (out / "records").iterdir())
+    assert record["name"] == "Diff-Glat, raw, 1 pass" and record["recipe"] == "toy/recipe"
+    (row,) = json.loads((out / "table.json").read_text())["rows"]
+    assert record["scores"]["sacrebleu"] == row["sacrebleu"] and record["scores"]["chrf"] == row["chrf"]
+    assert record["training"]["updates"] == 10 and record["training"]["minutes"] > 0
+    assert record["training"]["command"].startswith("fairseq-train data/raw")
+    assert "--gen-subset test" in record["translating"]["command"]
+    assert record["translating"]["calls"] == 1 and record["translating"]["settings"]["alignment"] == "length"
     assert "learn-bpe: complete" in finished(out) and not list(out.glob("replaced/*-2"))

@@ -1,0 +1,64 @@
+"""usage: records.py RECIPE OUT [NAME=WORD ...]
+
+In the folder of a recipe's run: a small JSON file in OUT for each row of table.json, with its scores, how the model was
+trained and its translations were made, both commands, and what it ran on. RECIPE names the script, and each NAME=WORD a
+choice of the user's. Nothing in a record is text of the corpus.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from training_time import progress
+
+SCORES = ("sacrebleu", "tokenised", "chrf", "ter", "brevity_penalty", "length_ratio", "repetition", "notes")
+
+
+def main(recipe: str, out: str, *choices: str) -> None:
+    table, folder = json.loads(Path("table.json").read_text()), Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    about = {"recipe": recipe, **dict(choice.split("=", 1) for choice in choices)}
+    for row in table["rows"]:
+        record = {"name": row["name"], **about, **record_of(row, table["signatures"])}
+        name = re.sub(r"[^a-z0-9]+", "-", row["name"].lower())
+        (folder / f"{name}.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+
+
+def record_of(row: dict[str, Any], signatures: dict[str, str]) -> dict[str, Any]:
+    results = Path(row["file"]).parent
+    report = json.loads(Path(row["file"]).with_suffix(".json").read_text())
+    model = Path(report["checkpoints"][0]["path"]).parent.name
+    updates, hours = progress(Path("checkpoints") / model / "checkpoint_last.pt")
+    return {
+        "scores": {name: row[name] for name in SCORES if name in row},
+        "signatures": signatures,
+        "training": {"updates": updates, "minutes": round(60 * hours, 1), "command": command(f"train-{model}")},
+        "translating": {
+            "calls": row["calls"],
+            "sentences_per_second": report["speed"]["inference_step"]["sentences_per_second"],
+            "command": command(f"decode-{results.name}"),
+            "settings": report["decoding"],
+        },
+        "environment": report["environment"],
+        "data": dict(reversed(line.split(maxsplit=1)) for line in lines(Path("data.sha256"))),
+    }
+
+
+def command(step: str) -> str:
+    """As it was run; a deadline is no part of what was done."""
+    said = json.loads(Path("steps", f"{step}.json").read_text())
+    return re.sub(r"\s*\\\n\s*", " ", said["identity"]).strip()
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
+    main(*sys.argv[1:])
