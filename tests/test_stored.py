@@ -9,6 +9,7 @@ MODELS = sorted(path.stem for path in stored.checkpoint("any").parent.glob("*.pt
 WAYS = [(name, row["flags"], row["hypotheses"]) for name in MODELS for row in stored.rows(stored.decodings(name))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "flags", "expected"), WAYS, ids=[f"{name} {flags}" for name, flags, _ in WAYS])
 def test_a_stored_checkpoint_translates_as_it_did(name: str, flags: str, expected: stored.Hypotheses):
     found = stored.decode(stored.checkpoint(name), flags)

@@ -114,6 +114,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Any:
     torch._dynamo.reset()
 
 
+@pytest.mark.slow
 def test_a_shape_is_compiled_once(graphs: Any, caplog: pytest.LogCaptureFixture):
     """And whole, without a break; more shapes than torch would compile by itself, whose limit stays what it is."""
     caplog.set_level("INFO")
