@@ -60,6 +60,7 @@ glat_ways=("${nat_ways[@]}") diffglat_ways=("${nat_ways[@]}")
 cmlm_ways=("10 passes, 5 lengths, joint | --passes 10 $five --selection joint --batch-size 64")
 glat_ctc_ways=(
     "1 pass | --batch-size 64"
+    "1 pass, blank penalty 1 | --blank-penalty 1 --batch-size 64"
     "beam 5 | --path-search beam --beam 5 --batch-size 64"
     "beam 5, rescored | --path-search beam --beam 5 $rescore --batch-size 64"
 )

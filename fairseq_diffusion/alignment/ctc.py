@@ -76,21 +76,30 @@ class CTCAlignment(Alignment):
         log-probability includes that of what follows it, up to the next."""
         if how.options.path_search == BEAM:
             return self._beam(h, words, canvas, revealed, how.options)
-        tokens, log_p, *_ = self.guess(h, words, canvas, revealed)
+        if how.options.blank_penalty:
+            tokens, log_p = self._with_fewer_blanks(h, words, revealed, how.options.blank_penalty)
+        else:
+            tokens, log_p, *_ = self.guess(h, words, canvas, revealed)
         mask = collapse(tokens, canvas.mask, self.symbols.bos)
         word = mask.long().cumsum(-1)
         sums = log_p.new_zeros(len(log_p), log_p.shape[1] + 1)
         sums = sums.scatter_add(1, word, log_p.masked_fill(~canvas.mask, 0))
         return by_sentence(tokens, sums.gather(1, word), mask, sums[:, 0], how.candidates)
 
+    def _with_fewer_blanks(self, h: Tensor, words: Tensor, revealed: Revealed, penalty: float) -> tuple[Tensor, Tensor]:
+        """The best symbol of each position, and its log-probability, which the penalty does not change."""
+        tokens, log_p, blank_log_p = self._likeliest(h, words, 2)
+        second = (tokens[..., :1] == self.symbols.bos).long()
+        word, word_log_p = (part.gather(-1, second)[..., 0] for part in (tokens, log_p))
+        blank = blank_log_p - penalty > word_log_p
+        tokens = torch.where(revealed.hidden, torch.where(blank, self.symbols.bos, word), revealed.tokens)
+        return tokens, torch.where(revealed.hidden, torch.where(blank, blank_log_p, word_log_p), revealed.log_p)
+
     def _beam(self, h: Tensor, words: Tensor, canvas: Canvas, revealed: Revealed, options: SearchOptions) -> Words:
         """What is revealed is certain where it is; its log-probability goes to the end, too."""
         blank, hidden = self.symbols.bos, revealed.hidden
-        listed = top_rows(h.flatten(0, 1), words, options.vertex_tokens, self.banned)
-        tokens, log_p = (part.view(*h.shape[:2], -1) for part in listed)
-        apart = (h.float() * (words[blank] - words[tokens[..., 0]]).float()).sum(-1)
-        blank_log_p = torch.where(hidden, log_p[..., 0] + apart, -torch.inf)
-        blank_log_p = blank_log_p.masked_fill(~hidden & (revealed.tokens == blank), 0.0)
+        tokens, log_p, blank_log_p = self._likeliest(h, words, options.vertex_tokens)
+        blank_log_p = torch.where(hidden, blank_log_p, torch.where(revealed.tokens == blank, 0.0, -torch.inf))
         certain = torch.where(torch.arange(log_p.shape[-1], device=h.device) == 0, 0.0, -torch.inf)
         tokens = torch.where(hidden[..., None], tokens, revealed.tokens[..., None])
         log_p = torch.where(hidden[..., None], log_p, certain)
@@ -98,3 +107,10 @@ class CTCAlignment(Alignment):
         found = Words.of(beam_search(places, options.beam, self.longest, options.length_penalty))
         shown = revealed.log_p.masked_fill(hidden, 0).sum(-1, keepdim=True)
         return found._replace(end_log_p=found.end_log_p + shown)
+
+    def _likeliest(self, h: Tensor, words: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The `count` most probable symbols of each position [N, L, count], their log-probabilities, and a blank's."""
+        listed = top_rows(h.flatten(0, 1), words, count, self.banned)
+        tokens, log_p = (part.view(*h.shape[:2], -1) for part in listed)
+        apart = (h.float() * (words[self.symbols.bos] - words[tokens[..., 0]]).float()).sum(-1)
+        return tokens, log_p, log_p[..., 0] + apart

@@ -216,6 +216,9 @@ class SearchOptions:
     drop_repeats: bool = option(
         False, "drop a word that repeats its neighbour (a model without CTC or DAG may stutter)"
     )
+    blank_penalty: float = option(
+        0.0, "CTC: subtract this from the log-probability of blanks where the best symbols are read, for more words"
+    )
     temperature: float = option(1.0, "one-pass: divide the log-probabilities of path search sample by it")
     beam: int = option(5, generation="beam")
     length_penalty: float = option(1.0, generation="lenpen")

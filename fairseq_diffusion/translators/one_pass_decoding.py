@@ -57,6 +57,11 @@ class OnePassDecoder(Decoder):
         if self.search is None and o.path_search != self.translator.path_search:
             can = " or ".join(self.translator.alignment.searches) or "nothing to search"
             raise UserError(f"--path-search is {o.path_search}, but a model with --alignment {name} has {can}; drop it")
+        if o.blank_penalty and (name != "ctc" or self.search):
+            raise UserError(
+                "--blank-penalty is for CTC whose best symbols are read, without --path-search beam (there --lenpen "
+                "makes translations longer); drop it"
+            )
         if o.drop_repeats and name == "ctc":
             raise UserError("--drop-repeats has no meaning for CTC, which removes repeats by itself; drop it")
         what = self.search or f"of --alignment {name}"
@@ -163,6 +168,7 @@ class OnePassDecoder(Decoder):
             "block": f"{self.last_block} of {model.decoder.blocks}",
             "keep_schedule": model.glance.keep,
             "drop_repeats": o.drop_repeats,
+            "blank_penalty": o.blank_penalty,
         }
         if self.search is None:
             return facts

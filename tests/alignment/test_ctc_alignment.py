@@ -222,3 +222,24 @@ def test_beam_search_needs_no_blank_in_its_list():
     found = PART.words(h, words, canvas, empty(canvas), reading(path_search="beam", vertex_tokens=1, beam=8))
     read = {tuple(row[kept].tolist()) for row, kept in zip(found.tokens[0], found.mask[0])}
     assert read == {(), (4,), (5,), (4, 5), (5, 4), (4, 4), (4, 5, 4)}
+
+
+@pytest.mark.parametrize("penalty", [-2.0, 0.7, 50.0])
+@pytest.mark.parametrize("shown", [{}, {(0, 1): BOS, (0, 3): 5}])
+def test_blanks_may_be_penalised(penalty, shown):
+    """Where words are read, not where they are scored; what is revealed stays, and a large penalty leaves no blank."""
+    canvas = PART.canvas(torch.tensor([[6]]), 6)
+    h, words = outputs(canvas, seed=3)
+    log_p, revealed = predictable(PART, log_probs(h, words))[0], revealing(canvas, shown)
+    biased = log_p.clone()
+    biased[:, BOS] -= penalty
+    line, best = biased.argmax(-1).tolist(), []
+    for j, symbol in enumerate(line):
+        line[j] = shown.get((0, j), symbol)
+        best.append(float(revealed.log_p[0, j]) if (0, j) in shown else float(log_p[j, symbol]))
+    found = PART.words(h, words, canvas, revealed, reading(blank_penalty=penalty))
+    expected = [word for word, _ in groupby(line) if word != BOS]
+    assert found.tokens[found.mask].tolist() == expected
+    assert float(total(found)) == pytest.approx(sum(best), abs=1e-5)
+    plain = PART.words(h, words, canvas, revealed, reading())
+    assert penalty < 50 or (BOS not in line or shown) and plain.tokens[plain.mask].tolist() != expected

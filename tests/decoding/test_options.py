@@ -39,6 +39,7 @@ TASK: dict[str, Any] = {
     "lookahead_weight": 0.5,
     "vertex_tokens": 3,
     "drop_repeats": True,
+    "blank_penalty": 0.25,
     "selection": "mbr:2,rescore",
     "mbr_utility": "chrf",
     "mbr_units": "words",
@@ -83,7 +84,7 @@ def test_options_of_diffusion():
 
 
 def test_options_of_one_pass():
-    same = ("exit_block", "passes", "lookahead_weight", "vertex_tokens", "drop_repeats", "temperature")
+    same = ("exit_block", "passes", "lookahead_weight", "vertex_tokens", "drop_repeats", "blank_penalty", "temperature")
     assert read(OnePassOptions) == {
         **CANDIDATES,
         **{"path_search": "joint_viterbi", "beam": 8, "length_penalty": 0.5},

@@ -41,6 +41,7 @@ ONE_PASS = [
     ("--lookahead-weight 0.5", {"lookahead_weight": 0.5}),
     ("--vertex-tokens 3", {"vertex_tokens": 3}),
     ("--drop-repeats True", {"drop_repeats": True}),
+    ("--blank-penalty 0.5", {"blank_penalty": 0.5}),
     ("--beam 4", {"beam": 4}),
     ("--lenpen 0.6", {"lenpen": 0.6}),
 ]
