@@ -122,7 +122,7 @@ def load_model(
     check_device(device)
     for model in models:  # as fairseq-generate does
         (model.half() if precision == "fp16" else model).to(device).prepare_for_inference_(cfg)
-    return TranslationModel(cfg, task, models, preparation, checkpoint)
+    return TranslationModel(cfg, task, models, preparation, checkpoint, has_draft=draft is not None)
 
 
 def generation_config(folder: Path, preparation: Preparation, flags: list[str]) -> Any:
@@ -144,9 +144,11 @@ def check_device(device: str) -> None:
 class TranslationModel:
     """A loaded checkpoint, and those of a draft and a teacher."""
 
-    def __init__(self, cfg: Any, task: Any, models: list[Any], preparation: Preparation, checkpoint: Path):
+    def __init__(
+        self, cfg: Any, task: Any, models: list[Any], preparation: Preparation, checkpoint: Path, has_draft: bool
+    ):
         self.cfg, self.task, self.models = cfg, task, models
-        self.preparation, self.checkpoint = preparation, checkpoint
+        self.preparation, self.checkpoint, self.has_draft = preparation, checkpoint, has_draft
         self.kind = models[0].translator.name if isinstance(models[0], TranslatorModel) else AUTOREGRESSIVE
         self.max_positions = utils.resolve_max_positions(*(model.max_positions() for model in models))
 
@@ -159,7 +161,8 @@ class TranslationModel:
         return {
             "checkpoint": str(self.checkpoint),
             "kind": self.kind,
-            "rescored": len(self.models) > 1,
+            "rescored": bool(self.cfg.generation.iter_decode_with_external_reranker),
+            "draft": self.has_draft,
             "longest_source": self.max_positions[0],
             "device": str(self.device),
             **self.preparation.describe(),
@@ -196,10 +199,12 @@ class TranslationModel:
         cfg = self._configured({**asked, "seed": seed, "history": history, **flags})
         tokens = self._prepared(sentences)
         self.task.cfg = cfg.task
-        generator = self.task.build_generator(self.models, cfg.generation)
+        unused = self.has_draft and cfg.task.draft is None
+        models = [*self.models[:1], *self.models[2:]] if unused else self.models
+        generator = self.task.build_generator(models, cfg.generation)
         found: dict[int, list[Candidate]] = {}
         for batch in self._batches(list(tokens.values()), batch_size):
-            hypotheses = self.task.inference_step(generator, self.models, batch)
+            hypotheses = self.task.inference_step(generator, models, batch)
             found.update(zip(batch["id"].tolist(), ([self._candidate(h) for h in own[:nbest]] for own in hypotheses)))
         candidates = {index: found[i] for i, index in enumerate(tokens)}
         return [Translation(text, candidates.get(i, [Candidate("", [], 0.0, 0)])) for i, text in enumerate(sentences)]

@@ -49,9 +49,9 @@ def record_of(row: dict[str, Any], signatures: dict[str, str]) -> dict[str, Any]
 
 
 def command(step: str) -> str:
-    """As it was run; a deadline is no part of what was done."""
+    """As it was run."""
     said = json.loads(Path("steps", f"{step}.json").read_text())
-    return re.sub(r"\s*\\\n\s*", " ", said["identity"]).strip()
+    return re.sub(r"\s*\\\n\s*", " ", said["command"]).strip()
 
 
 def lines(path: Path) -> list[str]:

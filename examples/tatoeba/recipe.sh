@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Tatoeba, German and English, true case: 160,000 pairs of short sentences, as split.py makes them. No paper gives these
 # systems' settings for it: they are those of IWSLT14, which has as many pairs, with smaller batches, because sentences
-# have a third of its words; dropout, batches and updates are our choice, and untested to a number. A smaller
-# configuration, for a CPU, is small.sh.
+# have a third of its words; dropout, batches and updates are our choice, and nothing has been measured with
+# them. A smaller configuration, for a CPU, is small.sh.
 
 set -euo pipefail
 TOKENIZER=moses SPLIT_DASHES=false LOWERCASE=false

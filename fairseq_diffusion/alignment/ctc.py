@@ -112,5 +112,5 @@ class CTCAlignment(Alignment):
         """The `count` most probable symbols of each position [N, L, count], their log-probabilities, and a blank's."""
         listed = top_rows(h.flatten(0, 1), words, count, self.banned)
         tokens, log_p = (part.view(*h.shape[:2], -1) for part in listed)
-        apart = (h.float() * (words[self.symbols.bos] - words[tokens[..., 0]]).float()).sum(-1)
+        apart = (h.float() * (words[self.symbols.bos].float() - words[tokens[..., 0]].float())).sum(-1)
         return tokens, log_p, log_p[..., 0] + apart

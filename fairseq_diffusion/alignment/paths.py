@@ -183,7 +183,7 @@ def entries(x: Tensor, index: Tensor) -> Tensor:
     return x.gather(1, index.view(*index.shape, *[1] * (x.dim() - 2)).expand(*index.shape, *x.shape[2:]))
 
 
-BEAM = "beam"  # beam search over words, in beam
+BEAM = "beam"  # beam search over words, in beam.py
 LISTS = ("sample", BEAM)  # searches that look at more than the most probable word of a vertex
 SEARCHES = (*PATHS, BEAM)
 

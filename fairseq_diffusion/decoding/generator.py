@@ -60,9 +60,7 @@ class Generator:
         tokens = batch["net_input"]["src_tokens"]
         with_bos = F.pad(tokens, (1, 0), value=self.bos)
         source = translator.encode(with_bos, with_bos.ne(self.pad))
-        lengths = (
-            self._drafted(models, batch) if self.drafts else self._lengths(translator, source, batch.get("target"))
-        )
+        lengths = self._lengths(translator, source, models, batch)
         keys = self._keys(tokens, lengths)
         usual = self.decoder.positions_on_a_cpu if tokens.device.type == "cpu" else ON_A_GPU
         limit = self.selection.candidate_positions or usual
@@ -88,9 +86,11 @@ class Generator:
         own[0].eval()  # returns nothing once fairseq has prepared a model for inference
         return own[0].translator
 
-    def _lengths(self, translator: Translator, source: Source, target: Tensor | None) -> Lengths:
-        """Target lengths to try, from the model alone, or the references' with --oracle-length."""
-        o = self.options
+    def _lengths(self, translator: Translator, source: Source, models: list[Any], batch: dict[str, Any]) -> Lengths:
+        """Target lengths to try: from the model alone, a draft's, or the references' with --oracle-length."""
+        o, target = self.options, batch.get("target")
+        if self.drafts:
+            return self._drafted(translator, models[1], batch)
         if not o.oracle_length:
             return translator.lengths(source, o.length_beam, o.length_beam_kind)
         if target is None:
@@ -98,15 +98,20 @@ class Generator:
         positions = 1 + target.ne(self.pad).sum(-1, keepdim=True)
         return Lengths(positions, torch.zeros_like(positions, dtype=torch.float), width=1 + target.shape[1])
 
-    def _drafted(self, models: list[Any], batch: dict[str, Any]) -> Lengths:
+    def _drafted(self, translator: Translator, model: Any, batch: dict[str, Any]) -> Lengths:
         """The second model's translations, which decoding begins with."""
-        assert self.drafts is not None
-        best = [found[0] for found in self.drafts.generate(models[1:2], batch)]
+        assert self.drafts is not None and translator.length is not None
+        best = [found[0] for found in self.drafts.generate([model], batch)]
         device = batch["net_input"]["src_tokens"].device
         tokens, log_p = (
             F.pad(pad_sequence([each[name] for each in best], True, fill).to(device), (1, 0), value=first)
             for name, fill, first in (("tokens", self.pad, self.bos), ("positional_scores", 0.0, 0.0))
         )
+        if tokens.shape[1] > translator.length.longest:
+            raise UserError(
+                f"a draft has {tokens.shape[1]} tokens with both ends, and the model that begins with it takes up to "
+                f"{translator.length.longest}; train one with a larger --max-target-positions, or drop --draft"
+            )
         positions = tokens.ne(self.pad).sum(-1, keepdim=True)
         known = torch.zeros_like(positions, dtype=torch.float)
         return Lengths(positions, known, tokens.shape[1], draft=Draft(tokens, log_p))

@@ -55,5 +55,6 @@ class OnePassConfig(NetworkConfig):
     # decoding
     passes: int = flag(1, "passes of the decoder, unless the task's --passes gives another number")
     path_search: ChoiceEnum(SEARCHES) = flag(
-        "lookahead", "how a DAG's path is found, unless the task's --path-search names another search"
+        "lookahead",
+        "how a DAG's path is found (beam: CTC's words, too), unless the task's --path-search names another search",
     )

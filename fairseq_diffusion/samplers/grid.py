@@ -77,7 +77,8 @@ def uniform_in_log_snr(schedule: Schedule, steps: int, first: float, final: floa
 
 @GRIDS.register("respaced")
 def respaced(schedule: Schedule, steps: int, first: float, final: float) -> Tensor:
-    """M of the model's own T steps, its first and last among them, and then clean data (Nichol & Dhariwal 2021)."""
+    """M of the model's own T steps, from the first time to the last of them, and then clean data (Nichol & Dhariwal
+    2021)."""
     last = 1 / schedule.steps if schedule.steps else final
     return torch.cat([even(first, last, steps) if steps > 1 else times([first]), times([0])])
 
@@ -117,7 +118,7 @@ def make_grid(
     if (t.diff() >= 0).any():
         raise UserError(
             f"{steps} steps are more than the model's {schedule.steps} have room for on the grid {spacing}; "
-            "pass a smaller --iter-decode-max-iter, or --grid time"
+            "pass a smaller --iter-decode-max-iter, or " + ("--grid time" if first_time == 1 else "a larger --draft")
         )
     seen = t if conditioning is None else conditioning_times(schedule, steps, conditioning)[:kept]
     return Grid(t, seen, on_host(schedule, t, factor), on_host(schedule, seen, factor))

@@ -81,11 +81,13 @@ def significance(metrics: Metrics, texts: dict[str, list[str]], samples: int) ->
 def notes_on(output: Output, texts: dict[str, list[str]], references: list[list[str]], lowercase: bool) -> list[str]:
     """What changes the meaning of the row."""
     decoding, own = output.report.get("decoding", {}), texts[output.name]
+    draft = decoding["draft"] if isinstance(decoding.get("draft"), dict) else {}
     empty = sum(not text.strip() for text in own) - output.skipped
     twins = [name for name, text in texts.items() if text == own and name != output.name]
     notes = {
         "REFERENCE LENGTHS USED": decoding.get("oracle_length"),
         "rescored by AR": decoding.get("rescored"),
+        f"begins with a draft of {draft.get('calls', 0):g} more calls": draft,
         f"{output.skipped} SKIPPED, scored as empty": output.skipped,
         f"{empty} empty": empty,
         "no capitals, but the references have them (--lowercase)": not lowercase

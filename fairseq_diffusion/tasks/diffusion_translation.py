@@ -147,7 +147,8 @@ class DiffusionTranslationTask(TranslationTask):
     def _drafts_by(self, model: TranslatorModel, selection: SelectionOptions) -> Generator:
         """What makes drafts: it decodes as its own system does."""
         options = read_options(model.translator.Options, None, None, model.cfg)
-        plain = SelectionOptions(candidate_positions=selection.candidate_positions, seed=selection.seed)
+        # by another seed: the noise that is added to a draft must not be the noise that it was made from
+        plain = SelectionOptions(candidate_positions=selection.candidate_positions, seed=selection.seed + 1)
         return Generator(model.translator, options, plain, self.tgt_dict)
 
     # -- validation -------------------------------------------------------------------------------------------------

@@ -68,5 +68,6 @@ def check_count(models: list[Any], rescore: bool, draft: bool) -> None:
         )
     raise UserError(
         f"--path names {len(models)} checkpoints, but diffusion decoding does not support an ensemble; give one, or "
-        "with --iter-decode-with-external-reranker an AR model as the last of two"
+        "with --iter-decode-with-external-reranker an AR model as the last of two, or with --draft a model of this "
+        "package as the second"
     )

@@ -55,7 +55,7 @@ class OnePassTranslator(Translator):
             block_weights: a name in BLOCK_WEIGHTS.
             feed: what a block is fed where nothing is revealed: the mask, or what the block before predicts ("self").
             length_loss: weight of the length predictor's loss.
-            path_search: the system's own; another one is refused where there is no graph.
+            path_search: the system's own; refused where the alignment has no such search.
         """
         super().__init__()
         self.encoder, self.decoder, self.alignment, self.copy = encoder, decoder, alignment, copy

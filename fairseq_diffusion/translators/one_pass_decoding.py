@@ -36,7 +36,7 @@ class OnePassOptions(SearchOptions, Options):
 
 
 class OnePassDecoder(Decoder):
-    """Candidates are lengths to try, or what a search in a graph finds."""
+    """Candidates are lengths to try, or what a search finds."""
 
     positions_on_a_cpu = 2048  # every bucket pays for a pass over the vocabulary, and has no other steps
 
@@ -54,7 +54,7 @@ class OnePassDecoder(Decoder):
     def _check_search(self) -> None:
         """Refuse options that the search does not read; --beam and --lenpen have defaults of fairseq's."""
         o, name = self.options, self.translator.alignment.name
-        if self.search is None and o.path_search != self.translator.path_search:
+        if self.search is None and o.path_search not in (self.translator.path_search, SearchOptions.path_search):
             can = " or ".join(self.translator.alignment.searches) or "nothing to search"
             raise UserError(f"--path-search is {o.path_search}, but a model with --alignment {name} has {can}; drop it")
         if o.blank_penalty and (name != "ctc" or self.search):
@@ -102,7 +102,8 @@ class OnePassDecoder(Decoder):
 
     @property
     def length_penalty(self) -> float:
-        """The exponent of length in scores: that of the search, where it has one, so that both rank alike."""
+        """The exponent of length in scores: that of the search, where it has one.  What was revealed before the search
+        counts in scores alone."""
         return self.options.length_penalty if self.search in READ_BY["length_penalty"] else 1.0
 
     def _decode(

@@ -169,3 +169,7 @@ def test_a_draft_gives_its_length_and_is_made_once():
     assert (drafts.candidates, drafts.calls, refining.candidates, refining.calls) == (2, 2, 4, 12)
     with pytest.raises(UserError, match="1 models"):
         refining.generate([model()], {})
+    short = Oracle()
+    short.length.longest = 8
+    with pytest.raises(UserError, match="a draft has 9 tokens with both ends, .* takes up to 8"):
+        refining.generate([Model(short), Model(Verbose())], {"net_input": {"src_tokens": SOURCE}})

@@ -36,7 +36,7 @@ WAYS = {
     "exit": ("length", "--exit-block 1"),
     "ctc": ("ctc", ""),
     "ctc, passes": ("ctc", "--passes 2"),
-    "ctc, penalty": ("ctc", "--blank-penalty 1"),
+    "ctc, penalty": ("ctc", "--blank-penalty 1 --path-search lookahead"),  # without a search, whatever the preset has
     "ctc, beam": ("ctc", "--path-search beam --beam 4 --nbest 4 --lenpen 1.2 --vertex-tokens 7 --selection score"),
     "greedy": ("dag", "--path-search greedy"),
     "lookahead": ("dag", "--lookahead-weight 0.5 --drop-repeats"),

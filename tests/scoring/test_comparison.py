@@ -44,3 +44,12 @@ def test_texts_are_those_that_are_scored():
     comparison, texts = compared(systems, [Path("ref")], [REFERENCES], "en", Options(), 0)
     assert texts["b"] == REFERENCES[::-1] and texts["a"] != systems[0].printed
     assert [row["text"] for row in comparison["rows"]] == ["detokenised by sacremoses (en)", "as given"]
+
+
+def test_calls_of_a_draft_are_told():
+    (output,) = outputs(x=REFERENCES[1:] + REFERENCES[:1])
+    assert notes([output]) == [[]]
+    output.report["decoding"] = {"draft": {"begins_at": 0.5, "calls": 1.0}}
+    assert notes([output]) == [["begins with a draft of 1 more calls"]]
+    output.report["decoding"] = {"draft": "none"}
+    assert notes([output]) == [[]]

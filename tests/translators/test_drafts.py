@@ -56,3 +56,5 @@ def test_a_draft_with_nothing_but_noise_is_a_length_and_an_estimate():
 def test_a_time_behind_the_last_one_is_refused():
     with pytest.raises(UserError, match="begins at time 0.1"):
         decode(build(), None, draft=0.1, final_time=0.2)
+    with pytest.raises(UserError, match="have room for on the grid time; .* a larger --draft"):
+        decode(build(diffusion_steps=20, schedule_modifier="none"), None, draft=0.01, steps=5)
