@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fairseq_diffusion.network.attention import Memory, attention_bias
+from fairseq_diffusion.network.dropout import Dropout
 from fairseq_diffusion.network.transformer import Layer, Positions, Size
 from fairseq_diffusion.registry import Registry
 
@@ -66,7 +67,7 @@ class BlockDecoder(nn.Module):
         self.words, self.blocks, self.mask_symbol = words, blocks, words.num_embeddings - 1
         self.positions = Positions(max_positions, h)
         self.norm = nn.LayerNorm(h) if entry_norm and not size.pre_norm else nn.Identity()
-        self.dropout = nn.Dropout(size.dropout)
+        self.dropout = Dropout(size.dropout)
         self.layers = nn.ModuleList(Layer(size, cross=True) for _ in range(layers))
         self.fuses = nn.ModuleList(FUSES[fuse](h) for _ in range(blocks - 1))
         self.last_norm = nn.LayerNorm(h) if size.pre_norm else nn.Identity()

@@ -7,6 +7,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from fairseq_diffusion.network.attention import Memory, attention_bias
+from fairseq_diffusion.network.dropout import Dropout
 from fairseq_diffusion.network.time_features import TIME_FEATURES
 from fairseq_diffusion.network.transformer import Layer, Positions, Size, parameter_dtype
 
@@ -34,7 +35,7 @@ class Denoiser(nn.Module):
         self.time = TIME_FEATURES[time_features](h, time_activation)
         self.positions = Positions(max_positions, h)
         self.norm = nn.Identity() if size.pre_norm else nn.LayerNorm(h)
-        self.dropout = nn.Dropout(size.dropout)
+        self.dropout = Dropout(size.dropout)
         self.layers = nn.ModuleList(Layer(size, cross=True) for _ in range(layers))
         self.last_norm = nn.LayerNorm(h) if size.pre_norm else nn.Identity()
         self.leave = state.exit(size)

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fairseq_diffusion.network.attention import attention_bias
+from fairseq_diffusion.network.dropout import Dropout
 from fairseq_diffusion.network.transformer import Layer, Positions, Size
 
 
@@ -59,7 +60,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.hidden, self.embedding, self.scale = size.hidden, embedding, scale
         self.positions = Positions(max_positions, size.hidden)
-        self.dropout = nn.Dropout(size.dropout)
+        self.dropout = Dropout(size.dropout)
         self.layers = nn.ModuleList(Layer(size) for _ in range(layers))
         self.norm = nn.LayerNorm(size.hidden) if last_norm else nn.Identity()
 

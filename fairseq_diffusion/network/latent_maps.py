@@ -7,6 +7,7 @@ from typing import Callable, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fairseq_diffusion.network.dropout import Dropout
 from fairseq_diffusion.network.transformer import Size, tanh_map
 from fairseq_diffusion.registry import Registry
 
@@ -42,7 +43,7 @@ class LinearEntrance(nn.Module):
         super().__init__()
         h = size.hidden
         self.project = nn.Linear(dim, h, bias=False)
-        merge = (nn.Linear(2 * h, h), nn.ReLU(), nn.Linear(h, h), nn.Dropout(size.dropout))
+        merge = (nn.Linear(2 * h, h), nn.ReLU(), nn.Linear(h, h), Dropout(size.dropout))
         self.merge = nn.Sequential(*merge) if self_conditioned else nn.Identity()
 
     def forward(self, x_t: Tensor, c: Tensor | None) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fairseq_diffusion.network.attention import Memory, SelfAttention, SourceAttention
+from fairseq_diffusion.network.dropout import Dropout
 from fairseq_diffusion.registry import Registry
 
 ACTIVATIONS: Registry[Callable[[], nn.Module]] = Registry("activation")
@@ -49,7 +50,7 @@ class Residual(nn.Module):
     def __init__(self, size: Size):
         super().__init__()
         self.norm = nn.LayerNorm(size.hidden)
-        self.dropout = nn.Dropout(size.dropout)
+        self.dropout = Dropout(size.dropout)
         self.pre_norm = size.pre_norm
 
     def enter(self, x: Tensor) -> Tensor:
@@ -67,7 +68,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.up, self.down = nn.Linear(size.hidden, size.inner), nn.Linear(size.inner, size.hidden)
         self.activation = ACTIVATIONS[size.activation]()
-        self.dropout = nn.Dropout(size.activation_dropout)
+        self.dropout = Dropout(size.activation_dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(self.dropout(self.activation(self.up(x))))
