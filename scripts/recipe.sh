@@ -196,13 +196,12 @@ cpu() { [ "$GPUS" -gt 0 ] || echo --cpu; }
 
 train() { # NAME SET FLAG ...: on data/SET; --whole-batch is over all GPUs, what --max-tokens or --batch-size is on one
     local model=$1-$2 set=$2 flags=() whole='' unit='' most='' ranks=$((GPUS > 1 ? GPUS : 1)) start=fairseq-train
-    local hours='' last='' stop='' goal=''
+    local last='' stop='' goal=''
     shift 2
     while (($#)); do
         case $1 in
             --whole-batch) whole=$2; shift ;;
             --max-tokens | --batch-size) unit=$1 most=$2; shift ;;
-            --stop-time-hours) hours=$2; shift ;;
             *) flags+=("$1") ;;
         esac
         shift
@@ -217,14 +216,9 @@ train() { # NAME SET FLAG ...: on data/SET; --whole-batch is over all GPUs, what
     local what="fairseq-train data/$set $(quoted "${flags[@]}") --whole-batch $whole $(half)"
     if [ -n "$minutes" ]; then # until the time of this call is over, then 75 unless the training is complete
         last=$(sed -n 's/.*--max-update \([0-9]*\).*/\1/p' <<<"${flags[*]}")
-        goal="checkpoints/$model${hours:+ --hours $hours}"
-        stop="--stop-time-hours \"\$(python3 \"\$SCRIPTS/training_time.py\" $goal)\""
-        goal="
-python3 \"\$SCRIPTS/training_time.py\" $goal --max-update $last"
-    elif [ -n "$hours" ]; then
-        stop="--stop-time-hours $hours"
+        goal="python3 \"\$SCRIPTS/training_time.py\" checkpoints/$model"
+        stop="--stop-time-hours \"\$($goal)\"" goal=$'\n'"$goal --max-update $last"
     fi
-    [ -z "$hours" ] || what+=" --stop-time-hours $hours"
     [ "$ranks" = 1 ] || start="torchrun --standalone --nproc_per_node=$ranks \"\$(command -v fairseq-train)\""
     step "train-$model" "data/$set" "checkpoints/$model" \
         "$start data/$set --user-dir \"\$USER_DIR\" --task diffusion_translation --save-dir checkpoints/$model \\

@@ -1,12 +1,11 @@
-"""usage: training_time.py FOLDER [--hours H] [--max-update U]
+"""usage: training_time.py FOLDER [--max-update U]
 
 How long a training whose checkpoints are in FOLDER may go on, as the value of fairseq-train's --stop-time-hours, which
-counts from the training's first start: until it has taken H hours altogether, and not past the time in DEADLINE
-(seconds since 1970, in the environment). fairseq then validates and saves, so it is stopped somewhat earlier, see
-SPARED.
+counts from the training's first start: not past the time in DEADLINE (seconds since 1970, in the environment). fairseq
+then validates and saves, so it is stopped somewhat earlier, see SPARED.
 
-With --max-update nothing is printed: the exit status is 0 if the training has done U updates or taken H hours, and 75
-if it has more to do.
+With --max-update nothing is printed: the exit status is 0 if the training has done U updates, and 75 if it has more to
+do.
 """
 
 from __future__ import annotations
@@ -26,15 +25,14 @@ LEAST = 1e-6  # hours: 0 would be no limit for fairseq
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--hours", type=float, default=math.inf)
     parser.add_argument("--max-update", type=int)
     options = parser.parse_args()
     done, hours = progress(options.folder / "checkpoint_last.pt")
     if options.max_update is not None:
-        return 0 if done >= options.max_update or hours >= options.hours else MORE_TO_DO
+        return 0 if done >= options.max_update else MORE_TO_DO
     left = seconds_left()
     most = math.inf if left is None else hours + (1 - SPARED) * left / 3600
-    print(f"{max(LEAST, min(options.hours, most)):.6f}")
+    print(f"{max(LEAST, most):.6f}")
     return 0
 
 

@@ -147,19 +147,34 @@ def test_a_direction_is_chosen():
     assert done.returncode == 2 and "--direction en-fr is none of: de-en en-de" in done.stderr
 
 
-def test_a_training_stops_with_the_time_of_the_call_or_with_its_own():
-    """And is complete, with a limit for the call, only if a second program says so; what it does is the same."""
-    steps = {step.name: step for step in plan("multi30k/small", "--training-minutes", 15)}
-    assert "--stop-time-hours 0.25" in steps["train-glat-raw"].command
-    assert "training_time" not in steps["train-glat-raw"].command
-    steps = {step.name: step for step in plan("multi30k/small", "--training-minutes", 15, "--minutes", 9)}
-    command, then = steps["train-glat-raw"].command.strip().rsplit("\n", 1)
-    program = 'python3 "$SCRIPTS/training_time.py" checkpoints/glat-raw --hours 0.25'
-    assert f'--stop-time-hours "$({program})"' in command and then == f"{program} --max-update 1000000"
+def test_a_training_stops_with_the_time_of_the_call():
+    """And is complete only if a second program says so; what it does is the same."""
+    train = {step.name: step for step in plan("multi30k/small")}["train-glat-raw"]
+    assert "--stop-time-hours" not in train.command and "training_time" not in train.command
+    command, then = (
+        {step.name: step for step in plan("multi30k/small", "--minutes", 9)}["train-glat-raw"]
+        .command.strip()
+        .rsplit("\n", 1)
+    )
+    program = 'python3 "$SCRIPTS/training_time.py" checkpoints/glat-raw'
+    assert command == f'{train.command.strip()} --stop-time-hours "$({program})"'
+    assert then == f"{program} --max-update 12000"
     steps = {step.name: step for step in plan("toy", "--minutes", 9, "--updates", 24)}
     assert "checkpoints/dinoiser-raw --max-update 24" in steps["train-dinoiser-raw"].command
     done = recipe("toy", "--out", "/not/there", "--dry-run", "--minutes", 0)
     assert done.returncode == 2 and "--minutes 0 is no number above 0" in done.stderr
+
+
+def test_each_of_the_small_systems_has_the_same_time():
+    """Updates are counted, so that a training ends alike on each machine: as many as a minute has, times the minutes."""
+    steps = {step.name: step.command for step in plan("multi30k/small", "--training-minutes", 10)}
+    for system, seconds in {"ar": 0.45, "dinoiser": 0.6, "diffglat_ctc": 1.25}.items():
+        command = steps[f"train-{system}-raw"]
+        updates = int(600 / seconds + 1e-6)
+        assert f"--max-update {updates} " in command
+        assert f"--save-interval-updates {-(-updates // 40)} " in command
+        assert ("--glance-updates" in command) == (system == "diffglat_ctc")
+    assert "--glance-updates 480 " in steps["train-diffglat_ctc-raw"]
 
 
 def test_a_number_with_a_zero_before_it_and_a_cdpath(monkeypatch: pytest.MonkeyPatch):

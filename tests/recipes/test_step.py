@@ -167,12 +167,9 @@ def test_a_command_with_more_to_do_says_so():
     assert json.loads(Path("steps/copy.json").read_text())["state"] == "begun"
 
 
-@pytest.mark.parametrize(
-    ("hours", "deadline", "expected"),
-    [(None, None, "inf"), (2, None, "2.0"), (2, 3600, "1.4"), (1, 3600, "1.0"), (0.2, None, "0.2")],
-)
-def test_how_long_a_training_may_go_on(hours, deadline, expected, monkeypatch, capsys):
-    """It has taken half an hour already; a tenth of what is left of the call is spared for the end."""
+@pytest.mark.parametrize(("folder", "deadline", "hours"), [(".", None, "inf"), (".", 3600, "1.4"), ("no", 3600, "0.9")])
+def test_how_long_a_training_may_go_on(folder, deadline, hours, monkeypatch, capsys):
+    """It has taken half an hour already, or nothing; a tenth of what is left of the call is spared for the end."""
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     import training_time
 
@@ -182,21 +179,13 @@ def test_how_long_a_training_may_go_on(hours, deadline, expected, monkeypatch, c
         monkeypatch.setenv("DEADLINE", str(time.time() + deadline))
 
     def status(*more: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["", ".", *(["--hours", str(hours)] if hours else []), *more])
+        monkeypatch.setattr(sys, "argv", ["", folder, *more])
         return training_time.main()
 
     assert status() == 0
-    assert float(capsys.readouterr().out) == pytest.approx(float(expected), abs=0.01)
-    finished = hours is not None and hours <= 0.5
-    assert [status("--max-update", str(updates)) for updates in (7, 8)] == [0, 0 if finished else 75]
-
-
-def test_a_training_that_has_not_begun_has_all_its_time(monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    import training_time
-
-    monkeypatch.setattr(sys, "argv", ["", "nowhere", "--hours", "1.5"])
-    assert training_time.main() == 0 and float(capsys.readouterr().out) == 1.5
+    assert float(capsys.readouterr().out) == pytest.approx(float(hours), abs=0.01)
+    complete = [0, 75] if folder == "." else [75, 75]
+    assert [status("--max-update", str(updates)) for updates in (7, 8)] == complete
 
 
 def killed(*args: str) -> None:
