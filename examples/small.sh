@@ -13,7 +13,7 @@ declare -A titles=(
     [glat_ctc]="GLAT + CTC" [cmlm]=CMLM [da_transformer]=DA-Transformer [diffglat]=Diff-Glat
     [diffglat_ctc]="Diff-Glat CTC" [diffglat_dag]="Diff-Glat DAG"
 )
-declare -A choices=([direction]="de-en en-de") settings=([training-minutes]=90)
+declare -A choices=([direction]="de-en en-de" [subset]="test valid") settings=([training-minutes]=90)
 . "$(dirname "${BASH_SOURCE[0]}")/../scripts/recipe.sh"
 
 # -- training --------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@
 #   titles              of the systems, in the table; SYSTEMS is their order, the teacher first: ar
 #   SYSTEMS SETS GPUS   what is trained, on which data, on how many GPUs, where the user does not say otherwise
 #   settings            numbers of the recipe's own, each of which the user may set by --NAME N (may be left out)
-#   choices             words of the recipe's own, the default first, likewise by --NAME WORD; then `choice` has them
+#   choices             words of the recipe's own, the default first, likewise by --NAME WORD; then `choice` has them. A `subset` is what is decoded and scored, test where there is no such choice
 #   NEEDS_DATA          "yes", or "" for a recipe that makes its data itself
 # All paths are relative to --out; only "$DATA", "$USER_DIR" and "$TOOLS", which are exported, lie elsewhere.
 
@@ -243,17 +243,19 @@ distil() { # SHARDS FLAG ...: the teacher's translations of the training set, in
         --continues --identity "$what $flags"
 }
 
-scored=() results=() references=text/test.plain.$TARGET # several for a page that has them
+subset=${choice[subset]-test} of='' # of: what files about another subset than test begin with
+[ "$subset" = test ] || of=$subset-
+scored=() results=() references=text/$subset.plain.$TARGET # several for a page that has them
 
 decode() { # TITLE NAME SET FLAG ...: a row of the table; the part of the title before its last comma is the series in the picture
     local name model=$2-$3 path=models/$2-$3/average.pt inputs=models/$2-$3/average.pt
-    name=$(tr '[:upper:]' '[:lower:]' <<<"$1" | sed 's/[^a-z0-9]\{1,\}/-/g')
+    name=$of$(tr '[:upper:]' '[:lower:]' <<<"$1" | sed 's/[^a-z0-9]\{1,\}/-/g')
     [[ " ${*:4} " != *" --iter-decode-with-external-reranker "* ]] || path+=:$teacher inputs+=" $teacher"
     local what="fairseq-generate data/raw --user-dir \"\$USER_DIR\" --task diffusion_translation --path $path \\
    $(quoted "${@:4}") \\
-    --gen-subset test --remove-bpe --distributed-world-size 1 --results-path results/$name"
+    --gen-subset $subset --remove-bpe --distributed-world-size 1 --results-path results/$name"
     step "decode-$name" "data/raw $inputs" "results/$name" "$what $(cpu)" --identity "$what"
-    scored+=(--hyp "$1=results/$name/generate-test.txt") results+=("results/$name")
+    scored+=(--hyp "$1=results/$name/generate-$subset.txt") results+=("results/$name")
 }
 
 follow() { # SYSTEM SET FLAG of average ...: train, average, and decode in each of the recipe's ways
@@ -279,13 +281,15 @@ systems() { # FLAG of average ...: all that was chosen, on each set; the teacher
 }
 
 table() { # FLAG of fairseq-diffusion score ...
-    step table "${results[*]} $references" "table.txt table.json table.md" \
-        "fairseq-diffusion score $(quoted "${scored[@]}") \\
-   $(printf ' --ref %s' $references) $* --json table.json --markdown table.md >table.txt" --remake
-    step picture table.json pareto.png "fairseq-diffusion plot --pareto table.json --output pareto.png" --remake
-    local name chosen=()
+    local table=${of}table name chosen=()
+    step "$table" "${results[*]} $references" "$table.txt $table.json $table.md" \
+        "fairseq-diffusion score $(quoted "${scored[@]}") \
+   $(printf ' --ref %s' $references) $* --json $table.json --markdown $table.md >$table.txt" --remake
+    step "${of}picture" "$table.json" "${of}pareto.png" \
+        "fairseq-diffusion plot --pareto $table.json --output ${of}pareto.png" --remake
     for name in "${!choice[@]}"; do chosen+=("$name=${choice[$name]}"); done
-    step records table.json records \
-        "python3 \"\$SCRIPTS/records.py\" $(basename "$example")/$(basename "$0" .sh) records ${chosen[*]}" --remake
-    [ -n "$dry_run" ] || cat table.txt
+    step "${of}records" "$table.json" "${of}records" \
+        "python3 \"\$SCRIPTS/records.py\" $(basename "$example")/$(basename "$0" .sh) $table.json ${of}records ${chosen[*]}" \
+        --remake
+    [ -n "$dry_run" ] || cat "$table.txt"
 }

@@ -1,8 +1,8 @@
-"""usage: records.py RECIPE OUT [NAME=WORD ...]
+"""usage: records.py RECIPE TABLE OUT [NAME=WORD ...]
 
-In the folder of a recipe's run: a small JSON file in OUT for each row of table.json, with its scores, how the model was
-trained and its translations were made, both commands, and what it ran on. RECIPE names the script, and each NAME=WORD a
-choice of the user's. Nothing in a record is text of the corpus.
+In a recipe's folder: a small JSON file in OUT for each row of TABLE, which is JSON, too, with its scores, how
+the model was trained and its translations were made, both commands, and what it ran on. RECIPE names the script, and
+each NAME=WORD a choice of the user's. Nothing in a record is text of the corpus.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from training_time import progress
 SCORES = ("sacrebleu", "tokenised", "chrf", "ter", "brevity_penalty", "length_ratio", "repetition", "notes")
 
 
-def main(recipe: str, out: str, *choices: str) -> None:
-    table, folder = json.loads(Path("table.json").read_text()), Path(out)
+def main(recipe: str, scored: str, out: str, *choices: str) -> None:
+    table, folder = json.loads(Path(scored).read_text()), Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     about = {"recipe": recipe, **dict(choice.split("=", 1) for choice in choices)}
     for row in table["rows"]:
@@ -59,6 +59,6 @@ def lines(path: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 3:
+    if len(sys.argv) < 4:
         sys.exit(__doc__)
     main(*sys.argv[1:])

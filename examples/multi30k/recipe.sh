@@ -7,7 +7,7 @@ set -euo pipefail
 TOKENIZER=moses SPLIT_DASHES=false LOWERCASE=false
 declare -A titles=([ar]=Transformer [dinoiser]=DINOISER [difformer]=Difformer [diffglat]="Diff-Glat CTC")
 SYSTEMS="ar dinoiser difformer diffglat" SETS="raw distilled" GPUS=1 NEEDS_DATA=yes
-declare -A choices=([direction]="de-en en-de")
+declare -A choices=([direction]="de-en en-de" [subset]="test valid")
 . "$(dirname "${BASH_SOURCE[0]}")/../../scripts/recipe.sh"
 . "$example/../in_common.sh"
 

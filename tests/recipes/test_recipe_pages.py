@@ -147,6 +147,24 @@ def test_a_direction_is_chosen():
     assert done.returncode == 2 and "--direction en-fr is none of: de-en en-de" in done.stderr
 
 
+def test_another_subset_is_decoded_and_scored_beside_the_test_set():
+    test, valid = (
+        {step.name: step for step in plan("multi30k", "--sets", "raw", "--systems", "ar", "--subset", subset)}
+        for subset in ("test", "valid")
+    )
+    decode, table = valid["decode-valid-transformer-raw-beam-5"], valid["valid-table"]
+    assert "--gen-subset valid " in decode.command and decode.outputs == ["results/valid-transformer-raw-beam-5"]
+    assert "--ref text/valid.plain.en" in table.command and "text/valid.plain.en" in table.inputs
+    assert table.outputs == ["valid-table.txt", "valid-table.json", "valid-table.md"]
+    assert valid["valid-records"].outputs == ["valid-records"]
+    other = ("decode-", "table", "picture", "records")
+    assert [name for name in test if not name.startswith(other)] == [
+        name for name in valid if not name.removeprefix("valid-").startswith(other)
+    ]
+    outputs = [{output for step in steps.values() for output in step.outputs} for steps in (test, valid)]
+    assert not {"table.txt", "pareto.png", "records", "results/transformer-raw-beam-5"} & outputs[1]
+
+
 def test_a_training_stops_with_the_time_of_the_call():
     """And is complete only if a second program says so; what it does is the same."""
     train = {step.name: step for step in plan("multi30k/small")}["train-glat-raw"]
@@ -166,7 +184,7 @@ def test_a_training_stops_with_the_time_of_the_call():
 
 
 def test_each_of_the_small_systems_has_the_same_time():
-    """Updates are counted, so that a training ends alike on each machine: as many as a minute has, times the minutes."""
+    """Updates are counted, so that a training ends alike on each machine: so many a minute."""
     steps = {step.name: step.command for step in plan("multi30k/small", "--training-minutes", 10)}
     for system, seconds in {"ar": 0.45, "dinoiser": 0.6, "diffglat_ctc": 1.25}.items():
         command = steps[f"train-{system}-raw"]
