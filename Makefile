@@ -86,11 +86,13 @@ structure: $(READY)
 documents: $(READY)
 	$(RUN) scripts/check_docs.py
 	$(RUN) scripts/flag_tables.py --check
+	$(RUN) scripts/result_tables.py --check
 
 format: $(READY)
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 	$(RUN) scripts/flag_tables.py
+	$(RUN) scripts/result_tables.py
 
 bench: $(READY)
 	-.venv/bin/python -m pip install --quiet ctranslate2

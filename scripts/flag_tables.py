@@ -223,16 +223,21 @@ def up_to_date() -> dict[Path, str]:
     return {FLAGS: flags_page(), **pages}
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+def update(pages: dict[Path, str], description: str | None, argv: list[str] | None) -> int:
+    """Write those of the `pages` that are out of date; with --check, say which, and return 1 if there are any."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--check", action="store_true", help="write nothing; 1 if a document is out of date")
     check = parser.parse_args(argv).check
-    stale = [(p, text) for p, text in up_to_date().items() if not p.exists() or p.read_text(encoding="utf-8") != text]
+    stale = [(p, text) for p, text in pages.items() if not p.exists() or p.read_text(encoding="utf-8") != text]
     for path, text in stale:
-        print(f"{path.name} is out of date; run scripts/flag_tables.py" if check else f"wrote {path.name}")
+        print(f"{path.name} is out of date; run make format" if check else f"wrote {path.name}")
         if not check:
             path.write_text(text, encoding="utf-8")
     return int(check and bool(stale))
+
+
+def main(argv: list[str] | None = None) -> int:
+    return update(up_to_date(), __doc__, argv)
 
 
 if __name__ == "__main__":

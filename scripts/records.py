@@ -34,6 +34,7 @@ def record_of(row: dict[str, Any], signatures: dict[str, str]) -> dict[str, Any]
     model = Path(report["checkpoints"][0]["path"]).parent.name
     updates, hours = progress(Path("checkpoints") / model / "checkpoint_last.pt")
     return {
+        "model": model,
         "scores": {name: row[name] for name in SCORES if name in row},
         "signatures": signatures,
         "training": {"updates": updates, "minutes": round(60 * hours, 1), "command": command(f"train-{model}")},
