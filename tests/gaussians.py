@@ -1,4 +1,4 @@
-"""A small diffusion translator with random weights, and sentences for it."""
+"""A small diffusion translator, of vectors or of words, with random weights, and sentences for it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fairseq_diffusion.alignment.base import Symbols
 from fairseq_diffusion.models.config import DiffusionConfig
 from fairseq_diffusion.models.diffusion import build_diffusion
+from fairseq_diffusion.states.base import STATES
 from fairseq_diffusion.translators.base import Source
 from fairseq_diffusion.translators.diffusion import DiffusionTranslator
 
@@ -46,7 +47,10 @@ class Model(nn.Module):
 def build(**flags: Any) -> DiffusionTranslator:
     """The same for the same flags; its output layer does not begin at zero."""
     torch.manual_seed(1)
-    translator = build_diffusion(DiffusionConfig(**{**SMALL, **flags}), WORDS, WORDS, Symbols(BOS, PAD, EOS, -1))
+    cfg = DiffusionConfig(**{**SMALL, **flags})
+    hides = STATES[str(cfg.state)].needs_mask(cfg)
+    symbols = Symbols(BOS, PAD, EOS, WORDS if hides else -1, UNK)
+    translator = build_diffusion(cfg, WORDS, WORDS + hides, symbols)
     for parameter in translator.parameters():
         if not parameter.any():
             nn.init.normal_(parameter, std=0.3)

@@ -26,7 +26,8 @@ class Symbols(NamedTuple):
     bos: int
     pad: int
     eos: int
-    mask: int
+    mask: int  # -1 in a dictionary without one
+    unk: int = 3  # as fairseq numbers it
 
 
 class Canvas(NamedTuple):
@@ -118,7 +119,7 @@ class Alignment(nn.Module, ABC):
 
     def canvas(self, sizes: Tensor, width: int) -> Canvas:
         """Empty, for sizes [S, K] -> [S K, width]."""
-        bos, pad, eos, hidden = self.symbols
+        bos, pad, eos, hidden, _ = self.symbols
         index, sizes = torch.arange(width, device=sizes.device), sizes.flatten()[:, None]
         mask = index < sizes
         tokens = torch.where(mask, hidden, pad)

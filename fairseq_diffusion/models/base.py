@@ -43,7 +43,7 @@ class TranslatorModel(BaseFairseqModel):
         if cfg.share_embeddings:
             check_joined(source, target)
         mask = len(target) - 1 if cls.needs_mask(cfg) else -1
-        symbols = Symbols(target.bos(), target.pad(), target.eos(), mask)
+        symbols = Symbols(target.bos(), target.pad(), target.eos(), mask, target.unk())
         translator = cls.build_translator(cfg, len(source), len(target), symbols)
         return cls(cfg, translator, target.bos(), target.pad())
 

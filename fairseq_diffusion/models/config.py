@@ -70,7 +70,11 @@ class DiffusionConfig(NetworkConfig):
     """What a diffusion model has besides."""
 
     # state
-    state: ChoiceEnum(list(STATES)) = flag("embedding", "what is corrupted")
+    state: ChoiceEnum(list(STATES)) = flag("embedding", "what is corrupted: vectors of words, or words themselves")
+    mask_share: float = flag(
+        1.0,
+        "tokens: share of the corrupted words that are hidden; the others are replaced by random words",
+    )
     latent_dim: int = flag(16, "width D of the diffused target embeddings")
     embedding_norm: ChoiceEnum(list(NORMS)) = flag(
         "l2", "embeddings as they are, times sqrt(D) (scaled), of norm sqrt(D) (l2), or behind a LayerNorm"
@@ -82,10 +86,12 @@ class DiffusionConfig(NetworkConfig):
     schedule_update: int = flag(50, "adapt the schedule every so many updates")
     noise_factor: float = flag(1.0, "noise factor F of the modifiers factor and factor_vp")
     diffusion_steps: int = flag(0, "train on a table of so many steps; 0: continuous time")
+    time_min: float = flag(0.0, "smallest diffusion time to train on")
     # prediction, objective, time sampling
     prediction: ChoiceEnum(list(PREDICTIONS)) = flag("x_0", "what the network's output means")
     objective: str = flag(
-        "mse=1,rounding=1", "loss terms and weights: mse, rounding (on x_0), anchor (on x_0-hat), prior"
+        "mse=1,rounding=1",
+        "loss terms and weights: mse, rounding (on x_0), anchor (on x_0-hat), prior; of words: elbo, corrupted, anchor",
     )
     time_sampler: ChoiceEnum(list(TIME_SAMPLERS)) = flag("uniform", "how training times are drawn")
     # conditioning

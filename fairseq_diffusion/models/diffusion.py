@@ -12,7 +12,7 @@ from fairseq_diffusion.models.base import BOS, TranslatorModel, check_network, e
 from fairseq_diffusion.models.config import DiffusionConfig
 from fairseq_diffusion.network.denoiser import Denoiser
 from fairseq_diffusion.network.encoder import Encoder, SharedWords, own_words
-from fairseq_diffusion.objective.terms import Objective, parse_terms
+from fairseq_diffusion.objective.terms import FAMILIES, TERMS, Objective, parse_terms
 from fairseq_diffusion.process.prediction import PREDICTIONS
 from fairseq_diffusion.process.schedule import Schedule
 from fairseq_diffusion.process.time_sampling import TIME_SAMPLERS
@@ -21,6 +21,7 @@ from fairseq_diffusion.translators.diffusion import DiffusionTranslator
 
 UNIT_VARIANCE = ("l2", "layer")  # embedding norms
 FACTORED = ("factor", "factor_vp")  # schedule modifiers that read the noise factor
+OF_ANY_STATE = ("none", "factor_vp")  # schedule modifiers that keep alpha^2 + sigma^2 = 1 and look at no vectors
 PARTS = {"encoder": "encoder", "embeddings": "state", "denoiser": "denoiser", "length": "length"}  # that can be frozen
 
 
@@ -37,8 +38,10 @@ def check(cfg: DiffusionConfig) -> None:
     if not 0 <= cfg.source_drop < 1:
         raise UserError(f"--source-drop is {cfg.source_drop}; a probability of 0 or more, below 1, is needed")
     check_schedule(cfg)
+    check_state(cfg)
     weights = parse_terms(cfg.objective)
-    if weights.get("rounding", 0) <= 0 and weights.get("anchor", 0) <= 0:
+    gaussian = STATES[str(cfg.state)].family == "gaussian"
+    if gaussian and weights.get("rounding", 0) <= 0 and weights.get("anchor", 0) <= 0:
         raise UserError(
             f"nothing in --objective {cfg.objective} keeps the embeddings apart, so they would all become one; "
             "add rounding=1 or anchor=1"
@@ -47,6 +50,32 @@ def check(cfg: DiffusionConfig) -> None:
         raise UserError(
             f"--length-loss is {cfg.length_loss}, which would leave the length predictor untrained; "
             "pass a positive weight, or --length-training off"
+        )
+
+
+def check_state(cfg: DiffusionConfig) -> None:
+    """Refuse what does not go with what is corrupted."""
+    state, family = str(cfg.state), STATES[str(cfg.state)].family
+    if not 0 <= cfg.mask_share <= 1:
+        raise UserError(f"--mask-share is {cfg.mask_share}; pass a share from 0 (no mask symbol) to 1 (no other noise)")
+    for name in parse_terms(cfg.objective):
+        if FAMILIES.get(name, family) != family:
+            able = ", ".join(other for other in TERMS if FAMILIES.get(other, family) == family)
+            raise UserError(
+                f"--objective {name} is for {FAMILIES[name]} states, but those of --state {state} are {family}; choose "
+                f"from: {able}"
+            )
+        if name == "elbo" and cfg.mask_share != 1:
+            raise UserError(
+                "--objective elbo is the bound where words are only ever hidden, but --mask-share is "
+                f"{cfg.mask_share}; pass --objective corrupted, or --mask-share 1"
+            )
+    if family != "gaussian" and cfg.prediction != "x_0":
+        raise UserError(f"--prediction {cfg.prediction} is for gaussian states; with --state {state} pass x_0")
+    if family != "gaussian" and str(cfg.schedule_modifier) not in OF_ANY_STATE:
+        raise UserError(
+            f"--schedule-modifier {cfg.schedule_modifier} is for gaussian states; with --state {state} pass one of: "
+            f"{', '.join(OF_ANY_STATE)}"
         )
 
 
@@ -79,6 +108,8 @@ def check_schedule(cfg: DiffusionConfig) -> None:
             f"--prediction v needs states of unit variance, which --noise-factor {factor} does not leave; "
             "pass --schedule-modifier factor_vp, or --prediction x_0"
         )
+    if not 0 <= cfg.time_min < 1:
+        raise UserError(f"--time-min is {cfg.time_min}; pass the smallest time to train on, from 0 to below 1")
     if cfg.diffusion_steps < 0 or cfg.diffusion_steps == 1:
         raise UserError(f"--diffusion-steps is {cfg.diffusion_steps}; pass 2 or more, or 0 for continuous time")
 
@@ -88,7 +119,7 @@ def build_diffusion(cfg: Any, source_words: int, target_words: int, symbols: Sym
     needs one."""
     check(cfg)
     size = size_of(cfg)
-    state = STATES[str(cfg.state)].build(target_words, cfg)
+    state = STATES[str(cfg.state)].build(target_words, symbols, cfg)
     words = SharedWords(state, cfg.hidden) if cfg.share_embeddings else own_words(source_words, cfg.hidden)
     translator = DiffusionTranslator(
         encoder=Encoder(words, size, cfg.encoder_layers, cfg.max_source_positions + BOS),
@@ -102,7 +133,7 @@ def build_diffusion(cfg: Any, source_words: int, target_words: int, symbols: Sym
             str(cfg.time_activation),
         ),
         state=state,
-        schedule=Schedule(str(cfg.schedule), str(cfg.schedule_modifier), cfg.noise_factor, cfg.diffusion_steps),
+        schedule=schedule_of(cfg),
         length=length_head(cfg),
         prediction=PREDICTIONS[str(cfg.prediction)],
         objective=Objective(cfg.objective, str(cfg.loss_normaliser)),
@@ -115,10 +146,14 @@ def build_diffusion(cfg: Any, source_words: int, target_words: int, symbols: Sym
         length_training=str(cfg.length_training),
         adapt_every=cfg.schedule_update,
         seed=cfg.seed,
-        special_ids=[number for number in symbols if number >= 0],
+        special_ids=[number for number in (symbols.bos, symbols.pad, symbols.eos, symbols.mask) if number >= 0],
     )
     freeze(translator, str(cfg.length_training), parse_freeze(cfg.freeze))
     return translator
+
+
+def schedule_of(cfg: Any) -> Schedule:
+    return Schedule(str(cfg.schedule), str(cfg.schedule_modifier), cfg.noise_factor, cfg.diffusion_steps, cfg.time_min)
 
 
 def freeze(translator: DiffusionTranslator, length_training: str, parts: list[str]) -> None:
@@ -144,7 +179,7 @@ class DiffusionModel(TranslatorModel):
 
     @staticmethod
     def needs_mask(cfg: Any) -> bool:
-        return STATES[str(getattr(cfg, "state", DiffusionConfig.state))].needs_mask
+        return STATES[str(cfg.state)].needs_mask(cfg)
 
 
 enter_architectures("diffusion")

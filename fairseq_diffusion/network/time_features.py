@@ -56,7 +56,20 @@ class TimeFeatures(nn.Module):
         return self.map(self.frequencies(t).to(parameter_dtype(self.map)))
 
 
-TIME_FEATURES: Registry[Callable[[int, str], TimeFeatures]] = Registry("time features")
+class NoTime(nn.Module):
+    """The network does not know the time: it sees how much of a state is hidden."""
+
+    def __init__(self, hidden: int, activation: str):
+        super().__init__()
+        self.hidden = hidden
+
+    def forward(self, t: Tensor) -> Tensor:
+        """t [B] -> zeros [B, h]."""
+        return torch.zeros(len(t), self.hidden, device=t.device)
+
+
+TIME_FEATURES: Registry[Callable[[int, str], nn.Module]] = Registry("time features")
+TIME_FEATURES.register("none")(NoTime)
 
 
 @TIME_FEATURES.register("fourier")

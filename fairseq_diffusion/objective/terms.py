@@ -31,11 +31,20 @@ class Outcome:
     estimates: list[Tensor]  # each [B, L, d]
     state: State
     last_level: Level  # at t = 1
+    rate: Callable[[], Tensor]  # [B, 1] or [B, L], see Schedule.reveal_rate
     label_smoothing: float = 0.0
 
 
 Term = Callable[[Outcome, Tensor], Tensor]
 TERMS: Registry[Term] = Registry("objective term")
+FAMILIES: dict[str, str] = {}  # of the terms that are for states of one family
+
+
+def term(name: str, family: str | None = None) -> Callable[[Term], Term]:
+    """Decorator: enter a term; with `family` it is for states of this family alone."""
+    if family:
+        FAMILIES[name] = family
+    return TERMS.register(name)
 
 
 def over_passes(loss: Callable[[Tensor], Tensor], outcome: Outcome) -> Tensor:
@@ -43,30 +52,45 @@ def over_passes(loss: Callable[[Tensor], Tensor], outcome: Outcome) -> Tensor:
     return torch.stack([loss(estimate) for estimate in outcome.estimates]).mean(0) * outcome.weight[:, None].float()
 
 
-@TERMS.register("mse")
+@term("mse", "gaussian")
 def mse(outcome: Outcome, mask: Tensor) -> Tensor:
     """|| x_0-hat - x_0 ||^2 / D.  x_0 is not detached: the embeddings learn from it too (DINOISER eq. 9)."""
     return over_passes(lambda estimate: (estimate - outcome.s_0).square().mean(-1), outcome)
 
 
-@TERMS.register("rounding")
+@term("rounding", "gaussian")
 def rounding(outcome: Outcome, mask: Tensor) -> Tensor:
     """-log p(y | x_0) on the clean embedding: keeps rows apart, does not see the denoiser (Li et al. 2022, eq. 2)."""
     return outcome.state.clean_nll(outcome.tokens, mask, outcome.label_smoothing)
 
 
-@TERMS.register("anchor")
+@term("anchor")
 def anchor(outcome: Outcome, mask: Tensor) -> Tensor:
     """-log p(y | x_0-hat) on the estimate: keeps rows apart *and* trains the denoiser (Gao et al. 2024)."""
     nll = lambda estimate: outcome.state.nll(estimate, outcome.tokens, outcome.label_smoothing, mask)  # noqa: E731
     return over_passes(nll, outcome)
 
 
-@TERMS.register("prior")
+@term("prior", "gaussian")
 def prior(outcome: Outcome, mask: Tensor) -> Tensor:
     """|| alpha(1) x_0 ||^2 / D: zero for schedules that end in pure noise."""
     alpha = outcome.last_level.to(outcome.s_0).alpha
     return (alpha[..., None] * outcome.s_0).square().mean(-1)
+
+
+@term("corrupted", "categorical")
+def corrupted(outcome: Outcome, mask: Tensor) -> Tensor:
+    """-log p(y | x_0-hat) of the words that were hidden or replaced."""
+    due = mask & (outcome.s_t != outcome.s_0)
+    nll = lambda estimate: outcome.state.nll(estimate, outcome.tokens, outcome.label_smoothing, due)  # noqa: E731
+    return over_passes(nll, outcome)
+
+
+@term("elbo", "categorical")
+def elbo(outcome: Outcome, mask: Tensor) -> Tensor:
+    """The same times the rate at which words are revealed: where words are only ever hidden, its mean over times is the
+    negative evidence lower bound (Sahoo et al. 2024, eq. 10; in T steps Austin et al. 2021)."""
+    return corrupted(outcome, mask) * outcome.rate().float()
 
 
 def parse_terms(text: str) -> dict[str, float]:

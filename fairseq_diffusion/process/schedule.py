@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from fairseq_diffusion.errors import UserError
@@ -15,16 +16,24 @@ from fairseq_diffusion.process.time_table import DiscreteCurve
 class Schedule(KeepsPrecision):
     """t -> Level, and back from sigma to t.  All in fp64, under any autocast.
 
-    `steps` = 0 is continuous time; `factor` is the noise factor F that the modifier applies.
+    `steps` = 0 is continuous time; `factor` is the noise factor F that the modifier applies; no time below `time_min`
+    is trained on.
     """
 
     curve: Curve | DiscreteCurve
 
-    def __init__(self, curve: str = "sigma_t", modifier: str = "none", factor: float = 1.0, steps: int = 0):
+    def __init__(
+        self,
+        curve: str = "sigma_t",
+        modifier: str = "none",
+        factor: float = 1.0,
+        steps: int = 0,
+        time_min: float = 0.0,
+    ):
         super().__init__()
         if steps < 0:
             raise UserError(f"a schedule of {steps} steps was asked for; give 1 or more, or 0 for continuous time")
-        self.steps = steps
+        self.steps, self.time_min = steps, time_min
         self.curve = DiscreteCurve(CURVES[curve], steps) if steps else CURVES[curve]
         self.modifier = MODIFIERS[modifier](factor)
 
@@ -51,7 +60,21 @@ class Schedule(KeepsPrecision):
 
     def training_time(self, u: Tensor) -> Tensor:
         """Uniform u in (0, 1) -> the time to train on."""
-        return self.curve.snap_up(self.modifier.time(u.double(), self.curve))
+        u = self.time_min + (1 - self.time_min) * u.double()
+        return self.curve.snap_up(self.modifier.time(u, self.curve))
+
+    @torch.enable_grad()
+    def reveal_rate(self, t: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """-(d alpha^2 / d t) / (1 - alpha^2) at times t, [B, 1] in fp64: how fast words, hidden with probability
+        1 - alpha^2, are revealed on the way back; in T steps, T times the share that one of them reveals."""
+        t = t.double()
+        if self.steps:
+            now, next_ = (self.level(time, tokens=tokens).sigma.square() for time in (t, t - 1 / self.steps))
+            return self.steps * (now - next_) / now
+        t = t.detach().requires_grad_()
+        hidden = self.level(t, tokens=tokens).sigma.square()
+        (slope,) = torch.autograd.grad(hidden.sum(), t)
+        return slope / hidden.detach()
 
     def update(self, table: Tensor) -> None:
         """Let the modifier adapt to the embedding table [V, D]."""

@@ -18,8 +18,7 @@ from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.process.level import Level
 from fairseq_diffusion.samplers.grid import Grid
-from fairseq_diffusion.samplers.loop import SAMPLERS
-from fairseq_diffusion.states.base import State
+from fairseq_diffusion.samplers.loop import SAMPLERS, Batch
 
 
 class GaussianStep(NamedTuple):
@@ -34,7 +33,7 @@ class GaussianStep(NamedTuple):
     def draws(self) -> bool:
         return self.noise != 0
 
-    def __call__(self, state: State, s_t: Tensor, estimate: Tensor, previous: Tensor, keys: Tensor | None) -> Tensor:
+    def __call__(self, batch: Batch, s_t: Tensor, estimate: Tensor, previous: Tensor, keys: Tensor | None) -> Tensor:
         """x_s from x_t, this step's and the previous estimate, all [S, K, L, D], and keys [S, K] of fresh noise."""
         z = None if keys is None else noise.normal(keys, *s_t.shape[-2:])
         return self.apply(s_t, estimate, previous, z)
@@ -55,10 +54,23 @@ class GaussianSampler(NamedTuple):
     conditioning: tuple[float, float] | None = None  # noise levels to condition the network on, if not the sample's own
     assumes_conditioning: bool = False  # take x_t to have the noise level that the network is conditioned on
     family: str = "gaussian"
+    needs_mask: bool = False
+    word_temperature: None = None
 
-    def steps(self, grid: Grid, eta: float | None = None, temperature: float = 1.0) -> list[GaussianStep]:
+    def steps(
+        self,
+        grid: Grid,
+        eta: float | None = None,
+        temperature: float = 1.0,
+        word_temperature: float | None = None,
+    ) -> list[GaussianStep]:
         eta = self.eta if eta is None else eta
         check(self, eta, temperature)
+        if word_temperature is not None:
+            raise UserError(
+                f"--word-temperature {word_temperature} is for models whose states are words, and this one's are "
+                "vectors; drop it"
+            )
         now, next_ = grid.level[:-1], grid.level[1:]
         seen = grid.conditioning_level[:-1] if self.assumes_conditioning else now
         v = eta**2 * posterior_variance(now, next_)

@@ -22,7 +22,7 @@ class Step(Protocol):
     def draws(self) -> bool:
         """Whether it draws random numbers."""
 
-    def __call__(self, state: State, s_t: Tensor, estimate: Tensor, previous: Tensor, keys: Tensor | None) -> Tensor:
+    def __call__(self, batch: Batch, s_t: Tensor, estimate: Tensor, previous: Tensor, keys: Tensor | None) -> Tensor:
         """s_s from s_t [S, K, L, ...], this step's and the previous clean estimate [S, K, L, d] and keys [S, K]."""
 
 
@@ -30,10 +30,18 @@ class Sampler(Protocol):
     """A rule to step with, for states of one family."""
 
     family: str
+    needs_mask: bool  # it hides words behind the mask symbol
     conditioning: tuple[float, float] | None  # noise levels to condition the network on, if not the sample's own
+    word_temperature: float | None  # that words are drawn at, unless another is asked for; None: it draws none
 
-    def steps(self, grid: Grid, eta: float | None = None, temperature: float = 1.0) -> Sequence[Step]:
-        """The M steps over a grid; `eta` replaces the sampler's own."""
+    def steps(
+        self,
+        grid: Grid,
+        eta: float | None = None,
+        temperature: float = 1.0,
+        word_temperature: float | None = None,
+    ) -> Sequence[Step]:
+        """The M steps over a grid; `eta` and `word_temperature` replace the sampler's own."""
 
 
 SAMPLERS: Registry[Any] = Registry("sampler")
@@ -97,7 +105,7 @@ class Refinement:
 
 def from_noise(batch: Batch, grid: Grid) -> tuple[Tensor, Tensor]:
     """s at the first level, and no estimate."""
-    s = batch.state.prior(batch.keys[0], batch.mask.shape[-1], grid.level[0])
+    s = batch.state.prior(batch.keys[0], batch.mask, grid.level[0])
     return s, batch.state.blank(s)
 
 
@@ -127,13 +135,14 @@ def sample(
     rows = rows or ActiveRows(s.shape[0], s.shape[1], device=s.device)
     times = grid.conditioning_t.float().to(s.device, non_blocking=True)
     for i, step in enumerate(steps):
-        previous, estimate = estimate, refine(batch, s, times[i], batch.denoise(s, times[i], estimate))
+        previous, found = estimate, refine(batch, s, times[i], batch.denoise(s, times[i], estimate))
+        estimate = state.carried(s, found, previous)
         rows.count_calls(refine.calls)
         if on_step is not None:
             on_step(rows, s, estimate)
         if i + 1 == len(steps):
             break
-        s_t, s = s, step(state, s, estimate, previous, batch.keys[i + 1] if step.draws else None)
+        s_t, s = s, step(batch, s, estimate, previous, batch.keys[i + 1] if step.draws else None)
         if (kept := rows.drop(i + 1, s_t, estimate)) is not None:
             s, estimate = kept(s), kept(estimate)
             if not len(s):

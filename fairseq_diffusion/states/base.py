@@ -25,13 +25,23 @@ class State(nn.Module, ABC):
     """Words y as s_0, corrupted to s_t, and estimates of them [..., L, d] read as words again."""
 
     family: ClassVar[str]  # of the samplers that know how to step from s_t to s_s
-    needs_mask: ClassVar[bool] = False  # the target dictionary gets a mask symbol, as its last entry
     state_dims: ClassVar[int] = 0  # dimensions of s_t behind [..., L]
+    hides: bool = False  # there is a mask symbol to hide words behind
+    banned: Tensor | None  # numbers of words that are never read or drawn
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("banned", None, persistent=False)
+
+    @classmethod
+    def needs_mask(cls, cfg: Any) -> bool:
+        """Whether the target dictionary gets a mask symbol, as its last entry."""
+        return False
 
     @classmethod
     @abstractmethod
-    def build(cls, words: int, cfg: Any) -> State:
-        """For a dictionary of `words` entries, by the model's flags."""
+    def build(cls, words: int, symbols: Any, cfg: Any) -> State:
+        """For a dictionary of `words` entries with these special symbols, by the model's flags."""
 
     @property
     @abstractmethod
@@ -47,12 +57,13 @@ class State(nn.Module, ABC):
         """Tokens [B, L] -> vectors [B, L, d], for an encoder that shares the table."""
 
     @abstractmethod
-    def corrupt(self, s_0: Tensor, level: Level, keys: Tensor) -> Tensor:
-        """s_t of the shape of s_0 at `level` (which broadcasts to [B, L]), by random keys [B]."""
+    def corrupt(self, s_0: Tensor, level: Level, keys: Tensor, mask: Tensor) -> Tensor:
+        """s_t of the shape of s_0 at `level` (which broadcasts to [B, L]), by random keys [B]; mask [B, L] is true at
+        real positions."""
 
     @abstractmethod
-    def prior(self, keys: Tensor, length: int, level: Level) -> Tensor:
-        """s_T [..., L, ...] for random keys [...] and a length L; `level` is the first of the grid, on the host."""
+    def prior(self, keys: Tensor, mask: Tensor, level: Level) -> Tensor:
+        """s_T [..., L, ...] for random keys [...] and mask [..., L]; `level` is the first of the grid, on the host."""
 
     @abstractmethod
     def entrance(self, size: Size, self_conditioned: bool) -> nn.Module:
@@ -70,9 +81,17 @@ class State(nn.Module, ABC):
     def table(self) -> Tensor:
         """The vectors of all words, [V, d], to which a schedule may adapt."""
 
-    @abstractmethod
-    def error(self, estimate: Tensor, s_0: Tensor) -> Tensor:
-        """Distance of an estimate from s_0, [B, L], to be watched in training."""
+    def error(self, estimate: Tensor, s_0: Tensor) -> Tensor | None:
+        """Distance of an estimate from s_0, [B, L], to be watched in training; None where the loss terms show it."""
+        return None
+
+    def free(self, mask: Tensor) -> Tensor:
+        """Where mask [..., L] is true, the positions that are corrupted and predicted: all, unless some are known."""
+        return mask
+
+    def carried(self, s_t: Tensor, estimate: Tensor, previous: Tensor) -> Tensor:
+        """The estimate [..., L, d] of a step, with the previous one where s_t has a word for good."""
+        return estimate
 
     def blank(self, s_t: Tensor) -> Tensor:
         """The estimate [..., L, d] that stands for none."""
@@ -93,7 +112,7 @@ class State(nn.Module, ABC):
 
     def round(self, estimate: Tensor) -> tuple[Tensor, Tensor]:
         """The most probable tokens for an estimate [..., L, d], and their log-probabilities, both [..., L]."""
-        tokens, log_p = round_to_rows(estimate.flatten(0, -2), self.readout())
+        tokens, log_p = round_to_rows(estimate.flatten(0, -2), self.readout(), self.banned)
         return tokens.view(estimate.shape[:-1]), log_p.view(estimate.shape[:-1])
 
     def read(self, s_t: Tensor, estimate: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,11 +123,12 @@ class State(nn.Module, ABC):
         """Words [..., L] drawn from p(. | estimate)^(1 / temperature), by random keys [...]."""
         each = noise.fold(keys[..., None], torch.arange(estimate.shape[-2], device=keys.device))
         rows = estimate.flatten(0, -2) / temperature
-        return best_rows(rows, self.readout(), keys=each.flatten()).view(estimate.shape[:-1])
+        return best_rows(rows, self.readout(), self.banned, keys=each.flatten()).view(estimate.shape[:-1])
 
     def clamp(self, estimate: Tensor) -> Tensor:
         """An estimate [..., L, d] moved to the vectors of its most probable tokens (Li et al. 2022, section 4.2)."""
-        return self.embed(best_rows(estimate.flatten(0, -2), self.readout()).view(estimate.shape[:-1]))
+        words = best_rows(estimate.flatten(0, -2), self.readout(), self.banned)
+        return self.embed(words.view(estimate.shape[:-1]))
 
 
 STATES: Registry[type[State]] = Registry("state")

@@ -85,7 +85,7 @@ class EmbeddingState(State):
         self.maps = LATENT_MAPS[latent_map]
 
     @classmethod
-    def build(cls, words: int, cfg: Any) -> EmbeddingState:
+    def build(cls, words: int, symbols: Any, cfg: Any) -> EmbeddingState:
         return cls(words, cfg.latent_dim, str(cfg.embedding_norm), cfg.embedding_init_std, str(cfg.latent_map))
 
     @property
@@ -104,11 +104,11 @@ class EmbeddingState(State):
     def embed(self, tokens: Tensor) -> Tensor:
         return self.encode(tokens)
 
-    def corrupt(self, s_0: Tensor, level: Level, keys: Tensor) -> Tensor:
+    def corrupt(self, s_0: Tensor, level: Level, keys: Tensor, mask: Tensor) -> Tensor:
         return level.mix(s_0, noise.normal(keys, *s_0.shape[1:]))
 
-    def prior(self, keys: Tensor, length: int, level: Level) -> Tensor:
-        return level.sigma * noise.normal(keys, length, self.dim)  # a number on the host: nothing waits for it
+    def prior(self, keys: Tensor, mask: Tensor, level: Level) -> Tensor:
+        return level.sigma * noise.normal(keys, mask.shape[-1], self.dim)  # a number on the host: nothing waits for it
 
     def entrance(self, size: Size, self_conditioned: bool) -> nn.Module:
         return self.maps.enter(self.dim, size, self_conditioned)

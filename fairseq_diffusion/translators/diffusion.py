@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Callable
 
 import torch
@@ -154,6 +155,7 @@ class DiffusionTranslator(Translator):
         encoded = self.encode(source, source_mask, dropped)
         terms, means = self.length_loss(encoded, mask)
         objective = self.targets.objective if self.targets else self.objective
+        due = self.state.free(mask)
         if not self.length_only:
             second_pass = self._second_pass(update if self.training else VALIDATION)
             if self.targets:
@@ -162,12 +164,12 @@ class DiffusionTranslator(Translator):
                 outcome = self._distilled(self.targets, encoded, of_teacher, target, mask, keys, second_pass)
             else:
                 outcome = self._outcome(encoded, target, mask, keys, second_pass)
-            terms = {**objective.terms(outcome, mask), **terms}
-            means = {**means, **self._errors(outcome, mask)}
+            terms = {**objective.terms(outcome, due), **terms}
+            means = {**means, **self._errors(outcome, due)}
         return Losses.of(
             terms,
             {**objective.weights, "length": self.length_weight},
-            sample_size=objective.sample_size(mask),
+            sample_size=objective.sample_size(due),
             means=means,
             state=dict(self.schedule.modifier.named_buffers()),
         )
@@ -185,11 +187,11 @@ class DiffusionTranslator(Translator):
         t = self.schedule.training_time(u)
         positions = torch.arange(target.shape[1], device=target.device)
         level = self.schedule.level(t[:, None], positions=positions, tokens=target)
-        s_t = self.state.corrupt(s_0, level, noise.fold(keys, Stream.STATE))
+        s_t = self.state.corrupt(s_0, level, noise.fold(keys, Stream.STATE), mask)
         estimates = self._passes(
             lambda c: self.denoise(s_t, t, c, mask, source), s_t, self.self_conditioning, second_pass
         )
-        return self._result(target, s_0, s_t, level, weight, estimates)
+        return self._result(target, s_0, s_t, t, level, weight, estimates)
 
     def _distilled(
         self,
@@ -206,7 +208,7 @@ class DiffusionTranslator(Translator):
         s_0 = self.state.encode(target)
         u, weight = self.time_sampler(noise.fold(keys, Stream.TIME))
         pair = targets.halving.draw(u)
-        s_t = self.state.corrupt(s_0, pair.level, noise.fold(keys, Stream.STATE))
+        s_t = self.state.corrupt(s_0, pair.level, noise.fold(keys, Stream.STATE), mask)
         conditioning = "none" if targets.halving.steps == 1 else self.self_conditioning
         with torch.no_grad():
             teach = lambda s, t, c: targets.teacher.denoise(s, t, c, mask, of_teacher)  # noqa: E731
@@ -214,14 +216,19 @@ class DiffusionTranslator(Translator):
         estimates = self._passes(
             lambda c: self.denoise(s_t, pair.t, pair.condition(c), mask, source), s_t, conditioning, second_pass
         )
-        return self._result(target, wanted, s_t, pair.level, weight, estimates)
+        return self._result(target, wanted, s_t, pair.t, pair.level, weight, estimates)
 
-    def _result(self, target: Tensor, s_0: Tensor, s_t: Tensor, level: Any, weight: Tensor, estimates: Any) -> Outcome:
+    def _result(
+        self, target: Tensor, s_0: Tensor, s_t: Tensor, t: Tensor, level: Any, weight: Tensor, estimates: Any
+    ) -> Outcome:
         last = self.schedule.level(torch.ones(1, 1, device=target.device))
-        return Outcome(target, s_0, s_t, level, weight, estimates, self.state, last, self.label_smoothing)
+        rate = partial(self.schedule.reveal_rate, t[:, None], target)
+        return Outcome(target, s_0, s_t, level, weight, estimates, self.state, last, rate, self.label_smoothing)
 
     def _errors(self, outcome: Outcome, mask: Tensor) -> dict[str, Any]:
         error = self.state.error(outcome.estimates[-1].detach(), outcome.s_0.detach())
+        if error is None:
+            return {}
         return error_by_noise(outcome.level, masked_mean(error[..., None], mask)[:, 0])
 
     def _passes(

@@ -44,6 +44,9 @@ class DiffusionOptions(Options):
     final_time: float | None = option(None, "diffusion time at which sampling ends (default: 0.001)")
     eta: float | None = option(None, "share of fresh noise, from 0 (ddim) to 1 (ddpm) (default: the sampler's)")
     temperature: float = option(1.0, "diffusion: divide the score by it; below 1 the model is trusted more")
+    word_temperature: float | None = option(
+        None, "tokens: temperature that words are drawn at; 0 takes the most probable (default: the sampler's)"
+    )
     guidance: float = option(1.0, "weight of classifier-free guidance; needs a model trained with --source-drop")
     clamp: bool = option(False, "move each estimate to the embedding of its most probable token")
     prune_after: str = option("", "steps behind which the worse half of a sentence's candidates is dropped, as in 5,10")
@@ -143,7 +146,8 @@ class Rows:
         """Tokens [S, L] at a level of noise, and as an estimate: what sampling begins with."""
         state, keys = self.state, self.keys[0]
         tokens = tokens.repeat_interleave(keys.shape[1], 0)
-        parts = state.corrupt(state.encode(tokens), level, keys.flatten()), state.embed(tokens)
+        corrupted = state.corrupt(state.encode(tokens), level, keys.flatten(), self.mask.flatten(0, 1))
+        parts = corrupted, state.embed(tokens)
         s, estimate = (x.view(*keys.shape, *x.shape[1:]) for x in parts)
         return s, estimate
 
@@ -169,7 +173,7 @@ class DiffusionDecoder(Decoder):
         """Whatever `options` ask that `translator` cannot do is refused here."""
         o, self.options, self.translator = options, options, translator
         self.sampler: Sampler = SAMPLERS[o.sampler]
-        check_family(o.sampler, translator.state)
+        check_sampler(o.sampler, translator.state, o.clamp)
         trained = translator.schedule.modifier.factor
         check_prediction(translator.prediction.__name__, trained, o.decode_noise_factor)
         self.conditioning = o.conditioning(self.sampler)
@@ -183,7 +187,7 @@ class DiffusionDecoder(Decoder):
             o.decode_noise_factor,
             1.0 if o.draft is None else o.draft,
         )
-        self.steps = self.sampler.steps(self.grid, o.eta, o.temperature)
+        self.steps = self.sampler.steps(self.grid, o.eta, o.temperature, o.word_temperature)
         if o.guidance != 1:
             translator.null_source()
         self.fixed_shapes = o.execution != EAGER
@@ -228,7 +232,8 @@ class DiffusionDecoder(Decoder):
         return Words(tokens, all_log_p, mask & ~special & result.alive[..., None], end)
 
     def settings(self) -> dict[str, Any]:
-        o = self.options
+        o, usual = self.options, self.sampler.word_temperature
+        of_words = {} if usual is None else {"word_temperature": first_given(o.word_temperature, usual)}
         return {
             "sampler": o.sampler,
             "steps": o.steps,
@@ -238,14 +243,19 @@ class DiffusionDecoder(Decoder):
             "final_time": self.grid.t[-1].item(),
             "decode_noise_factor": o.decode_noise_factor,
             "trained_noise_factor": self.translator.schedule.modifier.factor,
-            "eta": getattr(self.sampler, "eta", None) if o.eta is None else o.eta,
+            "eta": first_given(o.eta, getattr(self.sampler, "eta", None)),
             "temperature": o.temperature,
+            **of_words,
             "guidance": o.guidance,
             "clamp": o.clamp,
             "prune_after": ", ".join(map(str, o.prune_steps)) or "never",
             "stop_stable": o.stop_stable or "never",
             "execution": o.execution,
         }
+
+
+def first_given(*values: float | None) -> float | None:
+    return next((value for value in values if value is not None), None)
 
 
 class History:
@@ -274,11 +284,19 @@ def check_prediction(prediction: str, trained: float, factor: float) -> None:
         )
 
 
-def check_family(name: str, state: State) -> None:
-    """The sampler steps through states of this family."""
-    if SAMPLERS[name].family != state.family:
+def check_sampler(name: str, state: State, clamp: bool) -> None:
+    """The sampler steps through states of this family, and hides words only where there is a mask symbol."""
+    sampler: Sampler = SAMPLERS[name]
+    if sampler.family != state.family:
         able = ", ".join(other for other in SAMPLERS if SAMPLERS[other].family == state.family)
         raise UserError(
-            f"--sampler {name} is for {SAMPLERS[name].family} states, but this model's are {state.family}; choose one "
+            f"--sampler {name} is for {sampler.family} states, but this model's are {state.family}; choose one "
             f"of: {able}"
         )
+    if sampler.needs_mask and not state.hides:
+        raise UserError(
+            f"--sampler {name} hides words behind the mask symbol, which this model has none of (--mask-share 0); "
+            "pass --sampler ancestral"
+        )
+    if clamp and state.family != "gaussian":
+        raise UserError("--clamp moves vectors to those of words, but this model's states are words; drop it")

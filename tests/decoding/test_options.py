@@ -24,6 +24,7 @@ TASK: dict[str, Any] = {
     "final_time": 0.01,
     "eta": 0.5,
     "temperature": 0.8,
+    "word_temperature": 0.7,
     "guidance": 2.0,
     "clamp": True,
     "length_beam": "offsets",
@@ -75,7 +76,7 @@ CANDIDATES = {"length_beam": 5, "length_beam_kind": "offsets", "noise_beam": 3, 
 
 def test_options_of_diffusion():
     same = ("conditioning_sigma_start", "conditioning_sigma_end", "final_time", "eta", "temperature", "guidance")
-    same += ("clamp", "prune_after", "stop_stable", "execution")
+    same += ("word_temperature", "clamp", "prune_after", "stop_stable", "execution")
     assert read(DiffusionOptions) == {
         **CANDIDATES,
         **{"steps": 4, "sampler": "ddpm", "grid": "sigma", "early_stop": 0.25, "decode_noise_factor": 1.5},

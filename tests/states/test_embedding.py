@@ -99,7 +99,7 @@ def test_half_precision_weights_still_give_fp32_vectors(state):
 def test_corruption_is_the_forward_process(state, sigma):
     x_0, keys = torch.randn(2, 3, 8), torch.tensor([4, 5])
     level = Level.variance_preserving(times([[sigma], [sigma]]))
-    x_t = state.corrupt(x_0, level, keys)
+    x_t = state.corrupt(x_0, level, keys, torch.ones(2, 3).bool())
     assert torch.allclose(x_t, (1 - sigma**2) ** 0.5 * x_0 + sigma * noise.normal(keys, 3, 8), atol=1e-6)
 
 
@@ -107,7 +107,7 @@ def test_sampling_starts_with_noise_of_the_first_level(state):
     """As much as a noise factor makes of it, by the keys of the candidates."""
     keys = torch.arange(6).view(2, 3)
     level = Schedule("sigma_t", "factor", 4.0).level(times([1.0, 0.5]))[0]
-    x_T = state.prior(keys, 7, level)
+    x_T = state.prior(keys, torch.ones(2, 3, 7).bool(), level)
     assert torch.equal(x_T, 4 * noise.normal(keys, 7, 8))
     assert torch.equal(state.blank(x_T), torch.zeros(2, 3, 7, 8))
 

@@ -53,6 +53,6 @@ def test_candidates_differ_by_their_noise_and_may_leave_early(data: Path, absorb
 @pytest.mark.slow
 def test_a_sampler_of_another_family_is_refused(data: Path, absorbing: Path):
     refused = process("generate", *decoding(data, absorbing, "--sampler ddim"), *OWN)
-    assert "--sampler ddim is for gaussian states, but this model's are categorical; choose one of: ancestral" in (
+    assert "--sampler ddim is for gaussian states, but this model's are hidden words; choose one of: reveal" in (
         refused.stderr
     )

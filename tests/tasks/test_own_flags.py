@@ -28,6 +28,7 @@ DIFFUSION = [
     ("--final-time 0.01", {"final_time": 0.01}),
     ("--eta 0.0", {"eta": 0.0}),
     ("--guidance 2.0", {"guidance": 2.0}),
+    ("--word-temperature 0.5", {"word_temperature": 0.5}),
     ("--clamp True", {"clamp": True}),
     ("--prune-after 2", {"prune_after": "2"}),
     ("--stop-stable 2", {"stop_stable": 2}),

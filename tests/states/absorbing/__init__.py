@@ -33,14 +33,18 @@ class Entrance(nn.Module):
 class AbsorbingState(State):
     """Tokens, some of them masked; estimates are hidden states, read against the output words."""
 
-    family, needs_mask = "categorical", True
+    family = "hidden words"
 
     def __init__(self, words, dim):
         super().__init__()
         self.weight, self.mask = nn.Parameter(torch.randn(words, dim) * dim**-0.5), words - 1
 
     @classmethod
-    def build(cls, words, cfg):
+    def needs_mask(cls, cfg):
+        return True
+
+    @classmethod
+    def build(cls, words, symbols, cfg):
         return cls(words, cfg.hidden)
 
     @property
@@ -53,11 +57,11 @@ class AbsorbingState(State):
     def embed(self, tokens):
         return F.embedding(tokens, self.weight) * self.dim**0.5
 
-    def corrupt(self, s_0, level, keys):
+    def corrupt(self, s_0, level, keys, mask):
         return torch.where(noise.uniform(keys, s_0.shape[1]) < level.alpha.square(), s_0, self.mask)
 
-    def prior(self, keys, length, level):
-        return keys.new_full((*keys.shape, length), self.mask)
+    def prior(self, keys, mask, level):
+        return torch.full_like(mask, self.mask, dtype=torch.long)
 
     def entrance(self, size, self_conditioned):
         return Entrance(self)
@@ -83,22 +87,24 @@ class Reveal(NamedTuple):
     probability: float
     draws: bool = True
 
-    def __call__(self, state, s_t, estimate, previous, keys):
-        words = state.sample(estimate, keys)
+    def __call__(self, batch, s_t, estimate, previous, keys):
+        words = batch.state.sample(estimate, keys)
         reveal = noise.uniform(noise.fold(keys, 1), s_t.shape[-1]) < self.probability
-        return torch.where((s_t == state.mask) & reveal, words, s_t)
+        return torch.where((s_t == batch.state.mask) & reveal, words, s_t)
 
 
-class Ancestral(NamedTuple):
-    family: str = "categorical"
+class Revealing(NamedTuple):
+    family: str = "hidden words"
+    needs_mask: bool = False
     conditioning: None = None
+    word_temperature: float = 1.0
 
-    def steps(self, grid, eta=None, temperature=1.0):
+    def steps(self, grid, eta=None, temperature=1.0, word_temperature=None):
         a = grid.level.alpha.square()
         return [Reveal(p) for p in ((a[1:] - a[:-1]) / (1 - a[:-1])).tolist()]
 
 
-SAMPLERS.register("ancestral")(Ancestral())
+SAMPLERS.register("reveal")(Revealing())
 preset(
     "absorbing_toy",
     base="dinoiser_toy",
@@ -107,6 +113,6 @@ preset(
     schedule_modifier="none",
     objective="anchor=1",
     self_conditioning="none",
-    sampler="ancestral",
+    sampler="reveal",
 )
 fairseq_diffusion.load()

@@ -1,0 +1,83 @@
+"""How words are corrupted: one kernel with two numbers, and the way back from it.
+
+With the probability a a word is kept; of what is not kept, a share is hidden behind the mask symbol, and the rest is
+replaced by words drawn uniformly from K:
+
+    q(y_t | y_0) = a [y_t = y_0] + b / K [y_t is one of the K] + m [y_t is the mask],  m = share (1 - a),  a + b + m = 1
+
+A share of 1 is D3PM's absorbing kernel (Austin et al. 2021), 0 multinomial diffusion (Hoogeboom et al. 2021), and
+between them lies mask-and-replace (Gu et al. 2022).  From a time s to a later t the kernel is of the same form,
+
+    a' = a_t / a_s,   m' = 1 - (1 - m_t) / (1 - m_s),   b' = 1 - a' - m'
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Shares(NamedTuple):
+    """What becomes of a word, the three numbers of a kernel; they add up to 1."""
+
+    kept: Tensor
+    replaced: Tensor
+    hidden: Tensor
+
+
+class TokenKernel(NamedTuple):
+    """The kernel on a dictionary whose words to draw from stand side by side."""
+
+    mask_share: float
+    first: int  # number of the first word that a corrupted one may become
+    size: int  # K, how many there are
+    mask: int  # number of the mask symbol; -1 where nothing is hidden
+
+    def until(self, a: Tensor) -> Shares:
+        """From clean words to a time at which a of them are kept."""
+        return Shares(a, (1 - self.mask_share) * (1 - a), self.mask_share * (1 - a))
+
+    def between(self, a_s: Tensor, a_t: Tensor) -> Shares:
+        """From a time s to a later t."""
+        m_s, m_t = self.until(a_s).hidden, self.until(a_t).hidden
+        hidden = (m_t - m_s) / (1 - m_s)
+        kept = a_t / a_s
+        return Shares(kept, (1 - kept - hidden).clamp(min=0), hidden)
+
+    def word(self, u: Tensor) -> Tensor:
+        """Uniform u in (0, 1), in fp64 -> one of the K words."""
+        return self.first + (u * self.size).long().clamp(max=self.size - 1)  # u may have become 1 by rounding
+
+    def noise(self, u: Tensor) -> Tensor:
+        """Uniform u in (0, 1), in fp64 -> what a word that is not kept becomes."""
+        if self.mask_share == 1:
+            return torch.full_like(u, self.mask, dtype=torch.long)
+        rest = (u - self.mask_share) / (1 - self.mask_share)
+        return torch.where(u < self.mask_share, self.mask, self.word(rest.clamp(min=0)))
+
+    def back(self, y_t: Tensor, y_0: Tensor, a_s: Tensor, a_t: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        """A draw from q(y_s | y_t, y_0), s < t, by independent uniform u and v in (0, 1), all of one shape.
+
+        A hidden word stays hidden with probability m_s / m_t, and else is drawn from q(y_s | y_0, not hidden).  A word
+        that is seen was it, was y_0, or was any of the K, in proportion to
+
+            a' (K a_s [y_t = y_0] + b_s),   b' a_s,   b' b_s
+
+        Where none of it is possible, since y_0 was never replaced, y_t stays.
+        """
+        before, after, step = self.until(a_s), self.until(a_t), self.between(a_s, a_t)
+        anything = self.word(v)
+        shown = torch.where(v * (before.kept + before.replaced) < before.kept, y_0, self.word(self._left_of(v, before)))
+        unhidden = torch.where(u * after.hidden < before.hidden, y_t, shown)
+        stays = step.kept * (self.size * before.kept * (y_t == y_0) + before.replaced)
+        clean, other = step.replaced * before.kept, step.replaced * before.replaced
+        u = u * (stays + clean + other)
+        seen = torch.where(u <= stays, y_t, torch.where(u <= stays + clean, y_0, anything))
+        return torch.where(y_t == self.mask, unhidden, seen)
+
+    def _left_of(self, v: Tensor, before: Shares) -> Tensor:
+        """What is left of a uniform v that was not below a_s / (a_s + b_s), uniform again."""
+        share = before.kept / (before.kept + before.replaced)
+        return ((v - share) / (1 - share)).nan_to_num(0.0).clamp(min=0)

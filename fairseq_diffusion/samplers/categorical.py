@@ -1,0 +1,122 @@
+"""Samplers of words: from y_t and the clean estimate to y_s, s < t; a share a of the words is kept, known or shown."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.kernels import noise
+from fairseq_diffusion.samplers.grid import Grid
+from fairseq_diffusion.samplers.loop import SAMPLERS, Batch
+
+SAMPLE, STAY, REPLACE = range(3)  # streams of a step's key
+ROUNDING = 1e-9  # so that a whole number of words is not one less
+
+
+class AncestralStep(NamedTuple):
+    """y_0 drawn from the estimate, then y_s from q(y_s | y_t, y_0): exactly the mixture of posteriors over y_0."""
+
+    a_t: float
+    a_s: float
+    temperature: float
+    draws: bool = True
+
+    def __call__(self, batch: Batch, s_t: Tensor, estimate: Tensor, previous: Tensor, keys: Tensor) -> Tensor:
+        state: Any = batch.state
+        y_0 = state.sample(estimate, noise.fold(keys, SAMPLE), self.temperature)
+        u, v = (noise.uniform(noise.fold(keys, stream), s_t.shape[-1]) for stream in (STAY, REPLACE))
+        a_s, a_t = (torch.tensor(a, dtype=torch.float64) for a in (self.a_s, self.a_t))  # on the host: as numbers
+        return torch.where(state.free(batch.mask), state.kernel.back(s_t, y_0, a_s, a_t, u, v), s_t)
+
+
+class Ancestral(NamedTuple):
+    """The reverse process itself."""
+
+    family: str = "categorical"
+    needs_mask: bool = False
+    conditioning: None = None
+    word_temperature: float = 1.0
+
+    def steps(
+        self,
+        grid: Grid,
+        eta: float | None = None,
+        temperature: float = 1.0,
+        word_temperature: float | None = None,
+    ) -> list[AncestralStep]:
+        at = checked(eta, temperature, self.word_temperature if word_temperature is None else word_temperature)
+        if not at:
+            raise UserError("--word-temperature 0 leaves nothing to draw; pass another, or --sampler confidence")
+        a = grid.level.alpha.square().tolist()
+        return [AncestralStep(a_t, a_s, at) for a_t, a_s in zip(a, a[1:])]
+
+
+class ConfidenceStep(NamedTuple):
+    """Of n words all but floor(n (1 - a_s)) are shown: those with the highest probability.
+
+    Without `remask` words that are shown stay; with it they compete with the probability that they were read with, and
+    may be hidden again.
+    """
+
+    hidden: float  # 1 - a_s
+    temperature: float
+    remask: bool
+
+    @property
+    def draws(self) -> bool:
+        return self.temperature > 0
+
+    def __call__(self, batch: Batch, s_t: Tensor, estimate: Tensor, previous: Tensor, keys: Tensor | None) -> Tensor:
+        state: Any = batch.state
+        free, hidden = state.free(batch.mask), state.hidden(s_t)
+        words, log_p = state.read(s_t, estimate)
+        if keys is not None:
+            drawn = state.sample(estimate, keys, self.temperature)
+            words = torch.where(hidden, drawn, words)
+            log_p = torch.where(hidden, -state.nll(estimate, words, mask=hidden), log_p)
+        if not self.remask:
+            words, log_p = torch.where(hidden, words, s_t), log_p.masked_fill(~hidden, torch.inf)
+        count = (free.sum(-1, keepdim=True).double() * self.hidden + ROUNDING).floor()
+        rank = log_p.masked_fill(~free, torch.inf).argsort(dim=-1, stable=True).argsort(dim=-1)
+        return torch.where(free & (rank < count), state.mask, words)
+
+
+class Confidence(NamedTuple):
+    """The words that the network is surest of come first (Chang et al. 2022; with `remask` mask-predict)."""
+
+    remask: bool = False
+    family: str = "categorical"
+    needs_mask: bool = True
+    conditioning: None = None
+    word_temperature: float = 0.0
+
+    def steps(
+        self,
+        grid: Grid,
+        eta: float | None = None,
+        temperature: float = 1.0,
+        word_temperature: float | None = None,
+    ) -> list[ConfidenceStep]:
+        at = checked(eta, temperature, self.word_temperature if word_temperature is None else word_temperature)
+        hidden = (1 - grid.level.alpha.square()).tolist()
+        return [ConfidenceStep(share, at, self.remask) for share in hidden[1:]]
+
+
+SAMPLERS.register("ancestral")(Ancestral())
+SAMPLERS.register("confidence")(Confidence())
+SAMPLERS.register("mask_predict")(Confidence(remask=True))  # Ghazvininejad et al. 2019
+
+
+def checked(eta: float | None, temperature: float, word_temperature: float) -> float:
+    """The temperature of words, if no flag of Gaussian samplers is set."""
+    if eta is not None or temperature != 1:
+        flag = f"--temperature {temperature}" if eta is None else f"--eta {eta}"
+        raise UserError(f"{flag} is for Gaussian noise, and this model's states are words; drop it")
+    if word_temperature < 0:
+        raise UserError(
+            f"--word-temperature is {word_temperature}; pass a number above 0, or 0 for the likeliest words"
+        )
+    return word_temperature

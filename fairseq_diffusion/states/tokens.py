@@ -1,0 +1,125 @@
+"""Tokens as a state: target words are hidden behind a mask symbol, or replaced by other words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fairseq_diffusion.kernels import noise
+from fairseq_diffusion.network.transformer import Size
+from fairseq_diffusion.process.level import Level
+from fairseq_diffusion.process.token_kernel import TokenKernel
+from fairseq_diffusion.states.base import STATES, State
+
+
+class Entrance(nn.Module):
+    """The vectors of s_t's words; with self-conditioning a linear map of the earlier estimate is added."""
+
+    def __init__(self, state: TokenState, self_conditioned: bool):
+        super().__init__()
+        self.state = (state,)  # out of sight in a tuple: the table is saved under the state's name alone
+        self.condition = nn.Linear(state.dim, state.dim) if self_conditioned else None
+
+    def forward(self, s_t: Tensor, c: Tensor | None) -> Tensor:
+        """s_t [B, L], c [B, L, h] or None -> [B, L, h]."""
+        x = self.state[0].embed(s_t)
+        return x if c is None or self.condition is None else x + self.condition(c)
+
+
+@STATES.register("tokens")
+class TokenState(State):
+    """Words y_t of which a share alpha^2 is kept; the others are hidden or replaced (see process.token_kernel).
+
+    An estimate is the denoiser's last hidden state, read against output words that are tied to the input's.  <s> and
+    </s> around a sentence are known with its length, so they are neither corrupted nor predicted.  Where words are
+    only ever hidden, a word that is seen is there for good, with the estimate that it was read from.
+    """
+
+    family = "categorical"
+    banned: Tensor
+
+    def __init__(self, words: int, dim: int, symbols: Any, mask_share: float = 1.0):
+        """`symbols` has the numbers of the special symbols bos, pad, eos, unk and mask."""
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(words, dim) * dim**-0.5)
+        self.bos, self.pad, self.eos, self.mask = symbols.bos, symbols.pad, symbols.eos, symbols.mask
+        first = max(symbols.bos, symbols.pad, symbols.eos, symbols.unk) + 1
+        self.hides = self.mask >= 0
+        self.words = words - self.hides  # that can be read: the mask is the last
+        self.kernel = TokenKernel(mask_share, first, self.words - first, self.mask)
+        self.banned = torch.tensor([self.bos, self.pad, self.eos])
+
+    @classmethod
+    def needs_mask(cls, cfg: Any) -> bool:
+        return cfg.mask_share > 0
+
+    @classmethod
+    def build(cls, words: int, symbols: Any, cfg: Any) -> TokenState:
+        return cls(words, cfg.hidden, symbols, cfg.mask_share)
+
+    @property
+    def dim(self) -> int:
+        return self.weight.shape[1]
+
+    @property
+    def absorbs(self) -> bool:
+        """Words are only ever hidden."""
+        return self.kernel.mask_share == 1
+
+    def encode(self, tokens: Tensor) -> Tensor:
+        return tokens
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        return F.embedding(tokens, self.weight)
+
+    def free(self, mask: Tensor) -> Tensor:
+        """All but the first and the last real position."""
+        place = mask.long().cumsum(-1)
+        return mask & (place > 1) & (place < place[..., -1:])
+
+    def corrupt(self, s_0: Tensor, level: Level, keys: Tensor, mask: Tensor) -> Tensor:
+        kept, what = noise.uniform(keys, s_0.shape[1]), noise.uniform(noise.fold(keys, 1), s_0.shape[1])
+        corrupted = self.free(mask) & (kept >= level.alpha.to(kept).square())
+        return torch.where(corrupted, self.kernel.noise(what), s_0)
+
+    def prior(self, keys: Tensor, mask: Tensor, level: Level) -> Tensor:
+        words = self.kernel.noise(noise.uniform(keys, mask.shape[-1]))
+        known = torch.where(mask.long().cumsum(-1) == 1, self.bos, self.eos).where(mask, self.pad)
+        return torch.where(self.free(mask), words, known)
+
+    def entrance(self, size: Size, self_conditioned: bool) -> nn.Module:
+        return Entrance(self, self_conditioned)
+
+    def exit(self, size: Size) -> nn.Module:
+        return nn.Identity()
+
+    def table(self) -> Tensor:
+        return self.weight.float()
+
+    def readout(self) -> Tensor:
+        return self.weight[: self.words].float()
+
+    def hidden(self, s_t: Tensor) -> Tensor:
+        """Where s_t [...] has no word."""
+        return s_t == self.mask
+
+    def known(self, s_t: Tensor) -> Tensor:
+        """Where s_t [...] has a symbol that was there from the start."""
+        return torch.isin(s_t, self.banned)
+
+    def carried(self, s_t: Tensor, estimate: Tensor, previous: Tensor) -> Tensor:
+        if not self.absorbs:
+            return estimate
+        return torch.where(self.hidden(s_t)[..., None], estimate, previous)
+
+    def read(self, s_t: Tensor, estimate: Tensor) -> tuple[Tensor, Tensor]:
+        words, log_p = self.round(estimate)
+        known = self.known(s_t)
+        if self.absorbs:
+            seen = ~self.hidden(s_t) & ~known
+            words = torch.where(seen, s_t, words)
+            log_p = torch.where(seen, -self.nll(estimate, torch.where(seen, s_t, self.eos), mask=seen), log_p)
+        return torch.where(known, s_t, words), log_p.masked_fill(known, 0)

@@ -1,0 +1,106 @@
+"""Losses of words: the bound by brute force, its rate, and a batch's loss written out."""
+
+import pytest
+import torch
+from gaussians import BOS, EOS, PAD, WORDS, build, encode, sources
+
+from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.kernels import noise
+from fairseq_diffusion.kernels.noise import Stream
+from fairseq_diffusion.process.curves import CURVES
+from fairseq_diffusion.process.schedule import Schedule
+from fairseq_diffusion.process.time_sampling import TIME_SAMPLERS
+from fairseq_diffusion.process.token_kernel import TokenKernel
+
+MASK = WORDS
+TOKENS = {"state": "tokens", "schedule": "log_linear", "self_conditioning": "none", "loss_normaliser": "words"}
+
+
+@pytest.mark.parametrize("curve", [name for name in CURVES if name != "sqrt_offset"])  # which has a corner at its end
+@pytest.mark.parametrize("factor", [1.0, 3.0])
+def test_the_rate_is_the_slope_of_the_hidden_share_over_that_share(curve, factor):
+    schedule = Schedule(curve, "factor_vp", factor)
+    t, h = torch.linspace(0.05, 0.95, 7).double()[:, None], 1e-5
+    with torch.no_grad():
+        above, here, below = (schedule.level(x).sigma.square() for x in (t + h, t, t - h))
+        torch.testing.assert_close(schedule.reveal_rate(t), (above - below) / (2 * h) / here, rtol=1e-6, atol=1e-9)
+
+
+def test_log_linear_words_are_revealed_at_the_rate_1_over_t():
+    t = torch.tensor([[1e-6], [0.3], [1.0]]).double()
+    torch.testing.assert_close(Schedule("log_linear").reveal_rate(t), 1 / t)
+
+
+@pytest.mark.parametrize("curve", ["log_linear", "cosine"])
+def test_in_steps_the_mean_is_the_sum_of_divergences(curve):
+    """sum_t KL(q(y_s | y_t, y_0) || sum_y p(y) q(y_s | y_t, y)), from matrices: what the term adds up to over all t."""
+    T, y_0, p = 12, 1, torch.tensor([0.2, 0.7, 0.1]).double()
+    schedule, kernel, hidden = Schedule(curve, steps=T), TokenKernel(1.0, 0, 3, 3), 3
+    a = schedule.level(torch.arange(T + 1) / T).alpha.square()
+
+    def back(y, a_s, a_t):
+        """q(. | y_t hidden, y_0 = y)."""
+        m_s, step = kernel.until(a_s).hidden, kernel.between(a_s, a_t)
+        joint = torch.zeros(4).double()
+        joint[y], joint[hidden] = a_s * step.hidden, m_s
+        return joint / joint.sum()
+
+    divergences, terms = [], []
+    for i in range(1, T + 1):
+        mixture = sum(p[y] * back(y, a[i - 1], a[i]) for y in range(3))
+        posterior = back(y_0, a[i - 1], a[i])
+        kl = torch.where(posterior > 0, posterior * (posterior / mixture).log(), 0.0).sum()
+        divergences.append((1 - a[i]) * kl)
+        rate = schedule.reveal_rate(torch.tensor([[i / T]]))[0, 0]
+        terms.append((1 - a[i]) * rate * -p[y_0].log() / T)
+    torch.testing.assert_close(torch.stack(terms), torch.stack(divergences))
+
+
+def batch():
+    source = sources((5, 7, 4))
+    target = torch.tensor([[BOS, 5, 9, 6, 7, EOS], [BOS, 4, 6, EOS, PAD, PAD], [BOS, 8, 8, 8, EOS, PAD]])
+    return source, target, noise.fold(torch.arange(3), 11)
+
+
+@pytest.mark.parametrize("objective, share", [("elbo", 1.0), ("corrupted", 1.0), ("corrupted", 0.3), ("anchor", 1.0)])
+def test_a_batchs_loss_written_out(objective, share):
+    translator = build(**TOKENS, objective=objective, mask_share=share, time_sampler="stratified", time_min=0.01)
+    source, target, keys = batch()
+    padded = torch.nn.functional.pad(source, (1, 0), value=BOS)
+    losses = translator.losses(padded, padded.ne(PAD), target, target.ne(PAD), keys, 0)
+    u = 0.01 + 0.99 * TIME_SAMPLERS["stratified"](noise.fold(keys, Stream.TIME))[0]
+    encoded, total, words = encode(translator, source), 0.0, 0
+    for b, t in enumerate(u.tolist()):
+        n = int(target[b].ne(PAD).sum())
+        key = noise.fold(keys[b : b + 1], Stream.STATE)
+        kept, what = noise.uniform(key, n)[0], noise.uniform(noise.fold(key, 1), n)[0]
+        s_t = target[b, :n].clone()
+        for i in range(1, n - 1):
+            if kept[i] >= 1 - t:
+                s_t[i] = MASK if what[i] < share else 4 + int((what[i] - share) / (1 - share) * (WORDS - 4))
+        one = encoded.select(torch.tensor([b]))
+        x = translator.denoise(s_t[None], torch.tensor([t]), None, torch.ones(1, n).bool(), one)[0]
+        nll = -(x @ translator.state.weight[:WORDS].T).log_softmax(-1)
+        for i in range(1, n - 1):
+            words += 1
+            if s_t[i] != target[b, i] or objective == "anchor":
+                total += float(nll[i, target[b, i]]) * (1 / t if objective == "elbo" else 1.0)
+    mean = losses.terms[objective].sum() / losses.sample_size
+    assert float(mean) == pytest.approx(total / words, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "flags, said",
+    [
+        ({"objective": "mse"}, "--objective mse is for gaussian states, but those of --state tokens are categorical"),
+        ({"objective": "elbo", "mask_share": 0.5}, "--objective elbo is the bound where words are only ever hidden"),
+        ({"mask_share": 1.5, "objective": "corrupted"}, "--mask-share is 1.5"),
+        ({"objective": "elbo", "prediction": "v"}, "--prediction v is for gaussian states"),
+        ({"objective": "elbo", "schedule_modifier": "clip"}, "--schedule-modifier clip is for gaussian states"),
+        ({"objective": "elbo", "time_min": 1.0}, "--time-min is 1.0"),
+        ({"state": "embedding", "objective": "elbo,anchor"}, "--objective elbo is for categorical states"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(flags, said):
+    with pytest.raises(UserError, match=said):
+        build(**{**TOKENS, **flags})

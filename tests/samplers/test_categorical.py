@@ -1,0 +1,204 @@
+"""Samplers of words against an oracle, by counts, and by the frequencies of the process they invert."""
+
+from dataclasses import dataclass, field
+from typing import Any, Callable
+
+import pytest
+import torch
+from gaussians import BOS, EOS, PAD, UNK, WORDS, build, encode, sources
+from host_looks import HostLooks
+
+from fairseq_diffusion.alignment.base import Symbols
+from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.kernels import noise
+from fairseq_diffusion.kernels.log_probs import linear_cross_entropy
+from fairseq_diffusion.process.schedule import Schedule
+from fairseq_diffusion.samplers.grid import make_grid
+from fairseq_diffusion.samplers.loop import SAMPLERS, sample
+from fairseq_diffusion.states import base
+from fairseq_diffusion.states.tokens import TokenState
+from fairseq_diffusion.translators.base import Lengths
+from fairseq_diffusion.translators.diffusion_decoding import DiffusionOptions
+
+MASK, L = WORDS, 9
+CATEGORICAL = [name for name in SAMPLERS if SAMPLERS[name].family == "categorical"]
+HIDING = [name for name in CATEGORICAL if SAMPLERS[name].needs_mask]
+SCHEDULE = Schedule("log_linear")
+REAL = torch.arange(L) < torch.tensor([9, 4, 6])[:, None, None].expand(3, 2, 1)  # [3, 2, L]
+TRUTH = torch.randint(4, WORDS, REAL.shape, generator=torch.Generator().manual_seed(1))
+
+
+def state(share: float = 1.0) -> TokenState:
+    """One whose words are as many directions, so that an estimate is one of them, or some of each."""
+    hides = share > 0
+    s = TokenState(WORDS + hides, WORDS + hides, Symbols(BOS, PAD, EOS, MASK if hides else -1, UNK), share)
+    with torch.no_grad():
+        s.weight.copy_(torch.eye(WORDS + hides))
+    return s
+
+
+@dataclass
+class Words:
+    """Sentences whose estimates are a function (s_t, call number) -> log-probabilities [3, 2, L, WORDS]."""
+
+    estimate: Callable
+    state: TokenState = field(default_factory=state)
+    mask: torch.Tensor = field(default_factory=lambda: REAL)
+    seed: int = 0
+    seen: list[torch.Tensor] = field(default_factory=list)
+
+    @property
+    def keys(self) -> torch.Tensor:
+        return noise.fold(torch.arange(6).view(3, 2), torch.arange(60).view(-1, 1, 1), self.seed)
+
+    def denoise(self, s_t: torch.Tensor, t: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        self.seen.append(s_t)
+        found = self.estimate(s_t, len(self.seen) - 1)
+        return torch.nn.functional.pad(found, (0, self.state.dim - WORDS))
+
+    def denoise_without_source(self, s_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    def select(self, sentences: torch.Tensor, members: torch.Tensor) -> Any:
+        raise NotImplementedError
+
+
+def oracle(s_t: torch.Tensor, call: int) -> torch.Tensor:
+    return 60.0 * torch.nn.functional.one_hot(TRUTH, WORDS).float()
+
+
+def run(name: str, batch: Words, steps: int, **options: Any) -> torch.Tensor:
+    """The words that are read at the end, [3, 2, L]."""
+    found = sample(batch, make_grid(SCHEDULE, steps), SAMPLERS[name].steps(make_grid(SCHEDULE, steps), **options))
+    assert (found.calls == steps).all()
+    return batch.state.read(found.s, found.estimate)[0]
+
+
+@pytest.mark.parametrize(
+    "name, share", [(name, share) for name in CATEGORICAL for share in (0.0, 0.5, 1.0) if share or name not in HIDING]
+)
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 20])
+def test_an_oracle_leads_to_the_truth(name, share, steps):
+    batch = Words(oracle, state(share))
+    read = run(name, batch, steps)
+    free = batch.state.free(REAL)
+    assert torch.equal(read[free], TRUTH[free])
+    assert torch.equal(read[~free], batch.state.prior(batch.keys[0], REAL, SCHEDULE.level(torch.ones(1)))[~free])
+
+
+@pytest.mark.parametrize("name", HIDING)
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 7, 12])
+def test_the_surest_words_are_shown_first_and_as_many_as_it_says(name, steps):
+    """Of n words floor(n (N - p) / N) are hidden behind step p; those that are shown are the likeliest so far."""
+    sure = torch.rand(REAL.shape, generator=torch.Generator().manual_seed(2))
+
+    def unsure(s_t, call):
+        return (2 + 4 * sure[..., None]) * torch.nn.functional.one_hot(TRUTH, WORDS).float()
+
+    batch = Words(unsure)
+    run(name, batch, steps)
+    free = batch.state.free(REAL)
+    n = free.sum(-1)
+    for p, s_t in enumerate(batch.seen):
+        hidden = (s_t == MASK) & free
+        assert torch.equal(hidden.sum(-1), n * (steps - p) // steps)
+        least = sure.masked_fill(hidden | ~free, 9).amin(-1)
+        assert (sure.masked_fill(~hidden, -9).amax(-1) < least).all()
+
+
+def test_words_that_are_shown_are_hidden_again_only_by_mask_predict():
+    """In the second call the network is surer of all others than it was of those in the first."""
+
+    def rising(s_t, call):
+        return (3.0 + 3 * call) * torch.nn.functional.one_hot(TRUTH, WORDS).float()
+
+    again = {}
+    for name in HIDING:
+        batch = Words(rising)
+        run(name, batch, 3)
+        _, second, third = (s_t == MASK for s_t in batch.seen)
+        again[name] = bool((third & ~second).any())
+    assert again == {"confidence": False, "mask_predict": True}
+
+
+@pytest.mark.parametrize("name", HIDING)
+def test_words_may_be_drawn_at_a_temperature(name):
+    """The same for a key, others for another; so few that they are cold are the most probable ones."""
+
+    def flat(s_t, call):
+        return torch.randn(*REAL.shape, WORDS, generator=torch.Generator().manual_seed(call))
+
+    plain, cold, warm, same, other = (
+        run(name, Words(flat, seed=seed), 4, word_temperature=at)
+        for at, seed in ((None, 0), (1e-4, 0), (1.0, 0), (1.0, 0), (1.0, 1))
+    )
+    assert torch.equal(plain, cold) and torch.equal(warm, same)
+    assert not torch.equal(plain, warm) and not torch.equal(warm, other)
+
+
+def test_ancestral_steps_have_the_frequencies_of_the_process():
+    """A hidden word is revealed with probability (a_s - a_t) / (1 - a_t), as a word drawn from the estimate."""
+    count = 4000
+    p = torch.tensor([0.5, 0.3, 0.2])
+    estimate = torch.full((WORDS,), -torch.inf)
+    estimate[4:7] = p.log()
+    s = state()
+    mask = torch.ones(1, count, 3).bool()
+    batch = Words(oracle, s, mask)
+    (step,) = SAMPLERS["ancestral"].steps(make_grid(SCHEDULE, 2))[:1]
+    keys = noise.fold(torch.arange(count)[None], 5)
+    s_t = torch.tensor([BOS, MASK, EOS]).expand(1, count, 3)
+    x = torch.nn.functional.pad(estimate.nan_to_num(neginf=-1e4), (0, 1)).expand(1, count, 3, WORDS + 1)
+    words = step(batch, s_t, x, x, keys)[0, :, 1]
+    found = torch.tensor([float((words == word).double().mean()) for word in (4, 5, 6, MASK)])
+    expected = torch.cat([0.5 * p, torch.tensor([0.5])])
+    assert (found - expected).abs().max() < 4 * (0.25 / count) ** 0.5
+
+
+def test_a_half_precision_network_draws_from_the_same_distribution():
+    """Noise is fp32, whatever the estimate was computed in."""
+    s, x = state(), torch.randn(2, 3, 5, WORDS + 1).bfloat16()
+    keys = noise.fold(torch.arange(6).view(2, 3), 9)
+    assert torch.equal(s.sample(x.float(), keys), s.sample(x, keys))
+
+
+@pytest.mark.parametrize("name", CATEGORICAL)
+def test_nothing_waits_for_the_device(name, monkeypatch):
+    """But for leaving out rows of a loss, which is done on a CPU only."""
+
+    def everywhere(x, weight, target, label_smoothing, mask):
+        return linear_cross_entropy(x, weight, target, label_smoothing)
+
+    translator = build(state="tokens", schedule="log_linear", objective="elbo", sampler=name, self_conditioning="none")
+    decoder = translator.decoder_for(DiffusionOptions(steps=5, sampler=name, length_beam=2, noise_beam=2))
+    source = encode(translator, sources())
+    lengths = Lengths(torch.full((7, 2), 9), torch.zeros(7, 2), 9)
+    keys = noise.fold(torch.arange(7)[:, None, None], torch.arange(4).view(2, 2))
+    monkeypatch.setattr(base, "linear_cross_entropy", everywhere)
+    with HostLooks() as looks:
+        candidates = decoder(source, lengths, keys)
+    assert looks.count == 0 and (candidates.calls == 5).all() and (candidates.sizes == 7).all()
+    assert torch.isfinite(candidates.scores).all()
+
+
+@pytest.mark.parametrize(
+    "name, options, said",
+    [
+        ("ancestral", {"eta": 0.5}, "--eta 0.5 is for Gaussian noise"),
+        ("confidence", {"temperature": 0.5}, "--temperature 0.5 is for Gaussian noise"),
+        ("confidence", {"word_temperature": -1.0}, "--word-temperature is -1.0"),
+        ("ancestral", {"word_temperature": 0.0}, "--word-temperature 0 leaves nothing to draw"),
+        ("ddim", {"word_temperature": 0.5}, "--word-temperature 0.5 is for models whose states are words"),
+    ],
+)
+def test_what_has_no_meaning_is_refused(name, options, said):
+    with pytest.raises(UserError, match=said):
+        SAMPLERS[name].steps(make_grid(SCHEDULE, 3), **options)
+
+
+def test_a_model_without_a_mask_symbol_cannot_hide():
+    translator = build(state="tokens", mask_share=0.0, schedule="log_linear", objective="corrupted")
+    with pytest.raises(UserError, match="--sampler confidence hides words behind the mask symbol"):
+        translator.decoder_for(DiffusionOptions(sampler="confidence"))
+    with pytest.raises(UserError, match="--clamp moves vectors"):
+        translator.decoder_for(DiffusionOptions(sampler="ancestral", clamp=True))
