@@ -49,7 +49,7 @@ class Denoiser(nn.Module):
         """s_t [S K, L, ...], c [S K, L, d], t [S K], mask [S K, L] true at real positions -> [S K, L, d] in fp32."""
         dtype = parameter_dtype(self)
         x = self.enter(s_t.to(dtype) if s_t.is_floating_point() else s_t, None if c is None else c.to(dtype))
-        x = self.dropout(x + self.time(t)[:, None])
+        x = self.dropout(x + self.time(t)[:, None].to(x.dtype))
         x = self.norm(x + self.positions(mask))
         bias = attention_bias(mask, x.dtype)
         for layer, source in zip(self.layers, memory):

@@ -93,7 +93,15 @@ DIFFUSION: dict[str, dict[str, Any]] = {
     "guided": {"noise_beam": 2, "guidance": 1.5, "clamp": True, "sampler": "dpmpp_2m"},
     "mbr": {**WIDE, "selection": "mbr_two_level", "length_beam_kind": "offsets"},
     "rescored": {**WIDE, "selection": "joint:4,rescore", "rescore": True},
+    "words": {**WIDE, "sampler": "ancestral", "history": True, "prune_after": "1,3"},
+    "words, stopped": {**WIDE, "sampler": "confidence", "word_temperature": 1.0, "stop_stable": 1, "steps": 14},
+    "words, guided": {"noise_beam": 2, "guidance": 1.5, "sampler": "mask_predict", "word_temperature": 2.0},
 }
+WORDS = {"state": "tokens", "schedule": "log_linear", "objective": "elbo", "self_conditioning": "random"}
+
+
+def translator_for(way: str) -> Any:
+    return build(source_drop=0.1, **(WORDS if way.startswith("words") else {}))
 
 
 def translate(translator: Any, positions: int | None, fixed: bool = False, left: bool = True, **options: Any) -> Any:
@@ -110,7 +118,7 @@ def translate(translator: Any, positions: int | None, fixed: bool = False, left:
 @pytest.mark.parametrize("way", DIFFUSION)
 def test_buckets_change_nothing_step_by_step(way: str):
     options = DIFFUSION[way]
-    translator = build(source_drop=0.1)
+    translator = translator_for(way)
     expected = translate(translator, AT_ONCE, **options)
     assert len({tuple(own[0]["tokens"].tolist()) for own in expected}) > 3
     for positions in (1, 70):
@@ -122,7 +130,7 @@ def test_buckets_change_nothing_step_by_step(way: str):
 def test_fixed_shapes_change_nothing(way: str):
     """Rows and positions that are there to fill a shape up are not seen, and not counted."""
     options = DIFFUSION[way]
-    translator = build(source_drop=0.1)
+    translator = translator_for(way)
     expected = translate(translator, AT_ONCE, **options)
     for positions in (AT_ONCE, 100):
         same(translate(translator, positions, True, **options), expected, steps="stop_stable" not in options)

@@ -19,6 +19,7 @@ STEPS, CTC, DAG = "--iter-decode-max-iter 20", "--upsample 3", "--upsample 3"
 LEARNERS = {  # flags of the smallest system that is safe to learn it, updates, and flags of its decoding
     "dinoiser_toy": ("--latent-dim 16", 400, STEPS),
     "difformer_toy": ("--latent-dim 64", 400, STEPS),
+    "mdlm_toy": ("", 250, "--iter-decode-max-iter 4 --sampler confidence"),
     "nat_toy": ("", 150, ""),
     "glat_toy": ("", 150, ""),
     "glat_toy_ctc": (CTC, 450, ""),

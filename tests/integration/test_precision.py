@@ -17,10 +17,11 @@ import fairseq_diffusion
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels.precision import KeepsPrecision
 
-# diffusion models with a clipped noise scale and with a noise factor; one-pass models of each alignment
+# diffusion models with a clipped noise scale, with a noise factor, and of tokens; one-pass models of each alignment
 KINDS: dict[str, tuple[str, list[str], str]] = {
     "clip": ("dinoiser_toy", TINY, "--objective mse,anchor --schedule-update 7"),
     "factor": ("difformer_toy", TINY, ""),
+    "tokens": ("mdlm_toy", TINY, "--self-conditioning random"),
     "length": ("diffglat_toy", TINY_BLOCKS, "--upsample 3"),
     "ctc": ("diffglat_toy_ctc", TINY_BLOCKS, "--upsample 3"),
     "dag": ("diffglat_toy_dag", TINY_BLOCKS, "--upsample 3"),
@@ -165,7 +166,7 @@ def test_what_is_not_to_be_rounded_is_not(data: Path, kind: str):
     before = [buffer.clone() for module in keepers for buffer in module.buffers()]
     model.half().to(dtype=torch.bfloat16)
     after = [buffer for module in keepers for buffer in module.buffers()]
-    assert bool(keepers) == (kind in ("clip", "factor"))
+    assert bool(keepers) == (kind in ("clip", "factor", "tokens"))
     assert all(torch.equal(one, other) and one.dtype == other.dtype for one, other in zip(before, after, strict=True))
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
 

@@ -34,7 +34,12 @@ def two_ranks(*args: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "flags", ["--loss-normaliser sentences", "--loss-normaliser tokens --self-conditioning random"]
+    "flags",
+    [
+        "--loss-normaliser sentences",
+        "--loss-normaliser tokens --self-conditioning random",
+        "--arch mdlm_toy --loss-normaliser tokens --time-sampler uniform",
+    ],
 )
 def test_two_ranks_equal_one_with_the_doubled_batch(eight: Path, tmp_path: Path, flags: str):
     """Eight sentences of different lengths: 4 + 4 on two ranks, 8 on one, and 4 twice before a step."""

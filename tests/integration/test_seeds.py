@@ -22,6 +22,8 @@ WAYS = {
     "second order": f"{BEAMS} --sampler dpmpp_2m --grid log_snr --iter-decode-max-iter 6 --prune-after 3",
     "rescored": f"{BEAMS} --selection mbr:3,rescore {RERANKER} --stop-stable 1 --iter-decode-max-iter 9",
     "guided": f"{BEAMS} --guidance 2 --sampler ddpm --eta 0.5",
+    "words": f"{BEAMS} --stop-stable 1 --prune-after 2,6 --iter-decode-max-iter 11 --sampler ancestral",
+    "words hidden again": f"{BEAMS} --sampler mask_predict --word-temperature 0.7 --iter-decode-max-iter 5",
 }
 
 
@@ -34,16 +36,20 @@ def guided(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def paths(guided: Path, teacher: Path) -> dict[bool, str]:
-    """What --path names, without and with a teacher."""
-    return {False: str(guided), True: f"{guided}:{teacher}"}
+def words(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose states are words."""
+    folder = tmp_path_factory.mktemp("words")
+    call("train", *training(data, folder, "--max-update 40 --lr 1e-2 --no-epoch-checkpoints", arch="mdlm_toy"))
+    return folder / "checkpoint_last.pt"
 
 
 @pytest.fixture(scope="module", params=WAYS)
-def way(request: pytest.FixtureRequest, data: Path, paths: dict[bool, str]) -> tuple[str, str, str]:
+def way(request: pytest.FixtureRequest, data: Path, guided: Path, words: Path, teacher: Path) -> tuple[str, str, str]:
     """Flags, checkpoints, and what comes out in batches of eight."""
     flags = WAYS[request.param]
-    path = paths[RERANKER in flags]
+    path = str(words if request.param.startswith("words") else guided)
+    if RERANKER in flags:
+        path += f":{teacher}"
     return flags, path, generate(data, path, flags)
 
 
