@@ -24,6 +24,7 @@ class Stream(IntEnum):
     STATE = 1
     SELF_CONDITIONING = 2
     SOURCE_DROP = 3
+    UNROLL = 4
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:

@@ -91,7 +91,8 @@ class DiffusionConfig(NetworkConfig):
     prediction: ChoiceEnum(list(PREDICTIONS)) = flag("x_0", "what the network's output means")
     objective: str = flag(
         "mse=1,rounding=1",
-        "loss terms and weights: mse, rounding (on x_0), anchor (on x_0-hat), prior; of words: elbo, corrupted, anchor",
+        "loss terms and weights: mse, rounding (on x_0), anchor (on x_0-hat), prior; with --state tokens elbo, "
+        "corrupted, reweighted, anchor",
     )
     time_sampler: ChoiceEnum(list(TIME_SAMPLERS)) = flag("uniform", "how training times are drawn")
     # conditioning
@@ -102,6 +103,9 @@ class DiffusionConfig(NetworkConfig):
     )
     self_conditioning_probability: float = flag(
         0.5, "share of the updates in which random self-conditioning has a first pass", "--self-conditioning-p"
+    )
+    unroll: int = flag(
+        1, "tokens: passes of a training step; each behind the first sees words drawn from the estimate before it"
     )
     source_drop: float = flag(0.0, "train the denoiser without its source this often, for --guidance")
     # network and length

@@ -70,6 +70,7 @@ def check_state(cfg: DiffusionConfig) -> None:
                 "--objective elbo is the bound where words are only ever hidden, but --mask-share is "
                 f"{cfg.mask_share}; pass --objective corrupted, or --mask-share 1"
             )
+    check_unrolling(cfg, family)
     if family != "gaussian" and cfg.prediction != "x_0":
         raise UserError(f"--prediction {cfg.prediction} is for gaussian states; with --state {state} pass x_0")
     if family != "gaussian" and str(cfg.schedule_modifier) not in OF_ANY_STATE:
@@ -77,6 +78,18 @@ def check_state(cfg: DiffusionConfig) -> None:
             f"--schedule-modifier {cfg.schedule_modifier} is for gaussian states; with --state {state} pass one of: "
             f"{', '.join(OF_ANY_STATE)}"
         )
+
+
+def check_unrolling(cfg: DiffusionConfig, family: str) -> None:
+    """Refuse losses and conditions that a second pass on drawn words has no meaning for."""
+    if cfg.unroll < 1:
+        raise UserError(f"--unroll is {cfg.unroll}; a training step has 1 pass or more")
+    if cfg.unroll > 1 and (family != "categorical" or list(parse_terms(cfg.objective)) != ["anchor"]):
+        raise UserError(
+            f"--unroll {cfg.unroll} draws words and has a loss on all of them; pass --state tokens --objective anchor"
+        )
+    if cfg.unroll > 1 and cfg.self_conditioning != "none":
+        raise UserError(f"--unroll {cfg.unroll} does not go with --self-conditioning; pass --self-conditioning none")
 
 
 def parse_freeze(text: str) -> list[str]:
@@ -145,6 +158,7 @@ def build_diffusion(cfg: Any, source_words: int, target_words: int, symbols: Sym
         length_loss=cfg.length_loss,
         length_training=str(cfg.length_training),
         adapt_every=cfg.schedule_update,
+        unroll=cfg.unroll,
         seed=cfg.seed,
         special_ids=[number for number in (symbols.bos, symbols.pad, symbols.eos, symbols.mask) if number >= 0],
     )

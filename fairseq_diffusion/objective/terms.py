@@ -32,6 +32,7 @@ class Outcome:
     state: State
     last_level: Level  # at t = 1
     rate: Callable[[], Tensor]  # [B, 1] or [B, L], see Schedule.reveal_rate
+    kept_before: Callable[[], Tensor]  # alike, see Schedule.kept_before
     label_smoothing: float = 0.0
 
 
@@ -88,9 +89,15 @@ def corrupted(outcome: Outcome, mask: Tensor) -> Tensor:
 
 @term("elbo", "categorical")
 def elbo(outcome: Outcome, mask: Tensor) -> Tensor:
-    """The same times the rate at which words are revealed: where words are only ever hidden, its mean over times is the
-    negative evidence lower bound (Sahoo et al. 2024, eq. 10; in T steps Austin et al. 2021)."""
+    """`corrupted` times the rate at which words are revealed.  Where they are only ever hidden, its mean over times is
+    the negative evidence lower bound (Sahoo et al. 2024; in T steps Austin et al. 2021)."""
     return corrupted(outcome, mask) * outcome.rate().float()
+
+
+@term("reweighted", "categorical")
+def reweighted(outcome: Outcome, mask: Tensor) -> Tensor:
+    """`corrupted` times alpha^2 one step earlier (Zheng et al. 2023): sentences of which little is left count less."""
+    return corrupted(outcome, mask) * outcome.kept_before().float()
 
 
 def parse_terms(text: str) -> dict[str, float]:

@@ -76,6 +76,11 @@ class Schedule(KeepsPrecision):
         (slope,) = torch.autograd.grad(hidden.sum(), t)
         return slope / hidden.detach()
 
+    def kept_before(self, t: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """alpha^2 one of T steps before the times t, [B, 1] in fp64; in continuous time alpha^2 at t."""
+        before = t.double() - 1 / self.steps if self.steps else t
+        return self.level(before, tokens=tokens).alpha.square()
+
     def update(self, table: Tensor) -> None:
         """Let the modifier adapt to the embedding table [V, D]."""
         self.modifier.update(table)

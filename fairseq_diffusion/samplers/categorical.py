@@ -37,6 +37,7 @@ class Ancestral(NamedTuple):
 
     family: str = "categorical"
     needs_mask: bool = False
+    needs_replaced: bool = False
     conditioning: None = None
     word_temperature: float = 1.0
 
@@ -57,13 +58,13 @@ class Ancestral(NamedTuple):
 class ConfidenceStep(NamedTuple):
     """Of n words all but floor(n (1 - a_s)) are shown: those with the highest probability.
 
-    Without `remask` words that are shown stay; with it they compete with the probability that they were read with, and
-    may be hidden again.
+    Words that are shown stay, or `compete` with the probability that they were read with ("then") or with that of what
+    the estimate has in their place ("now"), and are hidden again if it is too low.
     """
 
     hidden: float  # 1 - a_s
     temperature: float
-    remask: bool
+    compete: str
 
     @property
     def draws(self) -> bool:
@@ -72,24 +73,28 @@ class ConfidenceStep(NamedTuple):
     def __call__(self, batch: Batch, s_t: Tensor, estimate: Tensor, previous: Tensor, keys: Tensor | None) -> Tensor:
         state: Any = batch.state
         free, hidden = state.free(batch.mask), state.hidden(s_t)
-        words, log_p = state.read(s_t, estimate)
+        if self.compete == "then":
+            words, log_p = state.read(s_t, state.carried(s_t, estimate, previous))
+        else:
+            words, log_p = state.round(estimate)
+            words = torch.where(hidden, words, s_t)
         if keys is not None:
-            drawn = state.sample(estimate, keys, self.temperature)
-            words = torch.where(hidden, drawn, words)
+            words = torch.where(hidden, state.sample(estimate, keys, self.temperature), words)
             log_p = torch.where(hidden, -state.nll(estimate, words, mask=hidden), log_p)
-        if not self.remask:
-            words, log_p = torch.where(hidden, words, s_t), log_p.masked_fill(~hidden, torch.inf)
+        if self.compete == "never":
+            log_p = log_p.masked_fill(~hidden, torch.inf)
         count = (free.sum(-1, keepdim=True).double() * self.hidden + ROUNDING).floor()
         rank = log_p.masked_fill(~free, torch.inf).argsort(dim=-1, stable=True).argsort(dim=-1)
         return torch.where(free & (rank < count), state.mask, words)
 
 
 class Confidence(NamedTuple):
-    """The words that the network is surest of come first (Chang et al. 2022; with `remask` mask-predict)."""
+    """The words that the network is surest of come first."""
 
-    remask: bool = False
+    compete: str = "never"
     family: str = "categorical"
     needs_mask: bool = True
+    needs_replaced: bool = False
     conditioning: None = None
     word_temperature: float = 0.0
 
@@ -102,12 +107,49 @@ class Confidence(NamedTuple):
     ) -> list[ConfidenceStep]:
         at = checked(eta, temperature, self.word_temperature if word_temperature is None else word_temperature)
         hidden = (1 - grid.level.alpha.square()).tolist()
-        return [ConfidenceStep(share, at, self.remask) for share in hidden[1:]]
+        return [ConfidenceStep(share, at, self.compete) for share in hidden[1:]]
+
+
+class ResampleStep(NamedTuple):
+    """All words are drawn anew from the estimate."""
+
+    temperature: float
+
+    @property
+    def draws(self) -> bool:
+        return self.temperature > 0
+
+    def __call__(self, batch: Batch, s_t: Tensor, estimate: Tensor, previous: Tensor, keys: Tensor | None) -> Tensor:
+        state = batch.state
+        words = state.round(estimate)[0] if keys is None else state.sample(estimate, keys, self.temperature)
+        return torch.where(state.free(batch.mask), words, s_t)
+
+
+class Resample(NamedTuple):
+    """A sentence is rewritten at every step, whatever the time (Savinov et al. 2022)."""
+
+    family: str = "categorical"
+    needs_mask: bool = False
+    needs_replaced: bool = True
+    conditioning: None = None
+    word_temperature: float = 0.3
+
+    def steps(
+        self,
+        grid: Grid,
+        eta: float | None = None,
+        temperature: float = 1.0,
+        word_temperature: float | None = None,
+    ) -> list[ResampleStep]:
+        at = checked(eta, temperature, self.word_temperature if word_temperature is None else word_temperature)
+        return [ResampleStep(at)] * grid.steps
 
 
 SAMPLERS.register("ancestral")(Ancestral())
-SAMPLERS.register("confidence")(Confidence())
-SAMPLERS.register("mask_predict")(Confidence(remask=True))  # Ghazvininejad et al. 2019
+SAMPLERS.register("confidence")(Confidence())  # Chang et al. 2022
+SAMPLERS.register("mask_predict")(Confidence("then"))  # Ghazvininejad et al. 2019
+SAMPLERS.register("routing")(Confidence("now"))  # Zheng et al. 2023, deterministic and unconditional
+SAMPLERS.register("resample")(Resample())
 
 
 def checked(eta: float | None, temperature: float, word_temperature: float) -> float:

@@ -55,6 +55,7 @@ class GaussianSampler(NamedTuple):
     assumes_conditioning: bool = False  # take x_t to have the noise level that the network is conditioned on
     family: str = "gaussian"
     needs_mask: bool = False
+    needs_replaced: bool = False
     word_temperature: None = None
 
     def steps(

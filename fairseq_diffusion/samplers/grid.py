@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Callable
@@ -73,6 +74,12 @@ def uniform_in_log_snr(schedule: Schedule, steps: int, first: float, final: floa
     start, end = base_level(schedule, [first, final]).half_log_snr.clamp(min=LOWEST).tolist()
     sigma = torch.sigmoid(-2 * even(start, end, steps + 1)[1:-1]).sqrt()
     return between(first, schedule.time(sigma), final)
+
+
+@GRIDS.register("cosine")
+def cosine(schedule: Schedule, steps: int, first: float, final: float) -> Tensor:
+    """t = cos(pi i / 2N) between the ends: short steps first, long ones behind (Chang et al. 2022)."""
+    return final + (first - final) * torch.cos(math.pi / 2 * even(0, 1, steps + 1))
 
 
 @GRIDS.register("respaced")

@@ -9,6 +9,7 @@ from typing import Any, Callable, Protocol
 import torch
 from torch import Tensor
 
+from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.registry import Registry
 from fairseq_diffusion.samplers.early_exit import ActiveRows
 from fairseq_diffusion.samplers.grid import Grid
@@ -31,6 +32,7 @@ class Sampler(Protocol):
 
     family: str
     needs_mask: bool  # it hides words behind the mask symbol
+    needs_replaced: bool  # it changes words that are seen, so they must have been replaced in training
     conditioning: tuple[float, float] | None  # noise levels to condition the network on, if not the sample's own
     word_temperature: float | None  # that words are drawn at, unless another is asked for; None: it draws none
 
@@ -45,6 +47,30 @@ class Sampler(Protocol):
 
 
 SAMPLERS: Registry[Any] = Registry("sampler")
+
+
+def sampler_for(state: State, name: str, clamp: bool = False) -> Sampler:
+    """The sampler of this name, if it can step through these states."""
+    sampler: Sampler = SAMPLERS[name]
+    if sampler.family != state.family:
+        able = ", ".join(other for other in SAMPLERS if SAMPLERS[other].family == state.family)
+        raise UserError(
+            f"--sampler {name} is for {sampler.family} states, but this model's are {state.family}; choose one "
+            f"of: {able}"
+        )
+    if sampler.needs_mask and not state.hides:
+        raise UserError(
+            f"--sampler {name} hides words behind the mask symbol, which this model has none of (--mask-share 0); "
+            "pass --sampler ancestral"
+        )
+    if sampler.needs_replaced and not state.replaces:
+        raise UserError(
+            f"--sampler {name} changes words that are seen, but this model has seen only right ones in training "
+            "(--mask-share 1); pass --sampler mask_predict"
+        )
+    if clamp and state.family != "gaussian":
+        raise UserError("--clamp moves vectors to those of words, but this model's states are words; drop it")
+    return sampler
 
 
 class Batch(Protocol):
@@ -142,7 +168,7 @@ def sample(
             on_step(rows, s, estimate)
         if i + 1 == len(steps):
             break
-        s_t, s = s, step(batch, s, estimate, previous, batch.keys[i + 1] if step.draws else None)
+        s_t, s = s, step(batch, s, found, previous, batch.keys[i + 1] if step.draws else None)
         if (kept := rows.drop(i + 1, s_t, estimate)) is not None:
             s, estimate = kept(s), kept(estimate)
             if not len(s):

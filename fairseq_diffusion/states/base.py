@@ -27,6 +27,7 @@ class State(nn.Module, ABC):
     family: ClassVar[str]  # of the samplers that know how to step from s_t to s_s
     state_dims: ClassVar[int] = 0  # dimensions of s_t behind [..., L]
     hides: bool = False  # there is a mask symbol to hide words behind
+    replaces: bool = False  # words are replaced by others
     banned: Tensor | None  # numbers of words that are never read or drawn
 
     def __init__(self) -> None:

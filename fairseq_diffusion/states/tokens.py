@@ -47,7 +47,7 @@ class TokenState(State):
         self.weight = nn.Parameter(torch.randn(words, dim) * dim**-0.5)
         self.bos, self.pad, self.eos, self.mask = symbols.bos, symbols.pad, symbols.eos, symbols.mask
         first = max(symbols.bos, symbols.pad, symbols.eos, symbols.unk) + 1
-        self.hides = self.mask >= 0
+        self.hides, self.replaces = self.mask >= 0, mask_share < 1
         self.words = words - self.hides  # that can be read: the mask is the last
         self.kernel = TokenKernel(mask_share, first, self.words - first, self.mask)
         self.banned = torch.tensor([self.bos, self.pad, self.eos])
@@ -63,11 +63,6 @@ class TokenState(State):
     @property
     def dim(self) -> int:
         return self.weight.shape[1]
-
-    @property
-    def absorbs(self) -> bool:
-        """Words are only ever hidden."""
-        return self.kernel.mask_share == 1
 
     def encode(self, tokens: Tensor) -> Tensor:
         return tokens
@@ -111,14 +106,14 @@ class TokenState(State):
         return torch.isin(s_t, self.banned)
 
     def carried(self, s_t: Tensor, estimate: Tensor, previous: Tensor) -> Tensor:
-        if not self.absorbs:
+        if self.replaces:
             return estimate
         return torch.where(self.hidden(s_t)[..., None], estimate, previous)
 
     def read(self, s_t: Tensor, estimate: Tensor) -> tuple[Tensor, Tensor]:
         words, log_p = self.round(estimate)
         known = self.known(s_t)
-        if self.absorbs:
+        if not self.replaces:
             seen = ~self.hidden(s_t) & ~known
             words = torch.where(seen, s_t, words)
             log_p = torch.where(seen, -self.nll(estimate, torch.where(seen, s_t, self.eos), mask=seen), log_p)

@@ -58,6 +58,7 @@ class DiffusionTranslator(Translator):
         length_loss: weight of the length predictor's loss.
         length_training: "joint", "off", or "only" (no other loss is computed).
         adapt_every: updates after which the schedule adapts again.
+        unroll: passes of a training step, each behind the first on words drawn from the one before.
         seed: of self-conditioning, which is drawn once an update, alike on all ranks.
         special_ids: symbols that are no words, left out of translations.
     """
@@ -83,6 +84,7 @@ class DiffusionTranslator(Translator):
         length_loss: float = 0.1,
         length_training: str = "joint",
         adapt_every: int = 50,
+        unroll: int = 1,
         seed: int = 1,
         special_ids: Sequence[int] = (),
     ):
@@ -92,7 +94,7 @@ class DiffusionTranslator(Translator):
         self.prediction, self.objective, self.time_sampler = prediction, objective, time_sampler
         self.reduction = objective
         self.self_conditioning, self.self_conditioning_p = self_conditioning, self_conditioning_probability
-        self.label_smoothing, self.source_drop = label_smoothing, source_drop
+        self.label_smoothing, self.source_drop, self.unroll = label_smoothing, source_drop, unroll
         self.length_weight = 0.0 if length_training == "off" else length_loss
         self.length_only, self.adapt_every, self.seed = length_training == "only", adapt_every, seed
         self.null = nn.Parameter(torch.zeros(encoder.hidden)) if source_drop else None
@@ -188,10 +190,27 @@ class DiffusionTranslator(Translator):
         positions = torch.arange(target.shape[1], device=target.device)
         level = self.schedule.level(t[:, None], positions=positions, tokens=target)
         s_t = self.state.corrupt(s_0, level, noise.fold(keys, Stream.STATE), mask)
-        estimates = self._passes(
-            lambda c: self.denoise(s_t, t, c, mask, source), s_t, self.self_conditioning, second_pass
-        )
+        if self.unroll > 1:
+            estimates = self._unrolled(source, s_0, s_t, t, level, mask, noise.fold(keys, Stream.UNROLL))
+        else:
+            estimates = self._passes(
+                lambda c: self.denoise(s_t, t, c, mask, source), s_t, self.self_conditioning, second_pass
+            )
         return self._result(target, s_0, s_t, t, level, weight, estimates)
+
+    def _unrolled(
+        self, source: Source, s_0: Tensor, s_t: Tensor, t: Tensor, level: Any, mask: Tensor, keys: Tensor
+    ) -> list[Tensor]:
+        """Estimates of s_t, and then of words drawn from the estimate before, without a gradient through them (Savinov
+        et al. 2022); where words are hidden, the drawn ones are hidden again at the same level."""
+        state, estimates = self.state, list[Tensor]()
+        for k in range(self.unroll):
+            if k:
+                drawn = state.sample(estimates[-1].detach(), noise.fold(keys, k, 0))
+                s_t = torch.where(state.free(mask), drawn, s_0)
+                s_t = state.corrupt(s_t, level, noise.fold(keys, k, 1), mask) if state.hides else s_t
+            estimates.append(self.denoise(s_t, t, state.blank(s_t), mask, source))
+        return estimates
 
     def _distilled(
         self,
@@ -222,8 +241,9 @@ class DiffusionTranslator(Translator):
         self, target: Tensor, s_0: Tensor, s_t: Tensor, t: Tensor, level: Any, weight: Tensor, estimates: Any
     ) -> Outcome:
         last = self.schedule.level(torch.ones(1, 1, device=target.device))
-        rate = partial(self.schedule.reveal_rate, t[:, None], target)
-        return Outcome(target, s_0, s_t, level, weight, estimates, self.state, last, rate, self.label_smoothing)
+        schedule, at = self.schedule, (t[:, None], target)
+        times = partial(schedule.reveal_rate, *at), partial(schedule.kept_before, *at)
+        return Outcome(target, s_0, s_t, level, weight, estimates, self.state, last, *times, self.label_smoothing)
 
     def _errors(self, outcome: Outcome, mask: Tensor) -> dict[str, Any]:
         error = self.state.error(outcome.estimates[-1].detach(), outcome.s_0.detach())

@@ -17,7 +17,7 @@ from fairseq_diffusion.process.level import Level
 from fairseq_diffusion.registry import option
 from fairseq_diffusion.samplers.early_exit import ActiveRows, EarlyExit
 from fairseq_diffusion.samplers.grid import GRIDS, make_grid
-from fairseq_diffusion.samplers.loop import SAMPLERS, Refinement, Sample, Sampler, sample
+from fairseq_diffusion.samplers.loop import SAMPLERS, Refinement, Sample, Sampler, sample, sampler_for
 from fairseq_diffusion.states.base import State
 from fairseq_diffusion.translators.base import Candidates, Decoder, HistoryStep, Lengths, OnStep, Options, Source
 from fairseq_diffusion.translators.execution import EAGER, EXECUTIONS, Denoise, Prepared
@@ -172,8 +172,7 @@ class DiffusionDecoder(Decoder):
     def __init__(self, translator: DiffusionTranslator, options: DiffusionOptions):
         """Whatever `options` ask that `translator` cannot do is refused here."""
         o, self.options, self.translator = options, options, translator
-        self.sampler: Sampler = SAMPLERS[o.sampler]
-        check_sampler(o.sampler, translator.state, o.clamp)
+        self.sampler = sampler_for(translator.state, o.sampler, o.clamp)
         trained = translator.schedule.modifier.factor
         check_prediction(translator.prediction.__name__, trained, o.decode_noise_factor)
         self.conditioning = o.conditioning(self.sampler)
@@ -282,21 +281,3 @@ def check_prediction(prediction: str, trained: float, factor: float) -> None:
             f"this model predicts v under a noise factor of {trained}, so it cannot decode with {factor}; pass "
             f"--decode-noise-factor {trained}"
         )
-
-
-def check_sampler(name: str, state: State, clamp: bool) -> None:
-    """The sampler steps through states of this family, and hides words only where there is a mask symbol."""
-    sampler: Sampler = SAMPLERS[name]
-    if sampler.family != state.family:
-        able = ", ".join(other for other in SAMPLERS if SAMPLERS[other].family == state.family)
-        raise UserError(
-            f"--sampler {name} is for {sampler.family} states, but this model's are {state.family}; choose one "
-            f"of: {able}"
-        )
-    if sampler.needs_mask and not state.hides:
-        raise UserError(
-            f"--sampler {name} hides words behind the mask symbol, which this model has none of (--mask-share 0); "
-            "pass --sampler ancestral"
-        )
-    if clamp and state.family != "gaussian":
-        raise UserError("--clamp moves vectors to those of words, but this model's states are words; drop it")

@@ -89,6 +89,49 @@ def test_a_batchs_loss_written_out(objective, share):
     assert float(mean) == pytest.approx(total / words, rel=1e-4)
 
 
+@pytest.mark.parametrize("steps", [0, 5])
+def test_the_weight_of_rdm_is_the_share_kept_a_step_earlier(steps):
+    t = torch.tensor([[0.2], [0.6], [1.0]]).double()
+    expected = 1 - t + (1 / steps if steps else 0)
+    torch.testing.assert_close(Schedule("log_linear", steps=steps).kept_before(t), expected, rtol=0, atol=2e-3)
+    translator = build(**TOKENS, objective="corrupted,reweighted", diffusion_steps=steps)
+    source, target, keys = batch()
+    padded = torch.nn.functional.pad(source, (1, 0), value=BOS)
+    losses = translator.losses(padded, padded.ne(PAD), target, target.ne(PAD), keys, 0)
+    u = translator.schedule.training_time(TIME_SAMPLERS["uniform"](noise.fold(keys, Stream.TIME))[0])
+    weights = translator.schedule.kept_before(u[:, None])[:, 0].float()
+    torch.testing.assert_close(losses.terms["reweighted"], weights * losses.terms["corrupted"])
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_unrolled_passes_see_words_drawn_from_the_estimate_before(share, monkeypatch):
+    """Which are hidden again at the same level where words are hidden; the loss is the mean of the passes'."""
+    translator = build(**TOKENS, objective="anchor", mask_share=share, unroll=3)
+    source, target, keys = batch()
+    padded, seen, made = torch.nn.functional.pad(source, (1, 0), value=BOS), [], []
+    denoise = translator.denoise
+
+    def watched(s_t, *rest):
+        seen.append(s_t)
+        made.append(denoise(s_t, *rest))
+        return made[-1]
+
+    monkeypatch.setattr(translator, "denoise", watched)
+    losses = translator.losses(padded, padded.ne(PAD), target, target.ne(PAD), keys, 0)
+    free = translator.state.free(target.ne(PAD))
+    assert len(seen) == 3 and all(torch.equal(s_t[~free], target[~free]) for s_t in seen)
+    assert (seen[1] != seen[0]).any() and (seen[2] != seen[1]).any()
+    for k in (1, 2):
+        drawn = translator.state.sample(made[k - 1], noise.fold(noise.fold(keys, Stream.UNROLL), k, 0))
+        hidden = seen[k] == MASK
+        assert torch.equal(seen[k][free & ~hidden], drawn[free & ~hidden])
+        assert bool(hidden.any()) == bool(share)
+    each = [translator.state.nll(x, target, mask=free) for x in made]
+    assert float(losses.terms["anchor"].sum()) == pytest.approx(float(sum(x.sum() for x in each)) / 3, rel=1e-5)
+    (gradient,) = torch.autograd.grad(each[2].sum(), made[1], allow_unused=True)
+    assert gradient is None  # nothing flows through what was drawn
+
+
 @pytest.mark.parametrize(
     "flags, said",
     [
@@ -98,6 +141,9 @@ def test_a_batchs_loss_written_out(objective, share):
         ({"objective": "elbo", "prediction": "v"}, "--prediction v is for gaussian states"),
         ({"objective": "elbo", "schedule_modifier": "clip"}, "--schedule-modifier clip is for gaussian states"),
         ({"objective": "elbo", "time_min": 1.0}, "--time-min is 1.0"),
+        ({"objective": "elbo", "unroll": 2}, "--unroll 2 draws words and has a loss on all of them"),
+        ({"objective": "anchor", "unroll": 0}, "--unroll is 0"),
+        ({"objective": "anchor", "unroll": 2, "self_conditioning": "both"}, "does not go with --self-conditioning"),
         ({"state": "embedding", "objective": "elbo,anchor"}, "--objective elbo is for categorical states"),
     ],
 )

@@ -23,7 +23,15 @@ from fairseq_diffusion.translators.diffusion_decoding import DiffusionOptions
 MASK, L = WORDS, 9
 CATEGORICAL = [name for name in SAMPLERS if SAMPLERS[name].family == "categorical"]
 HIDING = [name for name in CATEGORICAL if SAMPLERS[name].needs_mask]
+
+
+def goes(name: str, share: float) -> bool:
+    """Whether a sampler goes with a model of this mask share."""
+    return not (SAMPLERS[name].needs_mask and share == 0 or SAMPLERS[name].needs_replaced and share == 1)
+
+
 SCHEDULE = Schedule("log_linear")
+WORDS_ONLY = {"state": "tokens", "schedule": "log_linear", "self_conditioning": "none"}
 REAL = torch.arange(L) < torch.tensor([9, 4, 6])[:, None, None].expand(3, 2, 1)  # [3, 2, L]
 TRUTH = torch.randint(4, WORDS, REAL.shape, generator=torch.Generator().manual_seed(1))
 
@@ -75,7 +83,7 @@ def run(name: str, batch: Words, steps: int, **options: Any) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    "name, share", [(name, share) for name in CATEGORICAL for share in (0.0, 0.5, 1.0) if share or name not in HIDING]
+    "name, share", [(name, share) for name in CATEGORICAL for share in (0.0, 0.5, 1.0) if goes(name, share)]
 )
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 20])
 def test_an_oracle_leads_to_the_truth(name, share, steps):
@@ -106,19 +114,46 @@ def test_the_surest_words_are_shown_first_and_as_many_as_it_says(name, steps):
         assert (sure.masked_fill(~hidden, -9).amax(-1) < least).all()
 
 
-def test_words_that_are_shown_are_hidden_again_only_by_mask_predict():
-    """In the second call the network is surer of all others than it was of those in the first."""
+def hidden_again(name: str, sureness: Callable) -> bool:
+    """Whether a word shown in the second of three calls is hidden in the third; a call's `sureness` is [3, 2, L]."""
 
-    def rising(s_t, call):
-        return (3.0 + 3 * call) * torch.nn.functional.one_hot(TRUTH, WORDS).float()
+    def network(s_t, call):
+        return sureness(s_t, call)[..., None] * torch.nn.functional.one_hot(TRUTH, WORDS).float()
 
-    again = {}
-    for name in HIDING:
-        batch = Words(rising)
-        run(name, batch, 3)
-        _, second, third = (s_t == MASK for s_t in batch.seen)
-        again[name] = bool((third & ~second).any())
-    assert again == {"confidence": False, "mask_predict": True}
+    batch = Words(network)
+    run(name, batch, 3)
+    _, second, third = (s_t == MASK for s_t in batch.seen)
+    return bool((third & ~second).any())
+
+
+def test_words_that_are_shown_compete_with_those_that_are_not_or_stay():
+    """Either the network is surer of all words in a later call, as it was not when the first were shown (mask-predict
+    compares with then); or it begins to doubt what is shown (RDM compares with now)."""
+    place = torch.arange(L).expand(REAL.shape) / 10
+    surer = {name: hidden_again(name, lambda s_t, call: 3.0 + 3 * call + place) for name in HIDING}
+    doubts = {name: hidden_again(name, lambda s_t, call: torch.where(s_t == MASK, 3.0, 1.0)) for name in HIDING}
+    assert surer == {"confidence": False, "mask_predict": True, "routing": False}
+    assert doubts == {"confidence": False, "mask_predict": False, "routing": True}
+
+
+def test_resampling_draws_all_words_anew():
+    """At temperature 0 the most probable; a word that is seen has no say."""
+
+    def network(s_t, call):
+        return torch.randn(*REAL.shape, WORDS, generator=torch.Generator().manual_seed(call))
+
+    batch = Words(network, state(0.0))
+    run("resample", batch, 3, word_temperature=0.0)
+    free = batch.state.free(REAL)
+    for call in (0, 1):
+        best = network(None, call).index_fill(-1, torch.tensor([BOS, PAD, EOS]), -torch.inf).argmax(-1)
+        assert torch.equal(batch.seen[call + 1][free], best[free])
+    drawn = [run("resample", Words(network, state(0.0), seed=seed), 3) for seed in (0, 0, 1)]
+    assert torch.equal(drawn[0], drawn[1])
+    warm = [Words(network, state(0.0), seed=seed) for seed in (0, 1)]
+    for one in warm:
+        run("resample", one, 3, word_temperature=1.0)
+    assert not torch.equal(warm[0].seen[1], warm[1].seen[1])
 
 
 @pytest.mark.parametrize("name", HIDING)
@@ -169,7 +204,8 @@ def test_nothing_waits_for_the_device(name, monkeypatch):
     def everywhere(x, weight, target, label_smoothing, mask):
         return linear_cross_entropy(x, weight, target, label_smoothing)
 
-    translator = build(state="tokens", schedule="log_linear", objective="elbo", sampler=name, self_conditioning="none")
+    share = 1.0 if goes(name, 1.0) else 0.0
+    translator = build(**WORDS_ONLY, mask_share=share, objective="corrupted", sampler=name)
     decoder = translator.decoder_for(DiffusionOptions(steps=5, sampler=name, length_beam=2, noise_beam=2))
     source = encode(translator, sources())
     lengths = Lengths(torch.full((7, 2), 9), torch.zeros(7, 2), 9)
@@ -197,8 +233,11 @@ def test_what_has_no_meaning_is_refused(name, options, said):
 
 
 def test_a_model_without_a_mask_symbol_cannot_hide():
-    translator = build(state="tokens", mask_share=0.0, schedule="log_linear", objective="corrupted")
+    translator = build(**WORDS_ONLY, mask_share=0.0, objective="corrupted")
     with pytest.raises(UserError, match="--sampler confidence hides words behind the mask symbol"):
         translator.decoder_for(DiffusionOptions(sampler="confidence"))
     with pytest.raises(UserError, match="--clamp moves vectors"):
         translator.decoder_for(DiffusionOptions(sampler="ancestral", clamp=True))
+    translator = build(**WORDS_ONLY, objective="corrupted")
+    with pytest.raises(UserError, match="--sampler resample changes words that are seen"):
+        translator.decoder_for(DiffusionOptions(sampler="resample"))

@@ -42,6 +42,13 @@ def test_log_snr_is_even(curve):
     assert torch.allclose(differences(half), differences(half).mean(), rtol=1e-4)
 
 
+def test_cosine_hides_as_many_as_it_says():
+    """Of words hidden at a log-linear rate, the share cos(pi i / 2N)."""
+    grid = make_grid(Schedule("log_linear"), 6, 1e-9, spacing="cosine")
+    expected = torch.cos(torch.pi / 2 * torch.arange(7).double() / 6)
+    torch.testing.assert_close(grid.level.sigma.square(), expected, rtol=0, atol=1e-8)
+
+
 def test_respaced_steps_are_twenty_of_the_models_own():
     grid = make_grid(Schedule("sqrt_offset", "factor", 4.0, steps=2000), 20, spacing="respaced")
     index = (2000 * grid.t[:-1]).round().long().flip(0) - 1
@@ -97,7 +104,7 @@ def test_a_decode_factor_changes_levels_and_not_times():
         ({"steps": 5, "final_time": 1.0}, "--final-time"),
         ({"steps": 5, "conditioning": (0.9, 0.95)}, "0 < end <= start"),
         ({"steps": 5, "conditioning": (1.0, 0.0)}, "0 < end <= start"),
-        ({"steps": 5, "spacing": "quadratic"}, "choose one of: log_snr, respaced, sigma, time"),
+        ({"steps": 5, "spacing": "quadratic"}, "choose one of: cosine, log_snr, respaced, sigma, time"),
     ],
 )
 def test_senseless_grids(arguments, sentence):

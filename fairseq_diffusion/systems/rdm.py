@@ -1,0 +1,61 @@
+"""RDM: A Reparameterized Discrete Diffusion Model for Text Generation (Zheng et al., COLM 2024, arXiv 2302.05737), with
+the absorbing kernel.
+
+A word is hidden by step t of T = 50 with probability t / T.
+
+*Loss.*  The cross-entropy of the hidden words with a weight that is linear in the step, and label smoothing:
+
+    lambda_(t-1)  sum over hidden i  -log p(y_i | y_t, x),     lambda_(t-1) = 1 - (t - 1) / T
+
+*Sampling.*  Step s of S predicts all words; the k with the lowest probability, k = floor(n cos(pi/2 (s+1)/S)), are
+hidden, whether they were shown before or not; the others keep their word, or are shown for the first time (the paper's
+routing, deterministic and unconditional).  A word that is shown never changes but by being hidden.
+
+Ours against the released code: <s> and </s> are neither corrupted nor predicted (there they are in training, not in
+decoding); one time a sentence is drawn, not two coupled ones; the words to hide are chosen by rank (there by a
+threshold, which may leave a mask at the end); positions are added, not joined; the length is a class of its difference
+to the source's; label smoothing is weighted as the likelihood is.
+"""
+
+from fairseq_diffusion.systems.presets import preset
+
+preset(
+    "rdm_absorb",
+    model="diffusion",
+    state="tokens",
+    mask_share=1.0,
+    schedule="log_linear",
+    diffusion_steps=50,
+    objective="reweighted=1",
+    label_smoothing=0.1,
+    time_features="sinusoid",
+    loss_normaliser="words",
+    self_conditioning="none",
+    share_embeddings=True,
+    attention_dropout=0.0,
+    activation_dropout=0.0,
+    sampler="routing",
+    grid="cosine",
+    length_target="difference",
+    length_grad=True,
+    activation="gelu",
+    pre_norm=False,
+    hidden=512,
+    encoder_layers=6,
+    decoder_layers=6,
+)
+preset(
+    "rdm_toy_absorb",
+    base="rdm_absorb",
+    share_embeddings=False,
+    label_smoothing=0.0,
+    hidden=128,
+    inner=256,
+    heads=4,
+    encoder_layers=3,
+    decoder_layers=3,
+    dropout=0.0,
+)
+preset("rdm_iwslt_de_en_absorb", base="rdm_absorb", inner=1024, heads=4, dropout=0.3)
+preset("rdm_wmt_en_de_absorb", base="rdm_absorb", inner=2048, heads=8, dropout=0.2)
+preset("rdm_wmt16_en_ro_absorb", base="rdm_wmt_en_de_absorb")
