@@ -68,8 +68,10 @@ def check_state(cfg: DiffusionConfig) -> None:
         if name == "elbo" and cfg.mask_share != 1:
             raise UserError(
                 "--objective elbo is the bound where words are only ever hidden, but --mask-share is "
-                f"{cfg.mask_share}; pass --objective corrupted, or --mask-share 1"
+                f"{cfg.mask_share}; pass --objective vlb, or --mask-share 1"
             )
+        if name == "vlb" and not cfg.diffusion_steps:
+            raise UserError("--objective vlb is a sum over steps; pass --diffusion-steps, for example 1000")
     check_unrolling(cfg, family)
     if family != "gaussian" and cfg.prediction != "x_0":
         raise UserError(f"--prediction {cfg.prediction} is for gaussian states; with --state {state} pass x_0")

@@ -7,14 +7,16 @@ Elsewhere a term's value is not used, so it need not be computed.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable
+from typing import Any, Callable, cast
 
 import torch
 from torch import Tensor
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.objective.reduction import Reduction
+from fairseq_diffusion.objective.token_bound import Rows, divergence
 from fairseq_diffusion.process.level import Level
+from fairseq_diffusion.process.schedule import Schedule
 from fairseq_diffusion.registry import Registry
 from fairseq_diffusion.states.base import State
 
@@ -26,13 +28,12 @@ class Outcome:
     tokens: Tensor  # [B, L]
     s_0: Tensor  # [B, L, ...], or in its place what a teacher estimates
     s_t: Tensor  # [B, L, ...]
+    t: Tensor  # [B, 1]
     level: Level  # of s_t
     weight: Tensor  # [B], importance of the time drawn
     estimates: list[Tensor]  # each [B, L, d]
     state: State
-    last_level: Level  # at t = 1
-    rate: Callable[[], Tensor]  # [B, 1] or [B, L], see Schedule.reveal_rate
-    kept_before: Callable[[], Tensor]  # alike, see Schedule.kept_before
+    schedule: Schedule
     label_smoothing: float = 0.0
 
 
@@ -75,7 +76,7 @@ def anchor(outcome: Outcome, mask: Tensor) -> Tensor:
 @term("prior", "gaussian")
 def prior(outcome: Outcome, mask: Tensor) -> Tensor:
     """|| alpha(1) x_0 ||^2 / D: zero for schedules that end in pure noise."""
-    alpha = outcome.last_level.to(outcome.s_0).alpha
+    alpha = outcome.schedule.level(torch.ones_like(outcome.t)).to(outcome.s_0).alpha
     return (alpha[..., None] * outcome.s_0).square().mean(-1)
 
 
@@ -91,13 +92,29 @@ def corrupted(outcome: Outcome, mask: Tensor) -> Tensor:
 def elbo(outcome: Outcome, mask: Tensor) -> Tensor:
     """`corrupted` times the rate at which words are revealed.  Where they are only ever hidden, its mean over times is
     the negative evidence lower bound (Sahoo et al. 2024; in T steps Austin et al. 2021)."""
-    return corrupted(outcome, mask) * outcome.rate().float()
+    return corrupted(outcome, mask) * outcome.schedule.reveal_rate(outcome.t, outcome.tokens).float()
+
+
+@term("vlb", "categorical")
+def vlb(outcome: Outcome, mask: Tensor) -> Tensor:
+    """T KL(q(y_(t-1) | y_t, y_0) || p(y_(t-1) | y_t)), of T steps; at the first -log p(y_0 | y_1)."""
+    state, schedule = cast(Any, outcome.state), outcome.schedule
+    kept, before = outcome.level.alpha.square(), schedule.kept_before(outcome.t, outcome.tokens)
+    at = mask.nonzero(as_tuple=True)
+    shares = (a.expand(mask.shape)[at] for a in (before, kept))
+    rows = Rows(outcome.s_t[at], outcome.tokens[at], *shares)
+
+    def loss(estimate: Tensor) -> Tensor:
+        found = divergence(estimate[at].float(), state.readout(), rows, state.kernel)
+        return torch.zeros_like(mask, dtype=found.dtype).index_put(at, schedule.steps * found)
+
+    return over_passes(loss, outcome)
 
 
 @term("reweighted", "categorical")
 def reweighted(outcome: Outcome, mask: Tensor) -> Tensor:
     """`corrupted` times alpha^2 one step earlier (Zheng et al. 2023): sentences of which little is left count less."""
-    return corrupted(outcome, mask) * outcome.kept_before().float()
+    return corrupted(outcome, mask) * outcome.schedule.kept_before(outcome.t, outcome.tokens).float()
 
 
 def parse_terms(text: str) -> dict[str, float]:

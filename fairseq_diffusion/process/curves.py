@@ -140,6 +140,14 @@ def _cosine_inverse(sigma: Tensor) -> Tensor:
 
 CURVES.register("cosine")(Curve(_cosine_sigma, _cosine_inverse))
 
+# alpha^2 = cos(angle(t)) / cos(angle(0)): the cosine's alpha, as multinomial diffusion has its share kept.
+CURVES.register("cosine_root")(
+    Curve(
+        lambda t: (1 - torch.cos(_cosine_angle(t)) / math.cos(math.pi / 2 * OFFSET / (1 + OFFSET))).clamp(min=0).sqrt(),
+        lambda s: _cosine_inverse((1 - (1 - s.square()).square()).sqrt()),
+    )
+)
+
 SHIFT = 0.1
 # alpha^2 = sigmoid(log SNR + 2 log s) on the plain cosine, s = 0.1 (LD4LG): sigma / alpha = tan(pi t / 2) / s.
 CURVES.register("shifted_cosine")(

@@ -13,7 +13,7 @@ between them lies mask-and-replace (Gu et al. 2022).  From a time s to a later t
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +25,9 @@ class Shares(NamedTuple):
     kept: Tensor
     replaced: Tensor
     hidden: Tensor
+
+    def of(self, change: Callable[[Tensor], Tensor]) -> Shares:
+        return Shares(*map(change, self))
 
 
 class TokenKernel(NamedTuple):

@@ -56,15 +56,16 @@ class Ancestral(NamedTuple):
 
 
 class ConfidenceStep(NamedTuple):
-    """Of n words all but floor(n (1 - a_s)) are shown: those with the highest probability.
+    """Of n words the floor(n (1 - a_s)) with the lowest probability are hidden, the others shown.
 
-    Words that are shown stay, or `compete` with the probability that they were read with ("then") or with that of what
-    the estimate has in their place ("now"), and are hidden again if it is too low.
+    `rule` says what becomes of words that were shown before: they "stay"; they may be hidden again, by the probability
+    that they were read with ("then"), or by that of what the estimate has in their place "now"; or by the latter, but
+    only if the network "doubts" them: it predicts them again, with a lower probability than then.
     """
 
     hidden: float  # 1 - a_s
     temperature: float
-    compete: str
+    rule: str
 
     @property
     def draws(self) -> bool:
@@ -73,25 +74,23 @@ class ConfidenceStep(NamedTuple):
     def __call__(self, batch: Batch, s_t: Tensor, estimate: Tensor, previous: Tensor, keys: Tensor | None) -> Tensor:
         state: Any = batch.state
         free, hidden = state.free(batch.mask), state.hidden(s_t)
-        if self.compete == "then":
-            words, log_p = state.read(s_t, state.carried(s_t, estimate, previous))
-        else:
-            words, log_p = state.round(estimate)
-            words = torch.where(hidden, words, s_t)
+        words, log_p = state.round(estimate)
+        shown, then = state.read(s_t, state.carried(s_t, estimate, previous))
         if keys is not None:
             words = torch.where(hidden, state.sample(estimate, keys, self.temperature), words)
             log_p = torch.where(hidden, -state.nll(estimate, words, mask=hidden), log_p)
-        if self.compete == "never":
-            log_p = log_p.masked_fill(~hidden, torch.inf)
+        may_hide = hidden | (words == shown) & (log_p < then) if self.rule == "doubts" else free
+        merit = {"stay": then.masked_fill(~hidden, torch.inf), "then": then}.get(self.rule, log_p)
+        merit = torch.where(hidden, log_p, merit).masked_fill(~free, torch.inf)
         count = (free.sum(-1, keepdim=True).double() * self.hidden + ROUNDING).floor()
-        rank = log_p.masked_fill(~free, torch.inf).argsort(dim=-1, stable=True).argsort(dim=-1)
-        return torch.where(free & (rank < count), state.mask, words)
+        low = merit.argsort(dim=-1, stable=True).argsort(dim=-1) < count
+        return torch.where(free & low & may_hide, state.mask, torch.where(hidden & free, words, s_t))
 
 
 class Confidence(NamedTuple):
     """The words that the network is surest of come first."""
 
-    compete: str = "never"
+    rule: str = "stay"
     family: str = "categorical"
     needs_mask: bool = True
     needs_replaced: bool = False
@@ -107,7 +106,7 @@ class Confidence(NamedTuple):
     ) -> list[ConfidenceStep]:
         at = checked(eta, temperature, self.word_temperature if word_temperature is None else word_temperature)
         hidden = (1 - grid.level.alpha.square()).tolist()
-        return [ConfidenceStep(share, at, self.compete) for share in hidden[1:]]
+        return [ConfidenceStep(share, at, self.rule) for share in hidden[1:]]
 
 
 class ResampleStep(NamedTuple):
@@ -148,7 +147,8 @@ class Resample(NamedTuple):
 SAMPLERS.register("ancestral")(Ancestral())
 SAMPLERS.register("confidence")(Confidence())  # Chang et al. 2022
 SAMPLERS.register("mask_predict")(Confidence("then"))  # Ghazvininejad et al. 2019
-SAMPLERS.register("routing")(Confidence("now"))  # Zheng et al. 2023, deterministic and unconditional
+SAMPLERS.register("routing")(Confidence("doubts"))  # Zheng et al. 2024, deterministic, conditional
+SAMPLERS.register("routing_unconditional")(Confidence("now"))  # the same, unconditional
 SAMPLERS.register("resample")(Resample())
 
 

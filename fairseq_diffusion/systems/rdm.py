@@ -7,14 +7,19 @@ A word is hidden by step t of T = 50 with probability t / T.
 
     lambda_(t-1)  sum over hidden i  -log p(y_i | y_t, x),     lambda_(t-1) = 1 - (t - 1) / T
 
-*Sampling.*  Step s of S predicts all words; the k with the lowest probability, k = floor(n cos(pi/2 (s+1)/S)), are
-hidden, whether they were shown before or not; the others keep their word, or are shown for the first time (the paper's
-routing, deterministic and unconditional).  A word that is shown never changes but by being hidden.
+*Sampling.*  Step s of S predicts all words; of the k with the lowest probability, k = floor(n cos(pi/2 (s+1)/S)), those
+that were hidden stay hidden, and those that were shown are hidden again if the network predicts them again with a lower
+probability than when it showed them (--sampler routing_unconditional: in any case).  The others are shown.  A word that
+is shown never changes but by being hidden.
+
+The length is predicted along, with a weight of 0.1 beside a likelihood that is multiplied by T: 0.002 here.  (0.1, which
+trains the encoder too, keeps a small model from learning anything else.)
 
 Ours against the released code: <s> and </s> are neither corrupted nor predicted (there they are in training, not in
 decoding); one time a sentence is drawn, not two coupled ones; the words to hide are chosen by rank (there by a
-threshold, which may leave a mask at the end); positions are added, not joined; the length is a class of its difference
-to the source's; label smoothing is weighted as the likelihood is.
+threshold, which may leave a mask at the end); a word's probability is compared with the one it was shown with, not with
+that of the step before; routing is deterministic everywhere (WMT16: stochastic there); positions are added, not joined;
+the length is a class of its difference to the source's; label smoothing is weighted as the likelihood is.
 """
 
 from fairseq_diffusion.systems.presets import preset
@@ -38,6 +43,7 @@ preset(
     grid="cosine",
     length_target="difference",
     length_grad=True,
+    length_loss=0.002,
     activation="gelu",
     pre_norm=False,
     hidden=512,
@@ -57,5 +63,5 @@ preset(
     dropout=0.0,
 )
 preset("rdm_iwslt_de_en_absorb", base="rdm_absorb", inner=1024, heads=4, dropout=0.3)
-preset("rdm_wmt_en_de_absorb", base="rdm_absorb", inner=2048, heads=8, dropout=0.2)
+preset("rdm_wmt_en_de_absorb", base="rdm_absorb", inner=2048, heads=8, dropout=0.2, sampler="routing_unconditional")
 preset("rdm_wmt16_en_ro_absorb", base="rdm_wmt_en_de_absorb")

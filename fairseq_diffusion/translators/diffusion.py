@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Callable
 
 import torch
@@ -240,10 +239,8 @@ class DiffusionTranslator(Translator):
     def _result(
         self, target: Tensor, s_0: Tensor, s_t: Tensor, t: Tensor, level: Any, weight: Tensor, estimates: Any
     ) -> Outcome:
-        last = self.schedule.level(torch.ones(1, 1, device=target.device))
-        schedule, at = self.schedule, (t[:, None], target)
-        times = partial(schedule.reveal_rate, *at), partial(schedule.kept_before, *at)
-        return Outcome(target, s_0, s_t, level, weight, estimates, self.state, last, *times, self.label_smoothing)
+        parts = (level, weight, estimates, self.state, self.schedule, self.label_smoothing)
+        return Outcome(target, s_0, s_t, t[:, None], *parts)
 
     def _errors(self, outcome: Outcome, mask: Tensor) -> dict[str, Any]:
         error = self.state.error(outcome.estimates[-1].detach(), outcome.s_0.detach())

@@ -7,6 +7,7 @@ import torch
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.objective.terms import TERMS, Objective, Outcome, parse_terms
 from fairseq_diffusion.process.level import Level, times
+from fairseq_diffusion.process.schedule import Schedule
 from fairseq_diffusion.states.embedding import EmbeddingState
 
 
@@ -16,8 +17,10 @@ def outcome(passes=2, sigma_last=1.0, smoothing=0.0):
     tokens = torch.randint(30, (3, 5))
     x_0 = state.encode(tokens)
     estimates = [torch.randn(3, 5, 4, requires_grad=True) for _ in range(passes)]
-    level, last = (Level.variance_preserving(times([[sigma]])) for sigma in (0.5, sigma_last))
-    return Outcome(tokens, x_0, torch.randn(3, 5, 4), level, torch.ones(3), estimates, state, last, smoothing)
+    level, schedule = Level.variance_preserving(times([[0.5]])), Schedule()
+    schedule.level = lambda t: Level.variance_preserving(sigma_last * t)
+    t = times([[0.5]] * 3)
+    return Outcome(tokens, x_0, torch.randn(3, 5, 4), t, level, torch.ones(3), estimates, state, schedule, smoothing)
 
 
 EVERYWHERE = torch.ones(3, 5, dtype=torch.bool)

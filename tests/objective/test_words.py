@@ -7,6 +7,8 @@ from gaussians import BOS, EOS, PAD, WORDS, build, encode, sources
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.kernels.noise import Stream
+from fairseq_diffusion.objective import token_bound
+from fairseq_diffusion.objective.token_bound import Rows, divergence
 from fairseq_diffusion.process.curves import CURVES
 from fairseq_diffusion.process.schedule import Schedule
 from fairseq_diffusion.process.time_sampling import TIME_SAMPLERS
@@ -141,6 +143,7 @@ def test_unrolled_passes_see_words_drawn_from_the_estimate_before(share, monkeyp
         ({"objective": "elbo", "prediction": "v"}, "--prediction v is for gaussian states"),
         ({"objective": "elbo", "schedule_modifier": "clip"}, "--schedule-modifier clip is for gaussian states"),
         ({"objective": "elbo", "time_min": 1.0}, "--time-min is 1.0"),
+        ({"objective": "vlb"}, "--objective vlb is a sum over steps"),
         ({"objective": "elbo", "unroll": 2}, "--unroll 2 draws words and has a loss on all of them"),
         ({"objective": "anchor", "unroll": 0}, "--unroll is 0"),
         ({"objective": "anchor", "unroll": 2, "self_conditioning": "both"}, "does not go with --self-conditioning"),
@@ -150,3 +153,73 @@ def test_unrolled_passes_see_words_drawn_from_the_estimate_before(share, monkeyp
 def test_what_does_not_go_together_is_refused(flags, said):
     with pytest.raises(UserError, match=said):
         build(**{**TOKENS, **flags})
+
+
+# -- the bound for any kernel
+
+
+V, FIRST, K = 7, 3, 4  # 0 to 2 are special, 3 to 6 words
+
+
+def matrix(shares, hides):
+    """q(column | row) over the words and the mask, [V + 1, V + 1]."""
+    q = torch.zeros(V + 1, V + 1).double()
+    q[:V, :V] = torch.eye(V) * shares.kept
+    q[:V, FIRST : FIRST + K] += shares.replaced / K
+    q[:V, V] = shares.hidden
+    q[V, V] = 1
+    return q
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("a_s, a_t", [(0.8, 0.5), (1.0, 0.9), (0.2, 0.01)])
+@pytest.mark.parametrize("y_0", [1, 4])
+@pytest.mark.parametrize("y_t", [1, 4, 6, V])
+def test_a_divergence_is_that_of_matrices(share, a_s, a_t, y_0, y_t):
+    """The posterior against the mixture of posteriors over the estimate; and its gradient."""
+    kernel = TokenKernel(share, FIRST, K, V)
+    s, t = torch.tensor(a_s).double(), torch.tensor(a_t).double()
+    until_s, until_t = matrix(kernel.until(s), share), matrix(kernel.until(t), share)
+    between = matrix(kernel.between(s, t), share)
+    if until_t[y_0, y_t] == 0:
+        return  # cannot be
+    torch.manual_seed(y_0 + y_t)
+    x = torch.randn(1, 5, requires_grad=True)
+    table = torch.randn(V, 5)
+
+    def posterior(y):
+        joint = until_s[y] * between[:, y_t]
+        return joint / joint.sum() if joint.sum() > 0 else torch.zeros(V + 1).double()
+
+    p = (x @ table.T).double().softmax(-1)[0]
+    q = posterior(y_0)
+    mixture = sum(p[y] * posterior(y) for y in range(V))
+    possible = sum(p[y] for y in range(V) if posterior(y).sum() > 0)
+    mixture = mixture / possible
+    expected = torch.where(q > 0, q * (q / mixture.where(q > 0, 1.0)).log(), 0.0).sum()
+    rows = Rows(torch.tensor([y_t]), torch.tensor([y_0]), s[None], t[None])
+    found = divergence(x, table, rows, kernel)
+    assert float(found) == pytest.approx(float(expected), abs=1e-5)
+    gradients = [torch.autograd.grad(loss.sum(), x, allow_unused=True)[0] for loss in (found, expected)]
+    if float(expected) > 1e-9:
+        torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
+
+
+def test_rows_are_divided_into_chunks(monkeypatch):
+    kernel, x, table = TokenKernel(0.3, FIRST, K, V), torch.randn(9, 5), torch.randn(V, 5)
+    a = torch.linspace(0.9, 0.5, 9).double()
+    rows = Rows(torch.tensor([3, 4, V, 5, 6, V, 3, 3, 4]), torch.full((9,), 4), a, a / 2)
+    whole = divergence(x, table, rows, kernel)
+    monkeypatch.setattr(token_bound, "chunk_rows", lambda *_: 2)
+    torch.testing.assert_close(divergence(x, table, rows, kernel), whole)
+
+
+def test_where_words_are_only_hidden_the_bound_is_the_elbo():
+    """Term by term: an improbable word costs what its log-probability says, however small."""
+    translator = build(**TOKENS, objective="elbo,vlb", diffusion_steps=8)
+    with torch.no_grad():
+        translator.state.weight.mul_(30)
+    source, target, keys = batch()
+    padded = torch.nn.functional.pad(source, (1, 0), value=BOS)
+    terms = translator.losses(padded, padded.ne(PAD), target, target.ne(PAD), keys, 0).terms
+    torch.testing.assert_close(terms["vlb"], terms["elbo"], rtol=1e-4, atol=1e-4)

@@ -127,13 +127,17 @@ def hidden_again(name: str, sureness: Callable) -> bool:
 
 
 def test_words_that_are_shown_compete_with_those_that_are_not_or_stay():
-    """Either the network is surer of all words in a later call, as it was not when the first were shown (mask-predict
-    compares with then); or it begins to doubt what is shown (RDM compares with now)."""
+    """Either the network is surer of all words in a later call than it was when the first were shown (mask-predict
+    compares with then); or it begins to doubt what is shown (RDM compares with now).  Where it would say another word
+    now, only unconditional routing hides the one that is shown."""
     place = torch.arange(L).expand(REAL.shape) / 10
     surer = {name: hidden_again(name, lambda s_t, call: 3.0 + 3 * call + place) for name in HIDING}
     doubts = {name: hidden_again(name, lambda s_t, call: torch.where(s_t == MASK, 3.0, 1.0)) for name in HIDING}
-    assert surer == {"confidence": False, "mask_predict": True, "routing": False}
-    assert doubts == {"confidence": False, "mask_predict": False, "routing": True}
+    others = {name: hidden_again(name, lambda s_t, call: torch.where(s_t == MASK, 3.0, -3.0)) for name in HIDING}
+    none = dict.fromkeys(HIDING, False)
+    assert surer == {**none, "mask_predict": True}
+    assert doubts == {**none, "routing": True, "routing_unconditional": True}
+    assert others == {**none, "routing_unconditional": True}
 
 
 def test_resampling_draws_all_words_anew():
