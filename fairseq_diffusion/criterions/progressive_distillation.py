@@ -99,6 +99,11 @@ def check_student(model: Any, teacher: Any) -> None:
             "progressive_distillation halves the steps of a diffusion model, but --arch names another kind; pass the "
             "teacher's, or --criterion diffusion_loss"
         )
+    if model.translator.state.family != "gaussian":
+        raise UserError(
+            "progressive_distillation halves the steps of Gaussian noise, and this model's states are words; pass "
+            "--criterion diffusion_loss"
+        )
     if model.cfg.length_training == "only":
         raise UserError("--length-training only trains no denoiser; drop it, or pass --criterion diffusion_loss")
     check_prediction(str(model.cfg.prediction), model.cfg.noise_factor, model.cfg.decode_noise_factor)

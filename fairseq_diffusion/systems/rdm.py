@@ -12,8 +12,8 @@ that were hidden stay hidden, and those that were shown are hidden again if the 
 probability than when it showed them (--sampler routing_unconditional: in any case).  The others are shown.  A word that
 is shown never changes but by being hidden.
 
-The length is predicted along, with a weight of 0.1 beside a likelihood that is multiplied by T: 0.002 here.  (0.1, which
-trains the encoder too, keeps a small model from learning anything else.)
+The length is predicted along, with a weight of 0.1 beside a likelihood that is multiplied by T: 0.002 here.  (With 0.1,
+which trains the encoder too, a small model learns nothing else.)
 
 Ours against the released code: <s> and </s> are neither corrupted nor predicted (there they are in training, not in
 decoding); one time a sentence is drawn, not two coupled ones; the words to hide are chosen by rank (there by a

@@ -34,6 +34,23 @@ def test_a_diffusion_model_begins_with_what_one_pass_wrote(data: Path, learned: 
     assert not same_hypotheses(generate(data, draft, steps=""), output)
 
 
+def test_a_model_of_words_keeps_what_it_does_not_hide(data: Path, learned: Path, tmp_path: Path):
+    """As many words change as were hidden, at most; and with nearly nothing hidden it is the draft."""
+    flags = "--max-update 40 --lr 1e-2 --no-epoch-checkpoints --disable-validation"
+    call("train", *training(data, tmp_path, flags, "mdlm_toy"))
+    ours, draft = tmp_path / "checkpoint_last.pt", learned / "checkpoint_last.pt"
+    begun = hypotheses(generate(data, draft, steps="--iter-decode-max-iter 20"))
+    changed = {}
+    for share in (0.01, 0.5, 1.0):
+        output = generate(data, f"{ours}:{draft}", f"--draft {share} --sampler confidence")
+        pairs = [(begun[i][0][0].split(), found[0][0].split()) for i, found in hypotheses(output).items()]
+        assert all(len(one) == len(other) for one, other in pairs)
+        changed[share] = sum(a != b for pair in pairs for a, b in zip(*pair)) / sum(len(one) for one, _ in pairs)
+        again = generate(data, f"{ours}:{draft}", f"--draft {share} --sampler confidence --batch-size 1")
+        assert same_hypotheses(again, output)
+    assert changed[0.01] < 0.1 and changed[0.01] < changed[0.5] < changed[1.0]
+
+
 def test_mask_predict_begins_with_what_diffusion_wrote(data: Path, learned: Path, one_pass: dict[str, Path]):
     """The other way round: the dictionary of one has a mask, the other's has none; and a teacher chooses nothing."""
     ours, draft = one_pass["masked"], learned / "checkpoint_last.pt"
