@@ -36,7 +36,7 @@ class Ancestral(NamedTuple):
     """The reverse process itself."""
 
     family: str = "categorical"
-    needs_mask: bool = False
+    needs_hidden: bool = False
     needs_replaced: bool = False
     conditioning: None = None
     word_temperature: float = 1.0
@@ -75,16 +75,24 @@ class ConfidenceStep(NamedTuple):
         state: Any = batch.state
         free, hidden = state.free(batch.mask), state.hidden(s_t)
         words, log_p = state.round(estimate)
-        shown, then = state.read(s_t, state.carried(s_t, estimate, previous))
         if keys is not None:
             words = torch.where(hidden, state.sample(estimate, keys, self.temperature), words)
             log_p = torch.where(hidden, -state.nll(estimate, words, mask=hidden), log_p)
-        may_hide = hidden | (words == shown) & (log_p < then) if self.rule == "doubts" else free
-        merit = {"stay": then.masked_fill(~hidden, torch.inf), "then": then}.get(self.rule, log_p)
+        merit, may_hide = self._of_shown(state, s_t, words, log_p, previous)
         merit = torch.where(hidden, log_p, merit).masked_fill(~free, torch.inf)
         count = (free.sum(-1, keepdim=True).double() * self.hidden + ROUNDING).floor()
         low = merit.argsort(dim=-1, stable=True).argsort(dim=-1) < count
-        return torch.where(free & low & may_hide, state.mask, torch.where(hidden & free, words, s_t))
+        return torch.where(free & low & (hidden | may_hide), state.mask, torch.where(hidden & free, words, s_t))
+
+    def _of_shown(
+        self, state: Any, s_t: Tensor, words: Tensor, log_p: Tensor, previous: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What words that are shown are ranked by, and which may be hidden again; no matter elsewhere."""
+        if self.rule in ("stay", "now"):
+            return (log_p if self.rule == "now" else torch.full_like(log_p, torch.inf)), torch.ones_like(s_t).bool()
+        shown = ~state.hidden(s_t)
+        then = -state.nll(previous, s_t.where(shown, 0), mask=shown)
+        return (then, shown) if self.rule == "then" else (log_p, (words == s_t) & (log_p < then))
 
 
 class Confidence(NamedTuple):
@@ -92,7 +100,7 @@ class Confidence(NamedTuple):
 
     rule: str = "stay"
     family: str = "categorical"
-    needs_mask: bool = True
+    needs_hidden: bool = True
     needs_replaced: bool = False
     conditioning: None = None
     word_temperature: float = 0.0
@@ -128,7 +136,7 @@ class Resample(NamedTuple):
     """A sentence is rewritten at every step, whatever the time (Savinov et al. 2022)."""
 
     family: str = "categorical"
-    needs_mask: bool = False
+    needs_hidden: bool = False
     needs_replaced: bool = True
     conditioning: None = None
     word_temperature: float = 0.3

@@ -54,7 +54,7 @@ class GaussianSampler(NamedTuple):
     conditioning: tuple[float, float] | None = None  # noise levels to condition the network on, if not the sample's own
     assumes_conditioning: bool = False  # take x_t to have the noise level that the network is conditioned on
     family: str = "gaussian"
-    needs_mask: bool = False
+    needs_hidden: bool = False
     needs_replaced: bool = False
     word_temperature: None = None
 

@@ -31,7 +31,7 @@ class Sampler(Protocol):
     """A rule to step with, for states of one family."""
 
     family: str
-    needs_mask: bool  # it hides words behind the mask symbol
+    needs_hidden: bool  # it takes words that are seen for right, so in training words were hidden and not replaced
     needs_replaced: bool  # it changes words that are seen, so they must have been replaced in training
     conditioning: tuple[float, float] | None  # noise levels to condition the network on, if not the sample's own
     word_temperature: float | None  # that words are drawn at, unless another is asked for; None: it draws none
@@ -58,10 +58,10 @@ def sampler_for(state: State, name: str, clamp: bool = False) -> Sampler:
             f"--sampler {name} is for {sampler.family} states, but this model's are {state.family}; choose one "
             f"of: {able}"
         )
-    if sampler.needs_mask and not state.hides:
+    if sampler.needs_hidden and (state.replaces or not state.hides):
         raise UserError(
-            f"--sampler {name} hides words behind the mask symbol, which this model has none of (--mask-share 0); "
-            "pass --sampler ancestral"
+            f"--sampler {name} takes words that are seen for right, but in this model's training some were replaced "
+            "(--mask-share below 1); pass --sampler ancestral or resample"
         )
     if sampler.needs_replaced and not state.replaces:
         raise UserError(

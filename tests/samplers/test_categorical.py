@@ -22,12 +22,12 @@ from fairseq_diffusion.translators.diffusion_decoding import DiffusionOptions
 
 MASK, L = WORDS, 9
 CATEGORICAL = [name for name in SAMPLERS if SAMPLERS[name].family == "categorical"]
-HIDING = [name for name in CATEGORICAL if SAMPLERS[name].needs_mask]
+HIDING = [name for name in CATEGORICAL if SAMPLERS[name].needs_hidden]
 
 
 def goes(name: str, share: float) -> bool:
     """Whether a sampler goes with a model of this mask share."""
-    return not (SAMPLERS[name].needs_mask and share == 0 or SAMPLERS[name].needs_replaced and share == 1)
+    return not (SAMPLERS[name].needs_hidden and share < 1 or SAMPLERS[name].needs_replaced and share == 1)
 
 
 SCHEDULE = Schedule("log_linear")
@@ -236,10 +236,11 @@ def test_what_has_no_meaning_is_refused(name, options, said):
         SAMPLERS[name].steps(make_grid(SCHEDULE, 3), **options)
 
 
-def test_a_model_without_a_mask_symbol_cannot_hide():
-    translator = build(**WORDS_ONLY, mask_share=0.0, objective="corrupted")
-    with pytest.raises(UserError, match="--sampler confidence hides words behind the mask symbol"):
-        translator.decoder_for(DiffusionOptions(sampler="confidence"))
+def test_a_sampler_goes_with_what_words_became_in_training():
+    for share in (0.0, 0.5):
+        translator = build(**WORDS_ONLY, mask_share=share, objective="corrupted")
+        with pytest.raises(UserError, match="--sampler confidence takes words that are seen for right"):
+            translator.decoder_for(DiffusionOptions(sampler="confidence"))
     with pytest.raises(UserError, match="--clamp moves vectors"):
         translator.decoder_for(DiffusionOptions(sampler="ancestral", clamp=True))
     translator = build(**WORDS_ONLY, objective="corrupted")

@@ -95,7 +95,7 @@ class Reveal(NamedTuple):
 
 class Revealing(NamedTuple):
     family: str = "hidden words"
-    needs_mask: bool = False
+    needs_hidden: bool = False
     needs_replaced: bool = False
     conditioning: None = None
     word_temperature: float = 1.0
