@@ -20,7 +20,7 @@ from naive import NaiveGenerator
 from fairseq_diffusion.decoding.generator import Generator
 from fairseq_diffusion.decoding.options import SelectionOptions
 from fairseq_diffusion.network.length import LengthHead
-from fairseq_diffusion.translators.diffusion_decoding import DiffusionOptions
+from fairseq_diffusion.translators.diffusion_options import DiffusionOptions
 from fairseq_diffusion.translators.execution import EAGER
 
 BPE = "subword_nmt"

@@ -28,7 +28,7 @@ from decoders import guess_the_sources
 
 from fairseq_diffusion.decoding.generator import Generator
 from fairseq_diffusion.decoding.options import SelectionOptions
-from fairseq_diffusion.translators.diffusion_decoding import DiffusionOptions
+from fairseq_diffusion.translators.diffusion_options import DiffusionOptions
 
 WORDS, SENTENCES, CANDIDATES, STEPS, ENTRIES = "words", "sentences", "candidates", "steps", "dictionary"
 WHOLE = "whole"

@@ -33,6 +33,7 @@ SMALL: dict[str, Any] = {
     "max_target_positions": 40,
     "seed": 1,
 }
+OF_WORDS = {"latent_dim": 16, "embedding_init_std": 1e-3, "sampler": "ancestral"}  # what words have no use for, unset
 LENGTHS = (9, 2, 14, 5, 11, 3, 7)  # of sources, with their ends
 
 
@@ -47,7 +48,8 @@ class Model(nn.Module):
 def build(**flags: Any) -> DiffusionTranslator:
     """The same for the same flags; its output layer does not begin at zero."""
     torch.manual_seed(1)
-    cfg = DiffusionConfig(**{**SMALL, **flags})
+    small = SMALL if flags.get("state", "embedding") == "embedding" else {**SMALL, **OF_WORDS}
+    cfg = DiffusionConfig(**{**small, **flags})
     hides = STATES[str(cfg.state)].needs_mask(cfg)
     symbols = Symbols(BOS, PAD, EOS, WORDS if hides else -1, UNK)
     translator = build_diffusion(cfg, WORDS, WORDS + hides, symbols)

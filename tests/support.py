@@ -21,7 +21,8 @@ import fairseq_diffusion
 from fairseq_diffusion import compat
 
 USER_DIR = ["--user-dir", str(ROOT / "fairseq_diffusion"), "--task", "diffusion_translation"]
-TINY = "--hidden 16 --inner 32 --heads 2 --encoder-layers 1 --decoder-layers 1 --latent-dim 4".split()
+TINY_WORDS = "--hidden 16 --inner 32 --heads 2 --encoder-layers 1 --decoder-layers 1".split()
+TINY = [*TINY_WORDS, "--latent-dim", "4"]
 TINY_BLOCKS = "--hidden 16 --inner 32 --heads 2 --encoder-layers 1 --decoder-layers 4 --blocks 2".split()
 DEFAULT_WORKERS = f"--num-workers {DatasetConfig.num_workers}"  # of fairseq; for speed, most tests have none
 

@@ -88,7 +88,7 @@ def test_every_decoding_of_the_comparison_is_one_that_we_can_do(toy):
     from fairseq_diffusion.decoding.options import SelectionOptions, read_options
     from fairseq_diffusion.decoding.selection import parse
     from fairseq_diffusion.systems.presets import PRESETS
-    from fairseq_diffusion.translators.diffusion_decoding import DiffusionOptions
+    from fairseq_diffusion.translators.diffusion_options import DiffusionOptions
 
     fairseq_diffusion.load()
     model = SimpleNamespace(**PRESETS["difformer_toy"].fields)
@@ -142,7 +142,7 @@ def test_every_halving_is_one_that_we_can_do(toy):
     from fairseq_diffusion.decoding.options import read_options
     from fairseq_diffusion.models.diffusion import build_diffusion
     from fairseq_diffusion.samplers.halving import Halving
-    from fairseq_diffusion.translators.diffusion_decoding import DiffusionOptions
+    from fairseq_diffusion.translators.diffusion_options import DiffusionOptions
 
     progressive, base = toy.progressive, Path("../a run")
     plan = progressive.Plan(progressive.HALVED, progressive.halvings("4"), 7, teacher_updates=9, lr=0.5, seed=3)

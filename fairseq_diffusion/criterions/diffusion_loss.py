@@ -47,7 +47,7 @@ class DiffusionLoss(FairseqCriterion):
     def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
         """Means over all ranks and --update-freq; losses in nats."""
         sums = summed(logging_outputs)
-        size, sentences = sums["sample_size"], sums["nsentences"]
+        size, sentences = max(sums["sample_size"], 1), sums["nsentences"]  # 0: sentences without a word
         metrics.log_scalar("loss", sums["loss"] / size, size, round=4)
         for key in sorted(sums):
             prefix, _, name = key.lstrip("_").partition("_")

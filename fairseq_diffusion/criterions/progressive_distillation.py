@@ -20,7 +20,7 @@ from fairseq_diffusion.objective.terms import Objective
 from fairseq_diffusion.samplers.halving import Halving
 from fairseq_diffusion.states.embedding import EmbeddingState
 from fairseq_diffusion.translators.diffusion import DiffusionTranslator, DistillationTargets
-from fairseq_diffusion.translators.diffusion_decoding import check_prediction
+from fairseq_diffusion.translators.diffusion_options import check_prediction
 
 # What a state and a time mean must be alike for student and teacher; and what the shapes of weights do not show.
 ALIKE = (
@@ -104,6 +104,8 @@ def check_student(model: Any, teacher: Any) -> None:
             "progressive_distillation halves the steps of Gaussian noise, and this model's states are words; pass "
             "--criterion diffusion_loss"
         )
+    if model.cfg.time_min:
+        raise UserError("progressive_distillation trains on the times of decoding; drop --time-min")
     if model.cfg.length_training == "only":
         raise UserError("--length-training only trains no denoiser; drop it, or pass --criterion diffusion_loss")
     check_prediction(str(model.cfg.prediction), model.cfg.noise_factor, model.cfg.decode_noise_factor)

@@ -16,9 +16,12 @@ from fairseq_diffusion.objective.terms import FAMILIES, TERMS, Objective, parse_
 from fairseq_diffusion.process.prediction import PREDICTIONS
 from fairseq_diffusion.process.schedule import Schedule
 from fairseq_diffusion.process.time_sampling import TIME_SAMPLERS
+from fairseq_diffusion.samplers.loop import sampler_for
 from fairseq_diffusion.states.base import STATES
 from fairseq_diffusion.translators.diffusion import DiffusionTranslator
 
+OF_VECTORS = ("latent_dim", "embedding_norm", "embedding_init_std", "latent_map")  # flags that words have no use for
+OF_WORDS = ("mask_share", "unroll")
 UNIT_VARIANCE = ("l2", "layer")  # embedding norms
 FACTORED = ("factor", "factor_vp")  # schedule modifiers that read the noise factor
 OF_ANY_STATE = ("none", "factor_vp")  # schedule modifiers that keep alpha^2 + sigma^2 = 1 and look at no vectors
@@ -58,6 +61,10 @@ def check_state(cfg: DiffusionConfig) -> None:
     state, family = str(cfg.state), STATES[str(cfg.state)].family
     if not 0 <= cfg.mask_share <= 1:
         raise UserError(f"--mask-share is {cfg.mask_share}; pass a share from 0 (no mask symbol) to 1 (no other noise)")
+    for name in OF_VECTORS if family == "categorical" else OF_WORDS if family == "gaussian" else ():
+        if getattr(cfg, name) != getattr(DiffusionConfig, name):
+            flag = "--" + name.replace("_", "-")
+            raise UserError(f"{flag} {getattr(cfg, name)} has no meaning with --state {state}; drop it")
     for name in parse_terms(cfg.objective):
         if FAMILIES.get(name, family) != family:
             able = ", ".join(other for other in TERMS if FAMILIES.get(other, family) == family)
@@ -72,6 +79,8 @@ def check_state(cfg: DiffusionConfig) -> None:
             )
         if name == "vlb" and not cfg.diffusion_steps:
             raise UserError("--objective vlb is a sum over steps; pass --diffusion-steps, for example 1000")
+    if cfg.label_smoothing and "vlb" in parse_terms(cfg.objective):
+        raise UserError(f"--objective vlb is a bound, and knows no --label-smoothing {cfg.label_smoothing}; drop one")
     check_unrolling(cfg, family)
     if family != "gaussian" and cfg.prediction != "x_0":
         raise UserError(f"--prediction {cfg.prediction} is for gaussian states; with --state {state} pass x_0")
@@ -123,6 +132,8 @@ def check_schedule(cfg: DiffusionConfig) -> None:
             f"--prediction v needs states of unit variance, which --noise-factor {factor} does not leave; "
             "pass --schedule-modifier factor_vp, or --prediction x_0"
         )
+    if cfg.time_min and modifier.startswith("clip"):
+        raise UserError(f"--schedule-modifier {modifier} sets the smallest time itself; drop --time-min {cfg.time_min}")
     if not 0 <= cfg.time_min < 1:
         raise UserError(f"--time-min is {cfg.time_min}; pass the smallest time to train on, from 0 to below 1")
     if cfg.diffusion_steps < 0 or cfg.diffusion_steps == 1:
@@ -135,6 +146,7 @@ def build_diffusion(cfg: Any, source_words: int, target_words: int, symbols: Sym
     check(cfg)
     size = size_of(cfg)
     state = STATES[str(cfg.state)].build(target_words, symbols, cfg)
+    sampler_for(state, str(cfg.sampler))
     words = SharedWords(state, cfg.hidden) if cfg.share_embeddings else own_words(source_words, cfg.hidden)
     translator = DiffusionTranslator(
         encoder=Encoder(words, size, cfg.encoder_layers, cfg.max_source_positions + BOS),
@@ -195,7 +207,7 @@ class DiffusionModel(TranslatorModel):
 
     @staticmethod
     def needs_mask(cfg: Any) -> bool:
-        return STATES[str(cfg.state)].needs_mask(cfg)
+        return STATES[str(getattr(cfg, "state", DiffusionConfig.state))].needs_mask(cfg)
 
 
 enter_architectures("diffusion")

@@ -11,8 +11,7 @@ CHOICES = 2**16  # what one entry's random bits tell apart; p is rounded to a mu
 class Dropout(nn.Dropout):
     """nn.Dropout; on a CPU with four entries of the mask from each random number.
 
-    torch draws one for each entry there, which took a quarter of all training time. Other devices, and compiled
-    graphs, have torch's own.
+    torch draws one for each entry there, which took a quarter of all training time. Other devices have torch's own.
     """
 
     def forward(self, x: Tensor) -> Tensor:

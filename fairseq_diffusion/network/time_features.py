@@ -57,7 +57,7 @@ class TimeFeatures(nn.Module):
 
 
 class NoTime(nn.Module):
-    """The network does not know the time: it sees how much of a state is hidden."""
+    """The network does not know the time."""
 
     def __init__(self, hidden: int, activation: str):
         super().__init__()

@@ -48,7 +48,7 @@ class Reduction:
                 return values * mask.sum() / len(mask)
             values = values[:, None].expand(mask.shape)
         total = values.masked_fill(~mask, 0).sum(-1)
-        return total / mask.sum(-1) if self.normaliser == "sentences" else total
+        return total / mask.sum(-1).clamp(min=1) if self.normaliser == "sentences" else total
 
     def share_of_words(self, nll: Tensor, count: Tensor, mask: Tensor) -> Tensor:
         """The same for nll [B], each a sum over `count` [B] words of a target with mask [B, L]."""

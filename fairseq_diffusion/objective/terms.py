@@ -54,6 +54,12 @@ def over_passes(loss: Callable[[Tensor], Tensor], outcome: Outcome) -> Tensor:
     return torch.stack([loss(estimate) for estimate in outcome.estimates]).mean(0) * outcome.weight[:, None].float()
 
 
+def cross_entropy(outcome: Outcome, due: Tensor) -> Tensor:
+    """-log p(y | x_0-hat) where `due` [B, L] is true, else 0."""
+    nll = lambda estimate: outcome.state.nll(estimate, outcome.tokens, outcome.label_smoothing, due)  # noqa: E731
+    return over_passes(nll, outcome)
+
+
 @term("mse", "gaussian")
 def mse(outcome: Outcome, mask: Tensor) -> Tensor:
     """|| x_0-hat - x_0 ||^2 / D.  x_0 is not detached: the embeddings learn from it too (DINOISER eq. 9)."""
@@ -69,8 +75,7 @@ def rounding(outcome: Outcome, mask: Tensor) -> Tensor:
 @term("anchor")
 def anchor(outcome: Outcome, mask: Tensor) -> Tensor:
     """-log p(y | x_0-hat) on the estimate: keeps rows apart *and* trains the denoiser (Gao et al. 2024)."""
-    nll = lambda estimate: outcome.state.nll(estimate, outcome.tokens, outcome.label_smoothing, mask)  # noqa: E731
-    return over_passes(nll, outcome)
+    return cross_entropy(outcome, mask)
 
 
 @term("prior", "gaussian")
@@ -83,9 +88,7 @@ def prior(outcome: Outcome, mask: Tensor) -> Tensor:
 @term("corrupted", "categorical")
 def corrupted(outcome: Outcome, mask: Tensor) -> Tensor:
     """-log p(y | x_0-hat) of the words that were hidden or replaced."""
-    due = mask & (outcome.s_t != outcome.s_0)
-    nll = lambda estimate: outcome.state.nll(estimate, outcome.tokens, outcome.label_smoothing, due)  # noqa: E731
-    return over_passes(nll, outcome)
+    return cross_entropy(outcome, mask & (outcome.s_t != outcome.s_0))
 
 
 @term("elbo", "categorical")
@@ -100,13 +103,11 @@ def vlb(outcome: Outcome, mask: Tensor) -> Tensor:
     """T KL(q(y_(t-1) | y_t, y_0) || p(y_(t-1) | y_t)), of T steps; at the first -log p(y_0 | y_1)."""
     state, schedule = cast(Any, outcome.state), outcome.schedule
     kept, before = outcome.level.alpha.square(), schedule.kept_before(outcome.t, outcome.tokens)
-    at = mask.nonzero(as_tuple=True)
-    shares = (a.expand(mask.shape)[at] for a in (before, kept))
-    rows = Rows(outcome.s_t[at], outcome.tokens[at], *shares)
+    rows = Rows(*(x.expand(mask.shape).flatten() for x in (outcome.s_t, outcome.tokens, before, kept)))
 
     def loss(estimate: Tensor) -> Tensor:
-        found = divergence(estimate[at].float(), state.readout(), rows, state.kernel)
-        return torch.zeros_like(mask, dtype=found.dtype).index_put(at, schedule.steps * found)
+        found = divergence(estimate.flatten(0, -2), state.readout(), rows, state.kernel)
+        return schedule.steps * found.view(mask.shape).where(mask, 0.0)
 
     return over_passes(loss, outcome)
 

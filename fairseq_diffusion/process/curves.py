@@ -121,31 +121,27 @@ def _quadratic_inverse(sigma: Tensor) -> Tensor:
 CURVES.register("quadratic")(Curve(lambda t: sigma_of_decay(_quadratic_decay(t)), _quadratic_inverse))
 
 OFFSET = 0.008
+COSINE_START = math.cos(math.pi / 2 * OFFSET / (1 + OFFSET))
 
 
-def _cosine_angle(t: Tensor) -> Tensor:
-    return math.pi / 2 * (t + OFFSET) / (1 + OFFSET)
+def _cosine_alpha(t: Tensor) -> Tensor:
+    """cos(angle(t)) / cos(angle(0)) (Nichol & Dhariwal 2021, eq. 17)."""
+    return torch.cos(math.pi / 2 * (t + OFFSET) / (1 + OFFSET)) / COSINE_START
 
 
-def _cosine_sigma(t: Tensor) -> Tensor:
-    """alpha(t) = cos(angle(t)) / cos(angle(0)) (Nichol & Dhariwal 2021, eq. 17)."""
-    alpha = torch.cos(_cosine_angle(t)) / math.cos(math.pi / 2 * OFFSET / (1 + OFFSET))
-    return ((1 - alpha) * (1 + alpha)).clamp(min=0).sqrt()
+def _cosine_time(alpha: Tensor) -> Tensor:
+    return torch.acos(alpha * COSINE_START) * 2 / math.pi * (1 + OFFSET) - OFFSET
 
 
-def _cosine_inverse(sigma: Tensor) -> Tensor:
-    alpha = ((1 - sigma) * (1 + sigma)).sqrt() * math.cos(math.pi / 2 * OFFSET / (1 + OFFSET))
-    return torch.acos(alpha) * 2 / math.pi * (1 + OFFSET) - OFFSET
-
-
-CURVES.register("cosine")(Curve(_cosine_sigma, _cosine_inverse))
-
-# alpha^2 = cos(angle(t)) / cos(angle(0)): the cosine's alpha, as multinomial diffusion has its share kept.
-CURVES.register("cosine_root")(
+CURVES.register("cosine")(
     Curve(
-        lambda t: (1 - torch.cos(_cosine_angle(t)) / math.cos(math.pi / 2 * OFFSET / (1 + OFFSET))).clamp(min=0).sqrt(),
-        lambda s: _cosine_inverse((1 - (1 - s.square()).square()).sqrt()),
+        lambda t: ((1 - _cosine_alpha(t)) * (1 + _cosine_alpha(t))).clamp(min=0).sqrt(),
+        lambda s: _cosine_time(((1 - s) * (1 + s)).sqrt()),
     )
+)
+# alpha^2 is the cosine's alpha: the share that multinomial diffusion keeps (Hoogeboom et al. 2021).
+CURVES.register("cosine_root")(
+    Curve(lambda t: (1 - _cosine_alpha(t)).clamp(min=0).sqrt(), lambda s: _cosine_time(1 - s.square()))
 )
 
 SHIFT = 0.1

@@ -33,7 +33,7 @@ class Schedule(KeepsPrecision):
         super().__init__()
         if steps < 0:
             raise UserError(f"a schedule of {steps} steps was asked for; give 1 or more, or 0 for continuous time")
-        self.steps, self.time_min = steps, time_min
+        self.steps, self.time_min, self.name = steps, time_min, curve
         self.curve = DiscreteCurve(CURVES[curve], steps) if steps else CURVES[curve]
         self.modifier = MODIFIERS[modifier](factor)
 
@@ -49,6 +49,12 @@ class Schedule(KeepsPrecision):
             tokens: clean tokens [B, L], for a modifier whose levels depend on them; there are none in decoding.
         """
         return self.modifier.level(self.curve.sigma(t.double()), factor, positions, tokens)
+
+    def continuous(self) -> Schedule:
+        """The same without a table of steps."""
+        found = Schedule(self.name)
+        found.modifier = self.modifier
+        return found
 
     def snap(self, t: Tensor) -> Tensor:
         """The nearest times that the schedule has."""

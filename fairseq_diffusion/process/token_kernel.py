@@ -68,7 +68,7 @@ class TokenKernel(NamedTuple):
 
             a' (K a_s [y_t = y_0] + b_s),   b' a_s,   b' b_s
 
-        Where none of it is possible, since y_0 was never replaced, y_t stays.
+        Where none of it is possible, since y_t is none of the K, or nothing was ever replaced, y_t stays.
         """
         before, after, step = self.until(a_s), self.until(a_t), self.between(a_s, a_t)
         anything = self.word(v)
@@ -78,7 +78,8 @@ class TokenKernel(NamedTuple):
         clean, other = step.replaced * before.kept, step.replaced * before.replaced
         u = u * (stays + clean + other)
         seen = torch.where(u <= stays, y_t, torch.where(u <= stays + clean, y_0, anything))
-        return torch.where(y_t == self.mask, unhidden, seen)
+        drawn = (y_t >= self.first) & (y_t < self.first + self.size)
+        return torch.where(y_t == self.mask, unhidden, torch.where(drawn, seen, y_t))
 
     def _left_of(self, v: Tensor, before: Shares) -> Tensor:
         """What is left of a uniform v that was not below a_s / (a_s + b_s), uniform again."""

@@ -42,13 +42,9 @@ class Ancestral(NamedTuple):
     word_temperature: float = 1.0
 
     def steps(
-        self,
-        grid: Grid,
-        eta: float | None = None,
-        temperature: float = 1.0,
-        word_temperature: float | None = None,
+        self, grid: Grid, eta: float | None = None, temperature: float = 1.0, word_temperature: float | None = None
     ) -> list[AncestralStep]:
-        at = checked(eta, temperature, self.word_temperature if word_temperature is None else word_temperature)
+        at = temperature_of(self, eta, temperature, word_temperature)
         if not at:
             raise UserError("--word-temperature 0 leaves nothing to draw; pass another, or --sampler confidence")
         a = grid.level.alpha.square().tolist()
@@ -106,13 +102,9 @@ class Confidence(NamedTuple):
     word_temperature: float = 0.0
 
     def steps(
-        self,
-        grid: Grid,
-        eta: float | None = None,
-        temperature: float = 1.0,
-        word_temperature: float | None = None,
+        self, grid: Grid, eta: float | None = None, temperature: float = 1.0, word_temperature: float | None = None
     ) -> list[ConfidenceStep]:
-        at = checked(eta, temperature, self.word_temperature if word_temperature is None else word_temperature)
+        at = temperature_of(self, eta, temperature, word_temperature)
         hidden = (1 - grid.level.alpha.square()).tolist()
         return [ConfidenceStep(share, at, self.rule) for share in hidden[1:]]
 
@@ -142,13 +134,9 @@ class Resample(NamedTuple):
     word_temperature: float = 0.3
 
     def steps(
-        self,
-        grid: Grid,
-        eta: float | None = None,
-        temperature: float = 1.0,
-        word_temperature: float | None = None,
+        self, grid: Grid, eta: float | None = None, temperature: float = 1.0, word_temperature: float | None = None
     ) -> list[ResampleStep]:
-        at = checked(eta, temperature, self.word_temperature if word_temperature is None else word_temperature)
+        at = temperature_of(self, eta, temperature, word_temperature)
         return [ResampleStep(at)] * grid.steps
 
 
@@ -160,13 +148,13 @@ SAMPLERS.register("routing_unconditional")(Confidence("now"))  # the same, uncon
 SAMPLERS.register("resample")(Resample())
 
 
-def checked(eta: float | None, temperature: float, word_temperature: float) -> float:
-    """The temperature of words, if no flag of Gaussian samplers is set."""
+def temperature_of(sampler: Any, eta: float | None, temperature: float, word_temperature: float | None) -> float:
+    """That words are drawn at, if no flag of Gaussian samplers is set."""
     if eta is not None or temperature != 1:
         flag = f"--temperature {temperature}" if eta is None else f"--eta {eta}"
         raise UserError(f"{flag} is for Gaussian noise, and this model's states are words; drop it")
-    if word_temperature < 0:
+    if word_temperature is not None and word_temperature < 0:
         raise UserError(
-            f"--word-temperature is {word_temperature}; pass a number above 0, or 0 for the likeliest words"
+            f"--word-temperature is {word_temperature}; pass a number above 0, or 0 for the most probable words"
         )
-    return word_temperature
+    return sampler.word_temperature if word_temperature is None else word_temperature

@@ -49,7 +49,7 @@ class Sampler(Protocol):
 SAMPLERS: Registry[Any] = Registry("sampler")
 
 
-def sampler_for(state: State, name: str, clamp: bool = False) -> Sampler:
+def sampler_for(state: State, name: str) -> Sampler:
     """The sampler of this name, if it can step through these states."""
     sampler: Sampler = SAMPLERS[name]
     if sampler.family != state.family:
@@ -68,8 +68,6 @@ def sampler_for(state: State, name: str, clamp: bool = False) -> Sampler:
             f"--sampler {name} changes words that are seen, but this model has seen only right ones in training "
             "(--mask-share 1); pass --sampler mask_predict"
         )
-    if clamp and state.family != "gaussian":
-        raise UserError("--clamp moves vectors to those of words, but this model's states are words; drop it")
     return sampler
 
 
@@ -145,12 +143,11 @@ def sample(
     on_step: Callable[[ActiveRows, Tensor, Tensor], None] | None = None,
     start: tuple[Tensor, Tensor] | None = None,
 ) -> Sample:
-    """Walk `steps` over `grid` from noise; each estimate conditions the next.
+    """Walk `steps` over `grid` from noise; each estimate c conditions the next.  In those that are read, the state may
+    have carried over earlier ones.
 
     Args:
-        batch: the candidates.
-        grid: times and noise levels of the steps.
-        steps: the sampler's.
+        batch, grid, steps: the candidates, the times and noise levels, and the sampler's steps.
         refine: guidance and clamping.
         rows: decides which candidates leave the batch on the way (default: none).
         on_step: called with the active rows, s_t and the estimate of each step.
@@ -158,19 +155,20 @@ def sample(
     """
     state = batch.state
     s, estimate = start or from_noise(batch, grid)
+    c = estimate
     rows = rows or ActiveRows(s.shape[0], s.shape[1], device=s.device)
     times = grid.conditioning_t.float().to(s.device, non_blocking=True)
     for i, step in enumerate(steps):
-        previous, found = estimate, refine(batch, s, times[i], batch.denoise(s, times[i], estimate))
-        estimate = state.carried(s, found, previous)
+        previous, c = estimate, refine(batch, s, times[i], batch.denoise(s, times[i], c))
+        estimate = state.carried(s, c, previous) if i else c
         rows.count_calls(refine.calls)
         if on_step is not None:
             on_step(rows, s, estimate)
         if i + 1 == len(steps):
             break
-        s_t, s = s, step(batch, s, found, previous, batch.keys[i + 1] if step.draws else None)
+        s_t, s = s, step(batch, s, c, previous, batch.keys[i + 1] if step.draws else None)
         if (kept := rows.drop(i + 1, s_t, estimate)) is not None:
-            s, estimate = kept(s), kept(estimate)
+            s, estimate, c = (kept(x) for x in (s, estimate, c))
             if not len(s):
                 break
             batch = batch.select(*kept)

@@ -54,7 +54,7 @@ class TokenState(State):
 
     @classmethod
     def needs_mask(cls, cfg: Any) -> bool:
-        return cfg.mask_share > 0
+        return getattr(cfg, "mask_share", 1.0) > 0
 
     @classmethod
     def build(cls, words: int, symbols: Any, cfg: Any) -> TokenState:

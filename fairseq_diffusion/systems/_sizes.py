@@ -1,4 +1,4 @@
-"""The sizes that single-pass systems are entered in, one for each pair of languages that papers report on."""
+"""The sizes that systems are entered in, one for each pair of languages that papers report on."""
 
 from __future__ import annotations
 
@@ -26,6 +26,16 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 def sized(name: str, suffix: str = "", **toy: Any) -> None:
-    """Enter `name` + `suffix` in every size, as name_SIZEsuffix; `toy` is what the toy's has of its own."""
+    """Enter `name` + `suffix`, a one-pass system, in every size, as name_SIZEsuffix; `toy` is what the toy's has of its
+    own."""
     for size, fields in SIZES.items():
         preset(f"{name}_{size}{suffix}", base=name + suffix, **fields, **(toy if size == "toy" else {}))
+
+
+def sized_words(name: str, suffix: str = "", **own: dict[str, Any]) -> None:
+    """Enter `name` + `suffix`, a diffusion of words, in every size; `own` is what a size has of its own."""
+    for size, fields in SIZES.items():
+        fields = {field: value for field, value in fields.items() if field != "glance_updates"}
+        if size == "toy":
+            fields["decoder_layers"] = 3
+        preset(f"{name}_{size}{suffix}", base=name + suffix, **{**fields, **own.get(size, {})})

@@ -19,30 +19,18 @@ predicted; the mixture where multinomial diffusion puts the estimate's probabili
 the same; times are uniform, not drawn by how large their losses were.
 """
 
+from fairseq_diffusion.systems import mdlm  # noqa: F401  whose preset is the base of these
+from fairseq_diffusion.systems._sizes import sized_words
 from fairseq_diffusion.systems.presets import preset
 
 preset(
     "d3pm_absorb",
-    model="diffusion",
-    state="tokens",
-    mask_share=1.0,
-    schedule="log_linear",
+    base="mdlm",
     diffusion_steps=2000,
     objective="elbo=1,corrupted=0.01",
+    time_min=0.0,
+    time_sampler="uniform",
     time_features="sinusoid",
-    loss_normaliser="words",
-    self_conditioning="none",
-    share_embeddings=True,
-    attention_dropout=0.0,
-    activation_dropout=0.0,
-    sampler="ancestral",
-    length_target="difference",
-    length_grad=False,
-    activation="gelu",
-    pre_norm=False,
-    hidden=512,
-    encoder_layers=6,
-    decoder_layers=6,
 )
 preset(
     "d3pm_uniform",
@@ -52,18 +40,5 @@ preset(
     diffusion_steps=1000,
     objective="vlb=1",
 )
-for kernel in ("absorb", "uniform"):
-    preset(
-        f"d3pm_toy_{kernel}",
-        base=f"d3pm_{kernel}",
-        share_embeddings=False,
-        hidden=128,
-        inner=256,
-        heads=4,
-        encoder_layers=3,
-        decoder_layers=3,
-        dropout=0.0,
-    )
-    preset(f"d3pm_iwslt_de_en_{kernel}", base=f"d3pm_{kernel}", inner=1024, heads=4, dropout=0.3)
-    preset(f"d3pm_wmt_en_de_{kernel}", base=f"d3pm_{kernel}", inner=2048, heads=8, dropout=0.1)
-    preset(f"d3pm_wmt16_en_ro_{kernel}", base=f"d3pm_wmt_en_de_{kernel}")
+sized_words("d3pm", "_absorb")
+sized_words("d3pm", "_uniform")

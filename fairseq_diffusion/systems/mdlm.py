@@ -18,6 +18,7 @@ predicted; the last step takes the most probable words and draws none; the netwo
 not a DiT.
 """
 
+from fairseq_diffusion.systems._sizes import sized_words
 from fairseq_diffusion.systems.presets import preset
 
 preset(
@@ -37,24 +38,9 @@ preset(
     activation_dropout=0.0,
     sampler="ancestral",
     length_target="difference",
-    length_grad=False,
     activation="gelu",
-    pre_norm=False,
     hidden=512,
     encoder_layers=6,
     decoder_layers=6,
 )
-preset(
-    "mdlm_toy",
-    base="mdlm",
-    share_embeddings=False,
-    hidden=128,
-    inner=256,
-    heads=4,
-    encoder_layers=3,
-    decoder_layers=3,
-    dropout=0.0,
-)
-preset("mdlm_iwslt_de_en", base="mdlm", inner=1024, heads=4, dropout=0.3)
-preset("mdlm_wmt_en_de", base="mdlm", inner=2048, heads=8, dropout=0.1)
-preset("mdlm_wmt16_en_ro", base="mdlm_wmt_en_de")
+sized_words("mdlm")

@@ -22,46 +22,23 @@ that of the step before; routing is deterministic everywhere (WMT16: stochastic 
 the length is a class of its difference to the source's; label smoothing is weighted as the likelihood is.
 """
 
+from fairseq_diffusion.systems import mdlm  # noqa: F401  whose preset is the base of these
+from fairseq_diffusion.systems._sizes import sized_words
 from fairseq_diffusion.systems.presets import preset
 
 preset(
     "rdm_absorb",
-    model="diffusion",
-    state="tokens",
-    mask_share=1.0,
-    schedule="log_linear",
+    base="mdlm",
     diffusion_steps=50,
     objective="reweighted=1",
     label_smoothing=0.1,
+    time_min=0.0,
+    time_sampler="uniform",
     time_features="sinusoid",
-    loss_normaliser="words",
-    self_conditioning="none",
-    share_embeddings=True,
-    attention_dropout=0.0,
-    activation_dropout=0.0,
     sampler="routing",
     grid="cosine",
-    length_target="difference",
     length_grad=True,
     length_loss=0.002,
-    activation="gelu",
-    pre_norm=False,
-    hidden=512,
-    encoder_layers=6,
-    decoder_layers=6,
 )
-preset(
-    "rdm_toy_absorb",
-    base="rdm_absorb",
-    share_embeddings=False,
-    label_smoothing=0.0,
-    hidden=128,
-    inner=256,
-    heads=4,
-    encoder_layers=3,
-    decoder_layers=3,
-    dropout=0.0,
-)
-preset("rdm_iwslt_de_en_absorb", base="rdm_absorb", inner=1024, heads=4, dropout=0.3)
-preset("rdm_wmt_en_de_absorb", base="rdm_absorb", inner=2048, heads=8, dropout=0.2, sampler="routing_unconditional")
-preset("rdm_wmt16_en_ro_absorb", base="rdm_wmt_en_de_absorb")
+WMT = {"dropout": 0.2, "sampler": "routing_unconditional"}
+sized_words("rdm", "_absorb", wmt_en_de=WMT, wmt16_en_ro=WMT)

@@ -241,11 +241,14 @@ class Translator(nn.Module, ABC):
         positions = self.length.candidates(logits, source.length, beam, how)
         return Lengths(positions, self.length.log_p(logits, source.length, positions), width=0)
 
-    def length_loss(self, source: Source, mask: Tensor) -> tuple[dict[str, Tensor], dict[str, Mean]]:
-        """Loss and accuracy of the length predictor for targets of which mask [B, L] is real; empty without one."""
+    def length_loss(
+        self, source: Source, mask: Tensor, due: Tensor | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Mean]]:
+        """Loss and accuracy of the length predictor for targets of which mask [B, L] is real; empty without one.  `due`
+        [B, L] is true where other losses are, if not everywhere."""
         if self.length is None:
             return {}, {}
         logits, true = self.length(source.states, source.mask), mask.sum(-1)
         right = logits.argmax(-1) == self.length.class_of(source.length, true)
-        share = self.reduction.share(self.length.loss(logits, source.length, true), mask)
+        share = self.reduction.share(self.length.loss(logits, source.length, true), mask if due is None else due)
         return {"length": share}, {"length_accuracy": Mean.of(right)}

@@ -25,7 +25,8 @@ from fairseq_diffusion.process.time_sampling import TimeSampler, chance
 from fairseq_diffusion.samplers.halving import Halving
 from fairseq_diffusion.states.base import State
 from fairseq_diffusion.translators.base import Losses, Source, Translator
-from fairseq_diffusion.translators.diffusion_decoding import DiffusionDecoder, DiffusionOptions
+from fairseq_diffusion.translators.diffusion_decoding import DiffusionDecoder
+from fairseq_diffusion.translators.diffusion_options import DiffusionOptions
 
 SELF_CONDITIONING = ("none", "random", "both")
 LENGTH_TRAINING = ("joint", "off", "only")
@@ -154,9 +155,9 @@ class DiffusionTranslator(Translator):
     ) -> Losses:
         dropped = self.dropped(keys)
         encoded = self.encode(source, source_mask, dropped)
-        terms, means = self.length_loss(encoded, mask)
-        objective = self.targets.objective if self.targets else self.objective
         due = self.state.free(mask)
+        terms, means = self.length_loss(encoded, mask, due)
+        objective = self.targets.objective if self.targets else self.objective
         if not self.length_only:
             second_pass = self._second_pass(update if self.training else VALIDATION)
             if self.targets:

@@ -10,113 +10,24 @@ import torch
 from torch import Tensor
 
 from fairseq_diffusion.alignment.base import Words
-from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.kernels.launch import power_of_two
 from fairseq_diffusion.process.level import Level
-from fairseq_diffusion.registry import option
 from fairseq_diffusion.samplers.early_exit import ActiveRows, EarlyExit
-from fairseq_diffusion.samplers.grid import GRIDS, make_grid
-from fairseq_diffusion.samplers.loop import SAMPLERS, Refinement, Sample, Sampler, sample, sampler_for
+from fairseq_diffusion.samplers.grid import make_grid
+from fairseq_diffusion.samplers.loop import Refinement, Sample, sample, sampler_for
 from fairseq_diffusion.states.base import State
-from fairseq_diffusion.translators.base import Candidates, Decoder, HistoryStep, Lengths, OnStep, Options, Source
-from fairseq_diffusion.translators.execution import EAGER, EXECUTIONS, Denoise, Prepared
+from fairseq_diffusion.translators.base import Candidates, Decoder, HistoryStep, Lengths, OnStep, Source
+from fairseq_diffusion.translators.diffusion_options import (
+    DiffusionOptions,
+    check_draws,
+    check_prediction,
+    check_words,
+)
+from fairseq_diffusion.translators.execution import EAGER, Denoise, Prepared
 
 if TYPE_CHECKING:
     from fairseq_diffusion.translators.diffusion import DiffusionTranslator
-
-
-@dataclass(frozen=True)
-class DiffusionOptions(Options):
-    """Steps and sampler."""
-
-    steps: int = option(20, generation="iter_decode_max_iter")
-    sampler: str = option("ddim", "sampler", choices=SAMPLERS, system=True)
-    grid: str = option(
-        "time", "steps even in time, in sigma, in log SNR, or taken from the model's own", choices=GRIDS, system=True
-    )
-    early_stop: float = option(0.0, "share of the steps, the last ones, to leave out; 0.25 takes 15 of 20", system=True)
-    decode_noise_factor: float = option(1.0, "noise factor F in decoding", system=True)
-    conditioning_sigma_start: float | None = option(
-        None, "cedi, fixed_t: noise level sigma that the network is conditioned on at the first step"
-    )
-    conditioning_sigma_end: float | None = option(None, "cedi: the same behind the last step")
-    final_time: float | None = option(None, "diffusion time at which sampling ends (default: 0.001)")
-    eta: float | None = option(None, "share of fresh noise, from 0 (ddim) to 1 (ddpm) (default: the sampler's)")
-    temperature: float = option(1.0, "diffusion: divide the score by it; below 1 the model is trusted more")
-    word_temperature: float | None = option(
-        None, "tokens: temperature that words are drawn at; 0 takes the most probable (default: the sampler's)"
-    )
-    guidance: float = option(1.0, "weight of classifier-free guidance; needs a model trained with --source-drop")
-    clamp: bool = option(False, "move each estimate to the embedding of its most probable token")
-    prune_after: str = option("", "steps behind which the worse half of a sentence's candidates is dropped, as in 5,10")
-    stop_stable: int = option(0, "a candidate is finished once its tokens stayed the same so many steps (0: never)")
-    execution: str = option(
-        EAGER,
-        "how a step is run: as it is, by torch.compile, or as a CUDA graph; the last two are made once for each shape "
-        "of a batch",
-        choices=EXECUTIONS,
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.decode_noise_factor <= 0:
-            raise UserError(f"--decode-noise-factor is {self.decode_noise_factor}; pass a positive number, usually 1")
-        if self.stop_stable < 0:
-            raise UserError(f"--stop-stable is {self.stop_stable}; pass how many checks must agree, or 0 for no stop")
-        if not 0 <= self.early_stop < 1:
-            raise UserError(
-                f"--early-stop is {self.early_stop}; pass the share of the steps to leave out, from 0 to below 1 "
-                "(0.25: 15 of 20 are taken)"
-            )
-        if self.prune_steps and self.length_beam * self.noise_beam == 1:
-            raise UserError(
-                "--prune-after drops candidates, and there is only one; raise --noise-beam or --iter-decode-with-beam"
-            )
-        taken = self.steps - self.left_out
-        if late := [step for step in self.prune_steps if not 0 < step < taken]:
-            raise UserError(
-                f"--prune-after names step {late[0]}, but candidates can be compared behind steps 1 to {taken - 1} of "
-                f"the {taken} taken"
-            )
-
-    @property
-    def left_out(self) -> int:
-        """The steps that early stop leaves out, 5 of 20 for 0.25."""
-        return int(self.early_stop * self.steps + 1e-9)
-
-    @property
-    def prune_steps(self) -> tuple[int, ...]:
-        """ "5,10" -> (5, 10)."""
-        try:
-            return tuple(int(step) for step in self.prune_after.split(",")) if self.prune_after else ()
-        except ValueError as error:
-            raise UserError(
-                f"--prune-after {self.prune_after!r} is not a list of steps; write for example 5,10"
-            ) from error
-
-    def conditioning(self, sampler: Sampler) -> tuple[float, float] | None:
-        """Noise levels to condition the network on: those asked for, else the sampler's; None for the sample's own."""
-        usual, asked = sampler.conditioning, (self.conditioning_sigma_start, self.conditioning_sigma_end)
-        if asked == (None, None):
-            return usual
-        if usual is None:
-            able = " or ".join(name for name in SAMPLERS if SAMPLERS[name].conditioning)
-            raise UserError(
-                f"the sampler {self.sampler} conditions the network on the sample's own noise level, so "
-                "--conditioning-sigma-start and --conditioning-sigma-end do not apply; drop them or pass --sampler "
-                f"{able}"
-            )
-        start, end = (value if value is not None else default for value, default in zip(asked, usual))
-        if usual[0] != usual[1]:
-            return start, end
-        level, *more = {value for value in asked if value is not None}  # one level throughout: one flag says it
-        if more:
-            raise UserError(
-                f"the sampler {self.sampler} conditions the network on one noise level throughout, but "
-                f"--conditioning-sigma-start is {start} and --conditioning-sigma-end {end}; pass one of them"
-            )
-        return level, level
 
 
 @dataclass(frozen=True)
@@ -172,12 +83,15 @@ class DiffusionDecoder(Decoder):
     def __init__(self, translator: DiffusionTranslator, options: DiffusionOptions):
         """Whatever `options` ask that `translator` cannot do is refused here."""
         o, self.options, self.translator = options, options, translator
-        self.sampler = sampler_for(translator.state, o.sampler, o.clamp)
+        self.sampler = sampler_for(translator.state, o.sampler)
+        words = translator.state.family == "categorical"
+        if words:
+            check_words(o, translator.state)
         trained = translator.schedule.modifier.factor
         check_prediction(translator.prediction.__name__, trained, o.decode_noise_factor)
         self.conditioning = o.conditioning(self.sampler)
         self.grid = make_grid(
-            translator.schedule,
+            translator.schedule.continuous() if words else translator.schedule,
             o.steps,
             o.final_time,
             self.conditioning,
@@ -187,6 +101,8 @@ class DiffusionDecoder(Decoder):
             1.0 if o.draft is None else o.draft,
         )
         self.steps = self.sampler.steps(self.grid, o.eta, o.temperature, o.word_temperature)
+        if words:
+            check_draws(o, translator.state, any(step.draws for step in self.steps))
         if o.guidance != 1:
             translator.null_source()
         self.fixed_shapes = o.execution != EAGER
@@ -272,12 +188,3 @@ class History:
             part[rows.index] = torch.where(stopped, part[rows.index], new)
         self.tokens, self.log_p = parts
         self.on_step(HistoryStep(self.tokens, self.log_p, self.sizes))
-
-
-def check_prediction(prediction: str, trained: float, factor: float) -> None:
-    """v mixes state and noise by the level trained on, so the state must be at that level."""
-    if prediction == "v" and factor != trained:
-        raise UserError(
-            f"this model predicts v under a noise factor of {trained}, so it cannot decode with {factor}; pass "
-            f"--decode-noise-factor {trained}"
-        )

@@ -147,6 +147,7 @@ MODELS = {
     "--freeze embeddings --diffusion-steps 50": "--diffusion-steps 50, but its teacher 0; pass --diffusion-steps 0",
     "--freeze embeddings --heads 1": "the student has --heads 1, but its teacher",
     "--freeze embeddings --length-training only": "--length-training only trains no denoiser",
+    "--freeze embeddings --time-min 0.1 --schedule-modifier none": "trains on the times of decoding; drop --time-min",
     "--arch mdlm_toy --student-steps 2 --objective elbo --only": "halves the steps of Gaussian noise",
 }
 

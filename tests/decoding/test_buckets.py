@@ -94,14 +94,18 @@ DIFFUSION: dict[str, dict[str, Any]] = {
     "mbr": {**WIDE, "selection": "mbr_two_level", "length_beam_kind": "offsets"},
     "rescored": {**WIDE, "selection": "joint:4,rescore", "rescore": True},
     "words": {**WIDE, "sampler": "ancestral", "history": True, "prune_after": "1,3"},
-    "words, stopped": {**WIDE, "sampler": "confidence", "word_temperature": 1.0, "stop_stable": 1, "steps": 14},
+    "words drawn": {**WIDE, "sampler": "confidence", "word_temperature": 1.0},
+    "replaced words, stopped": {**WIDE, "sampler": "resample", "stop_stable": 1, "steps": 14},
     "words, guided": {"noise_beam": 2, "guidance": 1.5, "sampler": "mask_predict", "word_temperature": 2.0},
 }
-WORDS = {"state": "tokens", "schedule": "log_linear", "objective": "elbo", "self_conditioning": "random"}
+WORDS = {"state": "tokens", "schedule": "log_linear", "objective": "corrupted", "self_conditioning": "random"}
 
 
 def translator_for(way: str) -> Any:
-    return build(source_drop=0.1, **(WORDS if way.startswith("words") else {}))
+    if "words" not in way:
+        return build(source_drop=0.1)
+    share = 0.0 if way.startswith("replaced") else 1.0
+    return build(source_drop=0.1, **WORDS, mask_share=share)
 
 
 def translate(translator: Any, positions: int | None, fixed: bool = False, left: bool = True, **options: Any) -> Any:

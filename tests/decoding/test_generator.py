@@ -18,7 +18,8 @@ from fairseq_diffusion.process.prediction import PREDICTIONS
 from fairseq_diffusion.process.schedule import Schedule
 from fairseq_diffusion.states.embedding import EmbeddingState
 from fairseq_diffusion.translators.base import Lengths, Losses, Source, Translator
-from fairseq_diffusion.translators.diffusion_decoding import DiffusionDecoder, DiffusionOptions
+from fairseq_diffusion.translators.diffusion_decoding import DiffusionDecoder
+from fairseq_diffusion.translators.diffusion_options import DiffusionOptions
 
 DIM = 6
 

@@ -11,7 +11,7 @@ import pytest
 from fairseq_diffusion.decoding.options import SelectionOptions, read_options
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.samplers.loop import SAMPLERS
-from fairseq_diffusion.translators.diffusion_decoding import DiffusionOptions, check_prediction
+from fairseq_diffusion.translators.diffusion_options import DiffusionOptions, check_prediction
 from fairseq_diffusion.translators.one_pass_decoding import OnePassOptions
 
 TASK: dict[str, Any] = {

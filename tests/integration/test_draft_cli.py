@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import SIZES
-from support import TINY_BLOCKS, call, generate, hypotheses, same_hypotheses, training
+from support import TINY_BLOCKS, TINY_WORDS, call, generate, hypotheses, same_hypotheses, training
 
 from fairseq_diffusion import reporting
 from fairseq_diffusion.errors import UserError
@@ -37,7 +37,7 @@ def test_a_diffusion_model_begins_with_what_one_pass_wrote(data: Path, learned: 
 def test_a_model_of_words_keeps_what_it_does_not_hide(data: Path, learned: Path, tmp_path: Path):
     """As many words change as were hidden, at most; and with nearly nothing hidden it is the draft."""
     flags = "--max-update 40 --lr 1e-2 --no-epoch-checkpoints --disable-validation"
-    call("train", *training(data, tmp_path, flags, "mdlm_toy"))
+    call("train", *training(data, tmp_path, flags, "mdlm_toy", size=TINY_WORDS))
     ours, draft = tmp_path / "checkpoint_last.pt", learned / "checkpoint_last.pt"
     begun = hypotheses(generate(data, draft, steps="--iter-decode-max-iter 20"))
     changed = {}

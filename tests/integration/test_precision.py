@@ -11,7 +11,7 @@ import pytest
 import torch
 from fairseq import options, tasks
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-from support import TINY, TINY_BLOCKS, USER_DIR, call, different, generate, hypotheses, read, training
+from support import TINY, TINY_BLOCKS, TINY_WORDS, USER_DIR, call, different, generate, hypotheses, read, training
 
 import fairseq_diffusion
 from fairseq_diffusion.errors import UserError
@@ -21,7 +21,7 @@ from fairseq_diffusion.kernels.precision import KeepsPrecision
 KINDS: dict[str, tuple[str, list[str], str]] = {
     "clip": ("dinoiser_toy", TINY, "--objective mse,anchor --schedule-update 7"),
     "factor": ("difformer_toy", TINY, ""),
-    "tokens": ("mdlm_toy", TINY, "--self-conditioning random"),
+    "tokens": ("mdlm_toy", TINY_WORDS, "--self-conditioning random"),
     "length": ("diffglat_toy", TINY_BLOCKS, "--upsample 3"),
     "ctc": ("diffglat_toy_ctc", TINY_BLOCKS, "--upsample 3"),
     "dag": ("diffglat_toy_dag", TINY_BLOCKS, "--upsample 3"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import SIZES
 from runs import RERANKER
-from support import USER_DIR, call, generate, hypotheses, lines, same_hypotheses, training
+from support import TINY_WORDS, USER_DIR, call, generate, hypotheses, lines, same_hypotheses, training
 
 from fairseq_diffusion.decoding.selection import Selector
 from fairseq_diffusion.translators.base import Candidates
@@ -22,7 +22,7 @@ WAYS = {
     "second order": f"{BEAMS} --sampler dpmpp_2m --grid log_snr --iter-decode-max-iter 6 --prune-after 3",
     "rescored": f"{BEAMS} --selection mbr:3,rescore {RERANKER} --stop-stable 1 --iter-decode-max-iter 9",
     "guided": f"{BEAMS} --guidance 2 --sampler ddpm --eta 0.5",
-    "words": f"{BEAMS} --stop-stable 1 --prune-after 2,6 --iter-decode-max-iter 11 --sampler ancestral",
+    "words": f"{BEAMS} --prune-after 2,6 --iter-decode-max-iter 11 --sampler ancestral",
     "words hidden again": f"{BEAMS} --sampler mask_predict --word-temperature 0.7 --iter-decode-max-iter 5",
 }
 
@@ -39,7 +39,8 @@ def guided(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def words(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model whose states are words."""
     folder = tmp_path_factory.mktemp("words")
-    call("train", *training(data, folder, "--max-update 40 --lr 1e-2 --no-epoch-checkpoints", arch="mdlm_toy"))
+    flags = "--max-update 40 --lr 1e-2 --no-epoch-checkpoints"
+    call("train", *training(data, folder, flags, "mdlm_toy", size=TINY_WORDS))
     return folder / "checkpoint_last.pt"
 
 

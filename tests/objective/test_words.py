@@ -144,6 +144,10 @@ def test_unrolled_passes_see_words_drawn_from_the_estimate_before(share, monkeyp
         ({"objective": "elbo", "schedule_modifier": "clip"}, "--schedule-modifier clip is for gaussian states"),
         ({"objective": "elbo", "time_min": 1.0}, "--time-min is 1.0"),
         ({"objective": "vlb"}, "--objective vlb is a sum over steps"),
+        ({"objective": "vlb", "diffusion_steps": 9, "label_smoothing": 0.1}, "vlb is a bound, and knows no --label"),
+        ({"objective": "elbo", "latent_dim": 4}, "--latent-dim 4 has no meaning with --state tokens"),
+        ({"objective": "elbo", "sampler": "ddim"}, "--sampler ddim is for gaussian states"),
+        ({"state": "embedding", "objective": "anchor", "mask_share": 0.5}, "--mask-share 0.5 has no meaning with"),
         ({"objective": "elbo", "unroll": 2}, "--unroll 2 draws words and has a loss on all of them"),
         ({"objective": "anchor", "unroll": 0}, "--unroll is 0"),
         ({"objective": "anchor", "unroll": 2, "self_conditioning": "both"}, "does not go with --self-conditioning"),
@@ -223,3 +227,35 @@ def test_where_words_are_only_hidden_the_bound_is_the_elbo():
     padded = torch.nn.functional.pad(source, (1, 0), value=BOS)
     terms = translator.losses(padded, padded.ne(PAD), target, target.ne(PAD), keys, 0).terms
     torch.testing.assert_close(terms["vlb"], terms["elbo"], rtol=1e-4, atol=1e-4)
+
+
+# -- targets without a word that is predicted
+
+
+@pytest.mark.parametrize("normaliser", ["sentences", "tokens", "words"])
+@pytest.mark.parametrize("objective, share", [("elbo", 1.0), ("corrupted", 0.0), ("vlb", 0.0)])
+def test_an_empty_target_costs_nothing_and_spoils_nothing(normaliser, objective, share):
+    steps = 9 if objective == "vlb" else 0
+    flags = {**TOKENS, "loss_normaliser": normaliser, "mask_share": share, "diffusion_steps": steps}
+    translator = build(**flags, objective=objective)
+    source, target, keys = batch()
+    padded = torch.nn.functional.pad(source, (1, 0), value=BOS)
+    target[1] = torch.tensor([BOS, EOS, PAD, PAD, PAD, PAD])
+    losses = translator.losses(padded, padded.ne(PAD), target, target.ne(PAD), keys, 0)
+    losses.total.backward()
+    assert torch.isfinite(losses.total) and losses.terms[objective][1] == 0
+    assert all(torch.isfinite(p.grad).all() for p in translator.parameters() if p.grad is not None)
+    none = target[1:2]
+    alone = translator.losses(padded[1:2], padded[1:2].ne(PAD), none, none.ne(PAD), keys[1:2], 0)
+    assert alone.terms[objective].tolist() == [0]
+
+
+def test_a_lengths_loss_is_a_mean_over_sentences_whatever_is_predicted():
+    """With the normaliser "words", as for other models."""
+    translator = build(**TOKENS, objective="elbo")
+    source, target, keys = batch()
+    padded = torch.nn.functional.pad(source, (1, 0), value=BOS)
+    losses = translator.losses(padded, padded.ne(PAD), target, target.ne(PAD), keys, 0)
+    logits = translator.length(translator.encode(padded, padded.ne(PAD)).states, padded.ne(PAD))
+    expected = translator.length.loss(logits, padded.ne(PAD).sum(-1), target.ne(PAD).sum(-1)).mean()
+    assert float(losses.terms["length"].sum() / losses.sample_size) == pytest.approx(float(expected), rel=1e-5)

@@ -13,12 +13,12 @@ from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.kernels.log_probs import linear_cross_entropy
 from fairseq_diffusion.process.schedule import Schedule
-from fairseq_diffusion.samplers.grid import make_grid
+from fairseq_diffusion.samplers.grid import GRIDS, make_grid
 from fairseq_diffusion.samplers.loop import SAMPLERS, sample
 from fairseq_diffusion.states import base
 from fairseq_diffusion.states.tokens import TokenState
 from fairseq_diffusion.translators.base import Lengths
-from fairseq_diffusion.translators.diffusion_decoding import DiffusionOptions
+from fairseq_diffusion.translators.diffusion_options import DiffusionOptions
 
 MASK, L = WORDS, 9
 CATEGORICAL = [name for name in SAMPLERS if SAMPLERS[name].family == "categorical"]
@@ -31,7 +31,7 @@ def goes(name: str, share: float) -> bool:
 
 
 SCHEDULE = Schedule("log_linear")
-WORDS_ONLY = {"state": "tokens", "schedule": "log_linear", "self_conditioning": "none"}
+WORDS_ONLY = {"state": "tokens", "schedule": "log_linear", "self_conditioning": "none", "objective": "corrupted"}
 REAL = torch.arange(L) < torch.tensor([9, 4, 6])[:, None, None].expand(3, 2, 1)  # [3, 2, L]
 TRUTH = torch.randint(4, WORDS, REAL.shape, generator=torch.Generator().manual_seed(1))
 
@@ -209,8 +209,10 @@ def test_nothing_waits_for_the_device(name, monkeypatch):
         return linear_cross_entropy(x, weight, target, label_smoothing)
 
     share = 1.0 if goes(name, 1.0) else 0.0
-    translator = build(**WORDS_ONLY, mask_share=share, objective="corrupted", sampler=name)
-    decoder = translator.decoder_for(DiffusionOptions(steps=5, sampler=name, length_beam=2, noise_beam=2))
+    translator = build(**WORDS_ONLY, mask_share=share, sampler=name)
+    decoder = translator.decoder_for(
+        DiffusionOptions(steps=5, sampler=name, length_beam=2, noise_beam=2, word_temperature=1.0)
+    )
     source = encode(translator, sources())
     lengths = Lengths(torch.full((7, 2), 9), torch.zeros(7, 2), 9)
     keys = noise.fold(torch.arange(7)[:, None, None], torch.arange(4).view(2, 2))
@@ -219,6 +221,27 @@ def test_nothing_waits_for_the_device(name, monkeypatch):
         candidates = decoder(source, lengths, keys)
     assert looks.count == 0 and (candidates.calls == 5).all() and (candidates.sizes == 7).all()
     assert torch.isfinite(candidates.scores).all()
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("name", CATEGORICAL)
+def test_every_sampler_takes_any_number_of_steps_on_every_grid(name, grid):
+    """Also of a model that was trained in few."""
+    translator = build(**WORDS_ONLY, mask_share=1.0 if goes(name, 1.0) else 0.0, sampler=name, diffusion_steps=10)
+    source, keys = encode(translator, sources()), noise.fold(torch.arange(7)[:, None, None], torch.arange(1))
+    for steps in (1, 3, 25):
+        decoder = translator.decoder_for(DiffusionOptions(steps=steps, sampler=name, grid=grid))
+        candidates = decoder(source, Lengths(torch.full((7, 1), 9), torch.zeros(7, 1), 9), keys)
+        assert (candidates.calls == steps).all() and torch.isfinite(candidates.scores).all()
+
+
+@pytest.mark.parametrize("steps", [2, 10, 16, 25])
+def test_rdm_hides_the_share_of_its_paper(steps):
+    translator = build(**WORDS_ONLY, sampler="routing", diffusion_steps=50)
+    decoder = translator.decoder_for(DiffusionOptions(steps=steps, sampler="routing", grid="cosine", final_time=1e-9))
+    expected = torch.cos(torch.pi / 2 * torch.arange(1, steps + 1).double() / steps)
+    hidden = torch.tensor([step.hidden for step in decoder.steps], dtype=torch.float64)
+    torch.testing.assert_close(hidden, expected, rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize(
@@ -238,11 +261,19 @@ def test_what_has_no_meaning_is_refused(name, options, said):
 
 def test_a_sampler_goes_with_what_words_became_in_training():
     for share in (0.0, 0.5):
-        translator = build(**WORDS_ONLY, mask_share=share, objective="corrupted")
         with pytest.raises(UserError, match="--sampler confidence takes words that are seen for right"):
-            translator.decoder_for(DiffusionOptions(sampler="confidence"))
+            build(**WORDS_ONLY, mask_share=share, sampler="confidence")
+        translator = build(**WORDS_ONLY, mask_share=share)
     with pytest.raises(UserError, match="--clamp moves vectors"):
         translator.decoder_for(DiffusionOptions(sampler="ancestral", clamp=True))
-    translator = build(**WORDS_ONLY, objective="corrupted")
-    with pytest.raises(UserError, match="--sampler resample changes words that are seen"):
-        translator.decoder_for(DiffusionOptions(sampler="resample"))
+    translator = build(**WORDS_ONLY)
+    for options, said in (
+        ({"sampler": "resample"}, "--sampler resample changes words that are seen"),
+        ({"stop_stable": 1}, "--stop-stable 1 would end with words that are still hidden"),
+        ({"decode_noise_factor": 2.0}, "--decode-noise-factor 2.0 multiplies Gaussian noise"),
+        ({"sampler": "confidence", "noise_beam": 2}, "--noise-beam is 2, but --sampler confidence draws nothing"),
+        ({"sampler": "ddim"}, "--sampler ddim is for gaussian states"),
+    ):
+        with pytest.raises(UserError, match=said):
+            translator.decoder_for(DiffusionOptions(**{"sampler": "ancestral", **options}))
+    translator.decoder_for(DiffusionOptions(sampler="confidence", noise_beam=2, word_temperature=0.5))

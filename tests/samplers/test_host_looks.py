@@ -14,7 +14,7 @@ from fairseq_diffusion.alignment.paths import BEAM, SEARCHES
 from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.samplers.loop import SAMPLERS
 from fairseq_diffusion.translators.base import Lengths
-from fairseq_diffusion.translators.diffusion_decoding import DiffusionOptions
+from fairseq_diffusion.translators.diffusion_options import DiffusionOptions
 from fairseq_diffusion.translators.one_pass_decoding import OnePassOptions
 
 READINGS = [("length", "lookahead"), ("ctc", "lookahead"), ("ctc", BEAM), *(("dag", search) for search in SEARCHES)]

@@ -9,7 +9,7 @@ from gaussians import BOS, EOS, PAD, build, encode, sources
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.translators.base import Draft, Lengths
-from fairseq_diffusion.translators.diffusion_decoding import DiffusionOptions
+from fairseq_diffusion.translators.diffusion_options import DiffusionOptions
 
 TOKENS = torch.tensor([[BOS, 5, 6, EOS, PAD], [BOS, 7, 5, 8, EOS]])
 KEYS = noise.fold(torch.tensor([3, 4])[:, None, None], torch.arange(3))  # three noises at the one length

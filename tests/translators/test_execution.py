@@ -13,7 +13,7 @@ from fairseq_diffusion.decoding.options import SelectionOptions
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.network.attention import attention_bias
 from fairseq_diffusion.translators import execution
-from fairseq_diffusion.translators.diffusion_decoding import DiffusionOptions
+from fairseq_diffusion.translators.diffusion_options import DiffusionOptions
 from fairseq_diffusion.translators.execution import PREPARATIONS, Prepared, Recording, at_rest
 
 ONE, SAME_SHAPE, LONGER = (9, 2, 14), (12, 11, 13, 3), (9, 2, 30)
