@@ -101,13 +101,17 @@ def test_layer_is_torchs_decoder_layer(pre_norm, activation):
     assert torch.allclose(ours(x, attention_bias(real, x.dtype), memory)[real], expected[real], atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", TIME_FEATURES)
+@pytest.mark.parametrize("kind", [kind for kind in TIME_FEATURES if kind != "none"])
 def test_time_features_tell_near_times_apart_in_half_precision(kind):
     features = TIME_FEATURES[kind](16, "silu").bfloat16()
     t = torch.linspace(1, 0.99, 21)[:20]
     assert features.frequencies(t).dtype == torch.float32
     assert len({tuple(row) for row in features.frequencies(t).tolist()}) == 20
     assert features(t).shape == (20, 16) and features(t).dtype == torch.bfloat16
+
+
+def test_no_time_is_nothing():
+    assert torch.equal(TIME_FEATURES["none"](16, "silu")(torch.rand(3)), torch.zeros(3, 16))
 
 
 @pytest.mark.parametrize("hidden", [8, 9])
