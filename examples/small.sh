@@ -76,7 +76,13 @@ glat_ctc_ways=(
     "beam 5 | --path-search beam --beam 5 --batch-size 64"
     "beam 5, rescored | --path-search beam --beam 5 $rescore --batch-size 64"
 )
-diffglat_ctc_ways=("${glat_ctc_ways[@]}")
+unrevealed="--model-overrides {'keep_schedule':'none'}" # blocks do not tell each other words; chosen on valid
+diffglat_ctc_ways=(
+    "${glat_ctc_ways[@]}"
+    "1 pass, nothing revealed, blank penalty 1.5 | $unrevealed --blank-penalty 1.5 --batch-size 64"
+    "beam 5, nothing revealed | $unrevealed --path-search beam --beam 5 --batch-size 64"
+    "beam 5, nothing revealed, rescored | $unrevealed --path-search beam --beam 5 $rescore --batch-size 64"
+)
 da_transformer_ways=(
     "lookahead | --batch-size 64"
     "beam 5 | --path-search beam --beam 5 --batch-size 64"
