@@ -25,7 +25,7 @@ RESULTS = ROOT / "examples"
 MARKED = re.compile(
     r"(<!-- results of (\S+)((?: \w+=\S+)*) -->\n(?:<!-- only (.+) -->\n)?).*?(<!-- end -->)", re.DOTALL
 )
-HEAD = ["model", "updates", "translation", "calls", "BLEU", "chrF", "length ratio", "repeated words", "sentences/s"]
+HEAD = ["model", "updates", "translation", "calls", "BLEU", "chrF", "length ratio", "repeated words"]
 
 Record = dict[str, Any]
 
@@ -79,7 +79,6 @@ def rows(found: list[Record]) -> Table:
                 f"{scores['chrf']:.1f}",
                 f"{scores['length_ratio']:.3f}",
                 f"{100 * scores['repetition']:.1f} %",
-                f"{translating['sentences_per_second']:.0f}",
             ]
         )
     return table(HEAD, lines)
