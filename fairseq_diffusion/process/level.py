@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+LEAST_ALPHA = 2.0**-25  # what one rounding of sigma in fp64 makes of 0 is half of it
+
 
 @dataclass(frozen=True)
 class Level:
@@ -18,8 +20,13 @@ class Level:
 
     @classmethod
     def variance_preserving(cls, sigma: Tensor) -> Level:
-        """alpha^2 + sigma^2 = 1, without the cancellation of 1 - sigma^2 near sigma = 1."""
-        return cls(((1 - sigma) * (1 + sigma)).sqrt(), sigma)
+        """alpha^2 + sigma^2 = 1, without the cancellation of 1 - sigma^2 near sigma = 1.
+
+        A sigma that is 1 but for rounding is 1: processors round a cosine differently, and solvers ask whether there
+        is any signal at all.
+        """
+        alpha = ((1 - sigma) * (1 + sigma)).sqrt()
+        return cls(alpha.masked_fill(alpha < LEAST_ALPHA, 0), sigma)
 
     @property
     def half_log_snr(self) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.process.curves import CURVES
-from fairseq_diffusion.process.level import times
+from fairseq_diffusion.process.level import Level, times
 from fairseq_diffusion.process.schedule import Schedule
 
 t = times(torch.linspace(0, 1, 1001))
@@ -113,3 +113,11 @@ def test_edm_is_even_in_the_seventh_root_of_its_noise(name, low, high):
 def test_unknown_schedule_lists_the_choices():
     with pytest.raises(UserError, match="unknown schedule 'cosin'.*cosine.*sigma_t"):
         Schedule("cosin")
+
+
+@pytest.mark.parametrize("roundings", [0, 1, 2])
+def test_pure_noise_has_no_signal_however_it_is_rounded(roundings):
+    """1 - 2^-53 is the number before 1 in fp64."""
+    level = Level.variance_preserving(times([1 - roundings * 2.0**-53]))
+    assert level.alpha == 0 and level.half_log_snr == -torch.inf
+    assert Level.variance_preserving(times([1 - 2.0**-40])).alpha > 0
