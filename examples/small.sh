@@ -76,7 +76,7 @@ glat_ctc_ways=(
     "beam 5 | --path-search beam --beam 5 --batch-size 64"
     "beam 5, rescored | --path-search beam --beam 5 $rescore --batch-size 64"
 )
-unrevealed="--model-overrides {'keep_schedule':'none'}" # blocks do not tell each other words; chosen on valid
+unrevealed="--model-overrides {'keep_schedule':'none'}" # between blocks; chosen on valid
 diffglat_ctc_ways=(
     "${glat_ctc_ways[@]}"
     "1 pass, nothing revealed, blank penalty 1.5 | $unrevealed --blank-penalty 1.5 --batch-size 64"

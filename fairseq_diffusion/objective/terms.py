@@ -114,7 +114,7 @@ def vlb(outcome: Outcome, mask: Tensor) -> Tensor:
 
 @term("reweighted", "categorical")
 def reweighted(outcome: Outcome, mask: Tensor) -> Tensor:
-    """`corrupted` times alpha^2 one step earlier (Zheng et al. 2023): sentences of which little is left count less."""
+    """`corrupted` times alpha^2 one step earlier (Zheng et al. 2024): sentences of which little is left count less."""
     return corrupted(outcome, mask) * outcome.schedule.kept_before(outcome.t, outcome.tokens).float()
 
 

@@ -64,12 +64,6 @@ class Words:
         found = self.estimate(s_t, len(self.seen) - 1)
         return torch.nn.functional.pad(found, (0, self.state.dim - WORDS))
 
-    def denoise_without_source(self, s_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError
-
-    def select(self, sentences: torch.Tensor, members: torch.Tensor) -> Any:
-        raise NotImplementedError
-
 
 def oracle(s_t: torch.Tensor, call: int) -> torch.Tensor:
     return 60.0 * torch.nn.functional.one_hot(TRUTH, WORDS).float()
