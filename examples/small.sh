@@ -4,6 +4,7 @@
 # can be had again on any machine, `--training-minutes` counts the minutes of the one that `hundredths` was measured on.
 
 SYSTEMS="ar dinoiser difformer diffglat_ctc diffglat_dag diffglat glat_ctc glat nat da_transformer cmlm"
+SYSTEMS+=" mdlm rdm_absorb sundae"
 SYSTEMS+=" dinoiser_unclipped dinoiser_plain difformer_unscaled difformer_rounding"
 SETS="raw distilled" GPUS=0 NEEDS_DATA=yes TOKENIZER=moses SPLIT_DASHES=false LOWERCASE=false
 declare -A titles=(
@@ -11,7 +12,7 @@ declare -A titles=(
     [dinoiser_plain]="DINOISER, no self-conditioning" [difformer]=Difformer
     [difformer_unscaled]="Difformer, no noise factor" [difformer_rounding]="Difformer, rounding" [nat]=NAT [glat]=GLAT
     [glat_ctc]="GLAT + CTC" [cmlm]=CMLM [da_transformer]=DA-Transformer [diffglat]=Diff-Glat
-    [diffglat_ctc]="Diff-Glat CTC" [diffglat_dag]="Diff-Glat DAG"
+    [diffglat_ctc]="Diff-Glat CTC" [diffglat_dag]="Diff-Glat DAG" [mdlm]=MDLM [rdm_absorb]="RDM, absorbing" [sundae]=SUNDAE
 )
 declare -A choices=([direction]="de-en en-de" [subset]="test valid") settings=([training-minutes]=90)
 . "$(dirname "${BASH_SOURCE[0]}")/../scripts/recipe.sh"
@@ -30,7 +31,7 @@ common=(
 declare -A hundredths=(
     [ar]=45 [dinoiser]=60 [dinoiser_unclipped]=60 [dinoiser_plain]=36 [difformer]=50 [difformer_unscaled]=50
     [difformer_rounding]=50 [nat]=36 [glat]=45 [glat_ctc]=95 [cmlm]=38 [da_transformer]=160 [diffglat]=60
-    [diffglat_ctc]=125 [diffglat_dag]=230
+    [diffglat_ctc]=125 [diffglat_dag]=230 [mdlm]=36 [rdm_absorb]=39 [sundae]=100
 )
 updates() { echo $((${settings[training-minutes]} * 6000 / ${hundredths[$1]})); } # SYSTEM: as many as take that long
 until_then() { # SYSTEM: flags; forty times a checkpoint
@@ -60,6 +61,9 @@ glancing() { echo "$(ours "$@")" --glance-updates "$(updates "$1")"; }
     diffglat=($(glancing diffglat diffglat_iwslt_de_en) --blocks 3)
     diffglat_ctc=($(glancing diffglat_ctc diffglat_iwslt_de_en_ctc) --blocks 3)
     diffglat_dag=($(glancing diffglat_dag diffglat_iwslt_de_en_dag) --blocks 3 --upsample 4)
+    mdlm=($(ours mdlm mdlm_iwslt_de_en))
+    rdm_absorb=($(ours rdm_absorb rdm_iwslt_de_en_absorb))
+    sundae=($(ours sundae sundae_iwslt_de_en))
 }
 
 ar_ways=("beam 5 | --beam 5 --batch-size 64" "greedy | --beam 1 --batch-size 64")
@@ -76,12 +80,12 @@ glat_ctc_ways=(
     "beam 5 | --path-search beam --beam 5 --batch-size 64"
     "beam 5, rescored | --path-search beam --beam 5 $rescore --batch-size 64"
 )
-unrevealed="--model-overrides {'keep_schedule':'none'}" # between blocks; chosen on valid
-diffglat_ctc_ways=(
-    "${glat_ctc_ways[@]}"
-    "1 pass, nothing revealed, blank penalty 1.5 | $unrevealed --blank-penalty 1.5 --batch-size 64"
-    "beam 5, nothing revealed | $unrevealed --path-search beam --beam 5 --batch-size 64"
-    "beam 5, nothing revealed, rescored | $unrevealed --path-search beam --beam 5 $rescore --batch-size 64"
+diffglat_ctc_ways=( # the penalty was chosen on valid
+    "1 pass, nothing revealed | --keep-schedule none --batch-size 64"
+    "1 pass, nothing revealed, blank penalty 1.5 | --keep-schedule none --blank-penalty 1.5 --batch-size 64"
+    "1 pass, words revealed | --keep-schedule linear --batch-size 64"
+    "beam 5, nothing revealed | --keep-schedule none --path-search beam --beam 5 --batch-size 64"
+    "beam 5, nothing revealed, rescored | --keep-schedule none --path-search beam --beam 5 $rescore --batch-size 64"
 )
 da_transformer_ways=(
     "lookahead | --batch-size 64"

@@ -33,6 +33,11 @@ def check(cfg: OnePassConfig) -> None:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(cfg, name)}, but a share is between 0 and 1")
     if cfg.glance_updates < 1:
         raise UserError(f"--glance-updates is {cfg.glance_updates}; the share needs 1 or more updates to change")
+    if cfg.glance_count == "schedule" and cfg.keep_schedule == "none":
+        raise UserError(
+            "--glance-count schedule shows what --keep-schedule has, which is none; pass --keep-schedule linear or "
+            "cosine"
+        )
     if cfg.passes < 1:
         raise UserError(f"--passes is {cfg.passes}; a translation takes 1 pass or more")
     check_alignment(cfg)

@@ -50,7 +50,11 @@ class OnePassConfig(NetworkConfig):
     two_pass: bool = flag(
         False, "a first pass without gradient decides what is wrong; else each block does for the next"
     )
-    keep_schedule: ChoiceEnum(list(KEEPS)) = flag("linear", "share of the translation revealed behind each block")
+    keep_schedule: ChoiceEnum(list(KEEPS)) = flag(
+        "linear",
+        "share of the translation revealed behind each block in training with --glance-count schedule, and in decoding "
+        "unless the task's --keep-schedule names another",
+    )
     block_weights: ChoiceEnum(list(BLOCK_WEIGHTS)) = flag("uniform", "weights of the blocks' losses")
     # decoding
     passes: int = flag(1, "passes of the decoder, unless the task's --passes gives another number")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fairseq_diffusion.alignment.base import Alignment, Canvas
-from fairseq_diffusion.alignment.glancing import Glance, keep_schedule
+from fairseq_diffusion.alignment.glancing import Glance
 from fairseq_diffusion.network.block_decoder import BlockDecoder
 from fairseq_diffusion.network.encoder import Encoder
 from fairseq_diffusion.network.length import LengthHead
@@ -63,7 +63,7 @@ class OnePassTranslator(Translator):
         blocks = decoder.blocks
         self.weights = {f"block_{s}": BLOCK_WEIGHTS[block_weights](s, blocks) for s in range(1, blocks + 1)}
         self.weights["length"] = length_loss
-        self.feed, self.keep, self.path_search = feed, keep_schedule(glance.keep, blocks), path_search
+        self.feed, self.path_search = feed, path_search
 
     def encode(self, tokens: Tensor, mask: Tensor, dropped: Tensor | None = None) -> Source:
         states = self.encoder(tokens, mask)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fairseq_diffusion.alignment.base import Canvas, Guess, Reading, Revealed, Words
-from fairseq_diffusion.alignment.glancing import surest
+from fairseq_diffusion.alignment.glancing import KEEPS, keep_schedule, surest
 from fairseq_diffusion.alignment.paths import READ_BY, SearchOptions
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.registry import option
@@ -25,6 +25,9 @@ class OnePassOptions(SearchOptions, Options):
 
     exit_block: int | None = option(
         None, "read the translation off this block of the decoder, counted from 1 (default: the last)"
+    )
+    keep_schedule: str = option(
+        "linear", "share of the translation revealed behind each block", choices=KEEPS, system=True
     )
     passes: int = option(1, "whole passes of the decoder, each with the least certain words hidden again", system=True)
 
@@ -47,6 +50,7 @@ class OnePassDecoder(Decoder):
         if options.exit_block is not None and not 1 <= options.exit_block <= blocks:
             raise UserError(f"--exit-block is {options.exit_block}, but this model's decoder has blocks 1 to {blocks}")
         self.last_block = options.exit_block or blocks
+        self.kept = keep_schedule(options.keep_schedule, blocks)
         self.search = options.path_search if options.path_search in translator.alignment.searches else None
         self._check_search()
         self._check_candidates()
@@ -151,10 +155,10 @@ class OnePassDecoder(Decoder):
         """What boundary s adds to what is revealed, and what the next block is fed: that, or words for what is
         hidden."""
         model = self.translator
-        if model.keep[s] == 0 and model.feed == "mask":
+        if self.kept[s] == 0 and model.feed == "mask":
             return revealed, revealed
         guess = model.alignment.guess(model.decoder.read(h), model.decoder.vocabulary, canvas, revealed)
-        revealed = reveal_surest(revealed, guess, model.keep[s])
+        revealed = reveal_surest(revealed, guess, self.kept[s])
         if model.feed == "mask":
             return revealed, revealed
         known = revealed.tokens, revealed.log_p
@@ -167,7 +171,7 @@ class OnePassDecoder(Decoder):
             "alignment": model.alignment.name,
             "passes": o.passes,
             "block": f"{self.last_block} of {model.decoder.blocks}",
-            "keep_schedule": model.glance.keep,
+            "keep_schedule": o.keep_schedule,
             "drop_repeats": o.drop_repeats,
             "blank_penalty": o.blank_penalty,
         }

@@ -37,6 +37,7 @@ TASK: dict[str, Any] = {
     "path_search": None,
     "passes": 2,
     "exit_block": None,
+    "keep_schedule": "none",
     "lookahead_weight": 0.5,
     "vertex_tokens": 3,
     "drop_repeats": True,
@@ -63,6 +64,7 @@ MODEL = {
     "length_beam": "top_k",
     "decode_noise_factor": 1.5,
     "passes": 1,
+    "keep_schedule": "cosine",
     "path_search": "joint_viterbi",
 }
 
@@ -88,7 +90,7 @@ def test_options_of_one_pass():
     same = ("exit_block", "passes", "lookahead_weight", "vertex_tokens", "drop_repeats", "blank_penalty", "temperature")
     assert read(OnePassOptions) == {
         **CANDIDATES,
-        **{"path_search": "joint_viterbi", "beam": 8, "length_penalty": 0.5},
+        **{"path_search": "joint_viterbi", "beam": 8, "length_penalty": 0.5, "keep_schedule": "none"},
         **{name: TASK[name] for name in same},
     }
 

@@ -34,6 +34,7 @@ WAYS = {
     "lengths": ("length", "--iter-decode-with-beam 3 --nbest 3 --selection joint:2,mbr"),
     "passes": ("length", "--passes 3 --iter-decode-with-beam 2 --length-beam offsets --drop-repeats"),
     "exit": ("length", "--exit-block 1"),
+    "nothing revealed": ("length", "--keep-schedule none"),
     "ctc": ("ctc", ""),
     "ctc, passes": ("ctc", "--passes 2"),
     "ctc, penalty": ("ctc", "--blank-penalty 1 --path-search lookahead"),  # without a search, whatever the preset has
@@ -109,6 +110,14 @@ def test_beam_search_ranks_by_its_length_penalty(data: Path, models: dict[str, P
         for (_, score), (logs,) in zip(hypotheses(output)[i], fields):
             numbers = [float(log) for log in logs.split()]
             assert score == pytest.approx(sum(numbers) / len(numbers) ** 1.2, abs=2e-3)
+
+
+def test_without_a_keep_schedule_the_last_block_still_sees_masks(data: Path, models: dict[str, Path]):
+    output = translate(data, models["length"], "--retain-iter-history --keep-schedule none")
+    shown = lines(output, "E")
+    for sentence in hypotheses(output):
+        *fed, _ = (shown[f"{sentence}_{step}"][0][0].split().count("<mask>") for step in range(3))
+        assert fed[0] == fed[1] > 0
 
 
 def test_history_shows_the_masks(data: Path, models: dict[str, Path]):

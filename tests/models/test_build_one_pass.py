@@ -41,6 +41,7 @@ POSITIONS = {name: SMALL[name] for name in ("max_source_positions", "max_target_
         ({"glance_end": -0.1}, "--glance-end is -0.1"),
         ({"glance_updates": 0}, "--glance-updates is 0"),
         ({"passes": 0}, "--passes is 0"),
+        ({"glance_count": "schedule", "keep_schedule": "none"}, "--keep-schedule has, which is none"),
         ({"alignment": "ctc", "upsample": 0.9}, "--upsample is 0.9"),
         ({"alignment": "dag", "upsample": 0.0}, "--upsample is 0.0"),
         ({"alignment": "ctc", "glance_count": "uniform"}, "--alignment ctc.*--two-pass"),

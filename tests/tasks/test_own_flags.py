@@ -37,6 +37,7 @@ DIFFUSION = [
 ]
 ONE_PASS = [
     ("--exit-block 2", {"exit_block": 2}),
+    ("--keep-schedule none", {"keep_schedule": "none"}),
     ("--passes 1", {"passes": 1}),
     ("--path-search viterbi", {"path_search": "viterbi"}),
     ("--lookahead-weight 0.5", {"lookahead_weight": 0.5}),

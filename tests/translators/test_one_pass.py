@@ -145,12 +145,12 @@ def test_with_words_all_hidden_words_of_a_batch_count_alike():
 
 def test_an_early_exit_gives_the_words_that_the_block_predicts():
     """But for symbols that no translation has, however probable they are."""
-    model = build(blocks=4, keep_schedule="none")
+    model = build(blocks=4)
     expected = predicted(build(blocks=1, decoder_layers=4), canvas(NOTHING))  # the same initial weights
     encoded = model.eval().encode(SOURCE, SOURCE.ne(PAD))
     lengths = lengths_of(TARGET.ne(PAD).sum(-1, keepdim=True))
     for exit_block in range(1, 5):
-        decode = model.decoder_for(OnePassOptions(exit_block=exit_block))
+        decode = model.decoder_for(OnePassOptions(exit_block=exit_block, keep_schedule="none"))
         tokens = decode(encoded, lengths, KEYS[:, None, None]).tokens
         best = expected[exit_block - 1].index_fill(-1, torch.tensor([BOS, PAD, EOS]), -torch.inf).argmax(-1)
         assert torch.equal(tokens[tokens >= 0], best[WORDS])

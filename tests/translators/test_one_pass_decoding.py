@@ -51,7 +51,7 @@ def test_translation_does_not_depend_on_batch_or_padding(kind):
 
 def test_the_surest_words_are_revealed_on_the_way():
     """floor(kappa_s n) behind block s, and what is revealed stays."""
-    words, seen = decode(build(blocks=4, keep_schedule="linear"))
+    words, seen = decode(build(blocks=4), keep_schedule="linear")
     hidden = torch.stack([(z == MASK).sum(-1) for z in seen])
     n = hidden[0]
     assert n.tolist() == [[3, 4], [5, 2], [1, 3]]
@@ -64,7 +64,7 @@ def test_the_surest_words_are_revealed_on_the_way():
 
 def test_ctc_may_reveal_words_alone():
     """floor(kappa_s w) of the w words that a block predicts, however sure it is of blanks; blanks stay open."""
-    flags = {"alignment": "ctc", "blocks": 4, "keep_schedule": "linear"}
+    flags = {"alignment": "ctc", "blocks": 4}
     words, (_, *seen) = decode(build(**flags, reveal="words"))
     shown = [(z != MASK) & (z != PAD) for z in seen]
     assert not any(((z == BOS) & here).any() for z, here in zip(seen, shown))
@@ -78,18 +78,18 @@ def test_ctc_may_reveal_words_alone():
 @pytest.mark.parametrize("keep", ["linear", "cosine"])
 def test_only_what_may_be_hidden_goes_through_the_projection(kind, keep, monkeypatch):
     """Fewer positions at each block; the words are those that they would be if all went."""
-    model, rows = build(alignment=kind, blocks=4, keep_schedule=keep), []
+    model, rows = build(alignment=kind, blocks=4), []
     project = base.round_to_rows
     monkeypatch.setattr(base, "round_to_rows", lambda x, *other: (rows.append(len(x)), project(x, *other))[1])
-    words, _ = decode(model, passes=2)
+    words, _ = decode(model, passes=2, keep_schedule=keep)
     assert rows[0] > rows[1] > rows[2] > rows[3]
     monkeypatch.setattr(one_pass_decoding, "Revealed", lambda *parts: Revealed(*parts[:3]))
-    assert decode(model, passes=2)[0] == words
+    assert decode(model, passes=2, keep_schedule=keep)[0] == words
     assert len({*rows[8:]}) == 1
 
 
 def test_nothing_is_revealed_on_the_way_with_the_schedule_none():
-    _, seen = decode(build(blocks=4, keep_schedule="none"))
+    _, seen = decode(build(blocks=4), keep_schedule="none")
     assert len(seen) == 4
     assert all(torch.equal(z, seen[0]) for z in seen)
 
