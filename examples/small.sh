@@ -104,6 +104,16 @@ dinoiser_ways+=(
 )
 difformer_ways=("${dinoiser_ways[@]}")
 dinoiser_ways+=("DDIM, 20 steps | --sampler ddim --iter-decode-max-iter 20 --batch-size 64")
+mdlm_ways=() rdm_absorb_ways=() sundae_ways=()
+for steps in 4 10 20; do
+    length="--iter-decode-max-iter $steps --batch-size 64"
+    mdlm_ways+=("surest first, $steps steps | --sampler confidence $length" "$steps steps | --sampler ancestral $length")
+    rdm_absorb_ways+=("$steps steps | $length")
+    sundae_ways+=("$steps steps | $length")
+done
+joint="$five --selection joint --iter-decode-max-iter 10 --batch-size 64"
+mdlm_ways+=("surest first, 5 lengths, joint, 10 steps | --sampler confidence $joint")
+rdm_absorb_ways+=("5 lengths, joint, 10 steps | $joint") sundae_ways+=("5 lengths, joint, 10 steps | $joint")
 one=("5 steps | --iter-decode-max-iter 5 --batch-size 64" "20 steps | --iter-decode-max-iter 20 --batch-size 64")
 dinoiser_unclipped_ways=("${one[@]}") dinoiser_plain_ways=("${one[@]}")
 difformer_unscaled_ways=("${one[@]}") difformer_rounding_ways=("${one[@]}")
