@@ -77,10 +77,15 @@ def check_state(cfg: DiffusionConfig) -> None:
                 "--objective elbo is the bound where words are only ever hidden, but --mask-share is "
                 f"{cfg.mask_share}; pass --objective vlb, or --mask-share 1"
             )
-        if name == "vlb" and not cfg.diffusion_steps:
-            raise UserError("--objective vlb is a sum over steps; pass --diffusion-steps, for example 1000")
-    if cfg.label_smoothing and "vlb" in parse_terms(cfg.objective):
-        raise UserError(f"--objective vlb is a bound, and knows no --label-smoothing {cfg.label_smoothing}; drop one")
+        if name == "score_entropy" and cfg.diffusion_steps:
+            raise UserError(
+                f"--objective score_entropy is for continuous time, but --diffusion-steps is {cfg.diffusion_steps}; "
+                "pass --diffusion-steps 0, or --objective vlb"
+            )
+    if cfg.label_smoothing and (bounds := {"vlb", "score_entropy"} & parse_terms(cfg.objective).keys()):
+        raise UserError(
+            f"--objective {min(bounds)} knows no --label-smoothing, which is {cfg.label_smoothing}; drop one"
+        )
     check_unrolling(cfg, family)
     if family != "gaussian" and cfg.prediction != "x_0":
         raise UserError(f"--prediction {cfg.prediction} is for gaussian states; with --state {state} pass x_0")

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.objective.reduction import Reduction
+from fairseq_diffusion.objective.score_entropy import Moments, score_entropy
 from fairseq_diffusion.objective.token_bound import Rows, divergence
 from fairseq_diffusion.process.level import Level
 from fairseq_diffusion.process.schedule import Schedule
@@ -100,7 +101,10 @@ def elbo(outcome: Outcome, mask: Tensor) -> Tensor:
 
 @term("vlb", "categorical")
 def vlb(outcome: Outcome, mask: Tensor) -> Tensor:
-    """T KL(q(y_(t-1) | y_t, y_0) || p(y_(t-1) | y_t)), of T steps; at the first -log p(y_0 | y_1)."""
+    """The variational bound of any kernel.  In T steps T KL(q(y_(t-1) | y_t, y_0) || p(y_(t-1) | y_t)), at the first
+    -log p(y_0 | y_1); in continuous time its rate."""
+    if not outcome.schedule.steps:
+        return scores(outcome, mask, normalised=True)
     state, schedule = cast(Any, outcome.state), outcome.schedule
     kept, before = outcome.level.alpha.square(), schedule.kept_before(outcome.t, outcome.tokens)
     rows = Rows(*(x.expand(mask.shape).flatten() for x in (outcome.s_t, outcome.tokens, before, kept)))
@@ -108,6 +112,26 @@ def vlb(outcome: Outcome, mask: Tensor) -> Tensor:
     def loss(estimate: Tensor) -> Tensor:
         found = divergence(estimate.flatten(0, -2), state.readout(), rows, state.kernel)
         return schedule.steps * found.view(mask.shape).where(mask, 0.0)
+
+    return over_passes(loss, outcome)
+
+
+@term("score_entropy", "categorical")
+def free_scores(outcome: Outcome, mask: Tensor) -> Tensor:
+    """Score entropy (Lou et al. 2024): `vlb` in continuous time, with free weights in place of probabilities."""
+    return scores(outcome, mask, normalised=False)
+
+
+def scores(outcome: Outcome, mask: Tensor, normalised: bool) -> Tensor:
+    """Score entropy [B, L] where `mask` is true, else 0."""
+    state, schedule = cast(Any, outcome.state), outcome.schedule
+    due, kept = mask.flatten(), outcome.level.alpha.square()
+    moments = outcome.s_t, outcome.tokens, kept, schedule.slope(outcome.t, outcome.tokens)
+    rows = Moments(*(x.expand(mask.shape).flatten()[due] for x in moments))
+
+    def loss(estimate: Tensor) -> Tensor:
+        found = score_entropy(estimate.flatten(0, -2)[due], state.readout(), rows, state.kernel, normalised)
+        return found.new_zeros(len(due)).masked_scatter(due, found).view(mask.shape)
 
     return over_passes(loss, outcome)
 

@@ -144,6 +144,15 @@ CURVES.register("cosine_root")(
     Curve(lambda t: (1 - _cosine_alpha(t)).clamp(min=0).sqrt(), lambda s: _cosine_time(1 - s.square()))
 )
 
+DECAY_LOW, DECAY_HIGH = 1e-4, 20.0
+# -log alpha^2 from 1e-4 to 20, evenly in its logarithm (SEDD, Lou et al. 2024).
+CURVES.register("geometric_decay")(
+    Curve(
+        lambda t: sigma_of_decay(DECAY_LOW ** (1 - t) * DECAY_HIGH**t),
+        lambda s: torch.log(decay_of_sigma(s) / DECAY_LOW) / math.log(DECAY_HIGH / DECAY_LOW),
+    )
+)
+
 SHIFT = 0.1
 # alpha^2 = sigmoid(log SNR + 2 log s) on the plain cosine, s = 0.1 (LD4LG): sigma / alpha = tan(pi t / 2) / s.
 CURVES.register("shifted_cosine")(

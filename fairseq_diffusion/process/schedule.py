@@ -82,6 +82,10 @@ class Schedule(KeepsPrecision):
         (slope,) = torch.autograd.grad(hidden.sum(), t)
         return slope / hidden.detach()
 
+    def slope(self, t: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """-d alpha^2 / d t at times t, [B, 1] in fp64."""
+        return self.reveal_rate(t, tokens) * self.level(t, tokens=tokens).sigma.square()
+
     def kept_before(self, t: Tensor, tokens: Tensor | None = None) -> Tensor:
         """alpha^2 one of T steps before the times t, [B, 1] in fp64; in continuous time alpha^2 at t."""
         before = t.double() - 1 / self.steps if self.steps else t

@@ -49,6 +49,11 @@ class TokenKernel(NamedTuple):
         kept = a_t / a_s
         return Shares(kept, (1 - kept - hidden).clamp(min=0), hidden)
 
+    def rates(self, a: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+        """How fast words are replaced, and hidden, where a of them are kept and a falls by `slope` = -da/dt."""
+        to_mask = self.mask_share * slope / (1 - self.until(a).hidden)
+        return slope / a - to_mask, to_mask
+
     def word(self, u: Tensor) -> Tensor:
         """Uniform u in (0, 1), in fp64 -> one of the K words."""
         return self.first + (u * self.size).long().clamp(max=self.size - 1)  # u may have become 1 by rounding

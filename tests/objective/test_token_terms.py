@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from gaussians import BOS, EOS, PAD, WORDS, build, encode, sources
+from gaussians import BOS, EOS, PAD, WORDS, build, encode
+from token_batches import FIRST, TOKENS, K, V, batch, matrix
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
@@ -15,7 +16,6 @@ from fairseq_diffusion.process.time_sampling import TIME_SAMPLERS
 from fairseq_diffusion.process.token_kernel import TokenKernel
 
 MASK = WORDS
-TOKENS = {"state": "tokens", "schedule": "log_linear", "self_conditioning": "none", "loss_normaliser": "words"}
 
 
 @pytest.mark.parametrize("curve", [name for name in CURVES if name != "sqrt_offset"])  # which has a corner at its end
@@ -56,12 +56,6 @@ def test_in_steps_the_mean_is_the_sum_of_divergences(curve):
         rate = schedule.reveal_rate(torch.tensor([[i / T]]))[0, 0]
         terms.append((1 - a[i]) * rate * -p[y_0].log() / T)
     torch.testing.assert_close(torch.stack(terms), torch.stack(divergences))
-
-
-def batch():
-    source = sources((5, 7, 4))
-    target = torch.tensor([[BOS, 5, 9, 6, 7, EOS], [BOS, 4, 6, EOS, PAD, PAD], [BOS, 8, 8, 8, EOS, PAD]])
-    return source, target, noise.fold(torch.arange(3), 11)
 
 
 @pytest.mark.parametrize("objective, share", [("elbo", 1.0), ("corrupted", 1.0), ("corrupted", 0.3), ("anchor", 1.0)])
@@ -143,8 +137,9 @@ def test_unrolled_passes_see_words_drawn_from_the_estimate_before(share, monkeyp
         ({"objective": "elbo", "prediction": "v"}, "--prediction v is for gaussian states"),
         ({"objective": "elbo", "schedule_modifier": "clip"}, "--schedule-modifier clip is for gaussian states"),
         ({"objective": "elbo", "time_min": 1.0}, "--time-min is 1.0"),
-        ({"objective": "vlb"}, "--objective vlb is a sum over steps"),
-        ({"objective": "vlb", "diffusion_steps": 9, "label_smoothing": 0.1}, "vlb is a bound, and knows no --label"),
+        ({"objective": "score_entropy", "diffusion_steps": 9}, "for continuous time, but --diffusion-steps is 9"),
+        ({"objective": "vlb", "diffusion_steps": 9, "label_smoothing": 0.1}, "vlb knows no --label-smoothing"),
+        ({"objective": "score_entropy", "label_smoothing": 0.1}, "score_entropy knows no --label-smoothing"),
         ({"objective": "elbo", "latent_dim": 4}, "--latent-dim 4 has no meaning with --state tokens"),
         ({"objective": "elbo", "sampler": "ddim"}, "--sampler ddim is for gaussian states"),
         ({"state": "embedding", "objective": "anchor", "mask_share": 0.5}, "--mask-share 0.5 has no meaning with"),
@@ -162,19 +157,6 @@ def test_what_does_not_go_together_is_refused(flags, said):
 # -- the bound for any kernel
 
 
-V, FIRST, K = 7, 3, 4  # 0 to 2 are special, 3 to 6 words
-
-
-def matrix(shares, hides):
-    """q(column | row) over the words and the mask, [V + 1, V + 1]."""
-    q = torch.zeros(V + 1, V + 1).double()
-    q[:V, :V] = torch.eye(V) * shares.kept
-    q[:V, FIRST : FIRST + K] += shares.replaced / K
-    q[:V, V] = shares.hidden
-    q[V, V] = 1
-    return q
-
-
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("a_s, a_t", [(0.8, 0.5), (1.0, 0.9), (0.2, 0.01)])
 @pytest.mark.parametrize("y_0", [1, 4])
@@ -183,8 +165,8 @@ def test_a_divergence_is_that_of_matrices(share, a_s, a_t, y_0, y_t):
     """The posterior against the mixture of posteriors over the estimate; and its gradient."""
     kernel = TokenKernel(share, FIRST, K, V)
     s, t = torch.tensor(a_s).double(), torch.tensor(a_t).double()
-    until_s, until_t = matrix(kernel.until(s), share), matrix(kernel.until(t), share)
-    between = matrix(kernel.between(s, t), share)
+    until_s, until_t = matrix(kernel.until(s)), matrix(kernel.until(t))
+    between = matrix(kernel.between(s, t))
     if until_t[y_0, y_t] == 0:
         return  # cannot be
     torch.manual_seed(y_0 + y_t)
