@@ -6,6 +6,7 @@ from typing import Any, Optional
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from omegaconf import II
 
+from fairseq_diffusion.network.denoiser import TIME_CONDITIONING
 from fairseq_diffusion.network.latent_maps import LATENT_MAPS
 from fairseq_diffusion.network.length import BEAMS, LENGTH_MAPS, TARGETS
 from fairseq_diffusion.network.time_features import TIME_FEATURES
@@ -112,6 +113,10 @@ class DiffusionConfig(NetworkConfig):
     latent_map: ChoiceEnum(list(LATENT_MAPS)) = flag("tanh", "maps between embeddings and hidden states")
     time_features: ChoiceEnum(list(TIME_FEATURES)) = flag("fourier", "features of the diffusion time")
     time_activation: ChoiceEnum(list(ACTIVATIONS)) = flag("silu", "activation between the two maps of these features")
+    time_conditioning: ChoiceEnum(TIME_CONDITIONING) = flag(
+        "input", "the time is added to the denoiser's input, or sets scale and offset of each of its LayerNorms (norm)"
+    )
+    hide_masked: bool = flag(False, "tokens: positions behind the mask symbol are attended to by themselves alone")
     length_training: ChoiceEnum(LENGTH_TRAINING) = flag(
         "joint", "train the length predictor along, not at all, or alone (the rest is frozen; two-stage training)"
     )

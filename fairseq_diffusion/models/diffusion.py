@@ -21,7 +21,7 @@ from fairseq_diffusion.states.base import STATES
 from fairseq_diffusion.translators.diffusion import DiffusionTranslator
 
 OF_VECTORS = ("latent_dim", "embedding_norm", "embedding_init_std", "latent_map")  # flags that words have no use for
-OF_WORDS = ("mask_share", "unroll")
+OF_WORDS = ("mask_share", "unroll", "hide_masked")
 UNIT_VARIANCE = ("l2", "layer")  # embedding norms
 FACTORED = ("factor", "factor_vp")  # schedule modifiers that read the noise factor
 OF_ANY_STATE = ("none", "factor_vp")  # schedule modifiers that keep alpha^2 + sigma^2 = 1 and look at no vectors
@@ -40,6 +40,11 @@ def check(cfg: DiffusionConfig) -> None:
         )
     if not 0 <= cfg.source_drop < 1:
         raise UserError(f"--source-drop is {cfg.source_drop}; a probability of 0 or more, below 1, is needed")
+    if cfg.time_conditioning == "norm" and cfg.time_features == "none":
+        raise UserError(
+            "--time-conditioning norm needs a time to follow, but --time-features is none; pass --time-features "
+            "fourier or sinusoid"
+        )
     check_schedule(cfg)
     check_state(cfg)
     weights = parse_terms(cfg.objective)
@@ -86,6 +91,8 @@ def check_state(cfg: DiffusionConfig) -> None:
         raise UserError(
             f"--objective {min(bounds)} knows no --label-smoothing, which is {cfg.label_smoothing}; drop one"
         )
+    if cfg.hide_masked and not cfg.mask_share:
+        raise UserError("--hide-masked has no meaning with --mask-share 0, where there is no mask symbol; drop it")
     check_unrolling(cfg, family)
     if family != "gaussian" and cfg.prediction != "x_0":
         raise UserError(f"--prediction {cfg.prediction} is for gaussian states; with --state {state} pass x_0")
@@ -163,6 +170,8 @@ def build_diffusion(cfg: Any, source_words: int, target_words: int, symbols: Sym
             cfg.self_conditioning != "none",
             str(cfg.time_features),
             str(cfg.time_activation),
+            str(cfg.time_conditioning),
+            symbols.mask if cfg.hide_masked else None,
         ),
         state=state,
         schedule=schedule_of(cfg),

@@ -20,13 +20,18 @@ class Memory(NamedTuple):
 
 
 def attention_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """[S, T] true at real tokens -> what is added to scores, for all heads and queries: -inf at padding, [S, 1, 1, T].
+    """What is added to scores, for all heads: -inf where nothing is to be seen, else 0.
 
     Made once for all layers: of a boolean mask scaled_dot_product_attention makes it anew at every call.
+
+    Args:
+        mask: what may be seen, [S, T] by all queries, or [S, L, T] by each of L -> [S, 1, 1, T] or [S, 1, L, T].
+        dtype: of the scores.
     """
-    sentences, columns = mask.shape
-    room = mask.new_zeros(sentences, 1, 1, -(-columns // ALIGNMENT) * ALIGNMENT, dtype=dtype)
-    return room[..., :columns].masked_fill_(~mask[:, None, None], -torch.inf)
+    mask = mask[:, None, None] if mask.dim() == 2 else mask[:, None]
+    columns = mask.shape[-1]
+    room = mask.new_zeros(*mask.shape[:-1], -(-columns // ALIGNMENT) * ALIGNMENT, dtype=dtype)
+    return room[..., :columns].masked_fill_(~mask, -torch.inf)
 
 
 class Attention(nn.Module):

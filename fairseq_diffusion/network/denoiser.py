@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from fairseq_diffusion.network.attention import Memory, attention_bias
@@ -12,11 +13,16 @@ from fairseq_diffusion.network.time_features import TIME_FEATURES
 from fairseq_diffusion.network.transformer import Layer, Positions, Size, parameter_dtype
 
 
+TIME_CONDITIONING = ("input", "norm")
+
+
 class Denoiser(nn.Module):
-    """Bidirectional Transformer decoder over s_t and c, with time added at the input and attention to the source.
+    """Bidirectional Transformer decoder over s_t and c, with attention to the source.
 
     c is the self-condition, an earlier clean estimate or zeros (Chen et al. 2023); None in a denoiser without it.
     The maps from s_t and to the estimate are those of the `state`, a states.base.State, which is not kept.
+    The time is added to the "input", or sets scale and offset of each layer's "norm".  Positions with the symbol
+    `unseen` are attended to by themselves alone.
     """
 
     def __init__(
@@ -28,15 +34,18 @@ class Denoiser(nn.Module):
         self_conditioned: bool = True,
         time_features: str = "fourier",
         time_activation: str = "silu",
+        time_conditioning: str = "input",
+        unseen: int | None = None,
     ):
         super().__init__()
         h = size.hidden
         self.enter = state.entrance(size, self_conditioned)
+        self.adaptive, self.unseen = time_conditioning == "norm", unseen
         self.time = TIME_FEATURES[time_features](h, time_activation)
         self.positions = Positions(max_positions, h)
         self.norm = nn.Identity() if size.pre_norm else nn.LayerNorm(h)
         self.dropout = Dropout(size.dropout)
-        self.layers = nn.ModuleList(Layer(size, cross=True) for _ in range(layers))
+        self.layers = nn.ModuleList(Layer(size, cross=True, adaptive=self.adaptive) for _ in range(layers))
         self.last_norm = nn.LayerNorm(h) if size.pre_norm else nn.Identity()
         self.leave = state.exit(size)
 
@@ -49,9 +58,14 @@ class Denoiser(nn.Module):
         """s_t [S K, L, ...], c [S K, L, d], t [S K], mask [S K, L] true at real positions -> [S K, L, d] in fp32."""
         dtype = parameter_dtype(self)
         x = self.enter(s_t.to(dtype) if s_t.is_floating_point() else s_t, None if c is None else c.to(dtype))
-        x = self.dropout(x + self.time(t)[:, None].to(x.dtype))
+        time = self.time(t).to(x.dtype)
+        x = self.dropout(x if self.adaptive else x + time[:, None])
         x = self.norm(x + self.positions(mask))
-        bias = attention_bias(mask, x.dtype)
+        bias = attention_bias(mask if self.unseen is None else self._visible(s_t, mask), x.dtype)
         for layer, source in zip(self.layers, memory):
-            x = layer(x, bias, source)
+            x = layer(x, bias, source, time)
         return self.leave(self.last_norm(x)).float()
+
+    def _visible(self, s_t: Tensor, mask: Tensor) -> Tensor:
+        """What each position [N, L] may see, [N, L, L]: itself, and all that have a word."""
+        return (mask & (s_t != self.unseen))[:, None] | torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)

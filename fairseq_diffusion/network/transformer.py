@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Callable, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairseq_diffusion.network.attention import Memory, SelfAttention, SourceAttention
@@ -44,21 +45,39 @@ class Positions(nn.Embedding):
         return super().forward((mask.long().cumsum(-1) - 1).clamp(min=0))
 
 
+class AdaptiveNorm(nn.LayerNorm):
+    """(1 + g) LayerNorm(x) + b, where g and b follow the time; both are 0 at the start (Peebles and Xie 2023)."""
+
+    def __init__(self, hidden: int):
+        super().__init__(hidden)
+        self.change = nn.Linear(hidden, 2 * hidden)
+        nn.init.zeros_(self.change.weight)
+        nn.init.zeros_(self.change.bias)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:  # type: ignore[override]
+        """x [N, L, h], the time as a vector [N, h] -> [N, L, h]."""
+        g, b = self.change(F.silu(time))[:, None].chunk(2, -1)
+        return torch.addcmul(b, super().forward(x), 1 + g)
+
+
 class Residual(nn.Module):
-    """LayerNorm(x + f(x)), or x + f(LayerNorm(x)) with `pre_norm`."""
+    """LayerNorm(x + f(x)), or x + f(LayerNorm(x)) with `pre_norm`; `adaptive` to the time."""
 
-    def __init__(self, size: Size):
+    def __init__(self, size: Size, adaptive: bool = False):
         super().__init__()
-        self.norm = nn.LayerNorm(size.hidden)
+        self.norm = AdaptiveNorm(size.hidden) if adaptive else nn.LayerNorm(size.hidden)
         self.dropout = Dropout(size.dropout)
-        self.pre_norm = size.pre_norm
+        self.pre_norm, self.adaptive = size.pre_norm, adaptive
 
-    def enter(self, x: Tensor) -> Tensor:
-        return self.norm(x) if self.pre_norm else x
+    def enter(self, x: Tensor, time: Tensor | None = None) -> Tensor:
+        return self._normed(x, time) if self.pre_norm else x
 
-    def leave(self, x: Tensor, change: Tensor) -> Tensor:
+    def leave(self, x: Tensor, change: Tensor, time: Tensor | None = None) -> Tensor:
         x = x + self.dropout(change)
-        return x if self.pre_norm else self.norm(x)
+        return x if self.pre_norm else self._normed(x, time)
+
+    def _normed(self, x: Tensor, time: Tensor | None) -> Tensor:
+        return self.norm(x, time) if self.adaptive else self.norm(x)
 
 
 class FeedForward(nn.Module):
@@ -75,26 +94,26 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
-    """Self-attention without a causal mask, attention to the source if `cross`, feed-forward."""
+    """Self-attention without a causal mask, attention to the source if `cross`, feed-forward; `adaptive` to the time."""
 
-    def __init__(self, size: Size, cross: bool = False):
+    def __init__(self, size: Size, cross: bool = False, adaptive: bool = False):
         super().__init__()
         self.self_attention = SelfAttention(size.hidden, size.heads, size.attention_dropout)
         self.cross_attention = SourceAttention(size.hidden, size.heads, size.attention_dropout) if cross else None
         self.feed_forward = FeedForward(size)
-        self.residuals = nn.ModuleList(Residual(size) for _ in range(3 if cross else 2))
+        self.residuals = nn.ModuleList(Residual(size, adaptive) for _ in range(3 if cross else 2))
 
     def remember(self, source: Tensor, bias: Tensor) -> Memory:
         """What cross-attention needs of the source [S, T, h], whose attention_bias is [S, 1, 1, T]."""
         return cast(SourceAttention, self.cross_attention).remember(source, bias)
 
-    def forward(self, x: Tensor, bias: Tensor, memory: Memory | None = None) -> Tensor:
-        """x [B, L, h], its attention_bias [B, 1, 1, L], `memory` of the source -> [B, L, h]."""
+    def forward(self, x: Tensor, bias: Tensor, memory: Memory | None = None, time: Tensor | None = None) -> Tensor:
+        """x [B, L, h], its attention_bias [B, 1, 1 or L, L], `memory` of the source, time [B, h] -> [B, L, h]."""
         first, *middle, last = (cast(Residual, residual) for residual in self.residuals)
-        x = first.leave(x, self.self_attention(first.enter(x), bias))
+        x = first.leave(x, self.self_attention(first.enter(x, time), bias), time)
         if self.cross_attention is not None and memory is not None:
-            x = middle[0].leave(x, self.cross_attention(middle[0].enter(x), memory))
-        return last.leave(x, self.feed_forward(last.enter(x)))
+            x = middle[0].leave(x, self.cross_attention(middle[0].enter(x, time), memory), time)
+        return last.leave(x, self.feed_forward(last.enter(x, time)), time)
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:

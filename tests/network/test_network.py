@@ -6,6 +6,7 @@ import pytest
 import torch
 from attending import queries_keys_values
 
+from fairseq_diffusion.alignment.base import Symbols
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.network.attention import attention_bias
 from fairseq_diffusion.network.denoiser import Denoiser
@@ -13,17 +14,23 @@ from fairseq_diffusion.network.encoder import Encoder, SharedWords, own_words
 from fairseq_diffusion.network.latent_maps import LATENT_MAPS
 from fairseq_diffusion.network.length import LengthHead
 from fairseq_diffusion.network.time_features import TIME_FEATURES
-from fairseq_diffusion.network.transformer import Layer, Size
+from fairseq_diffusion.network.transformer import AdaptiveNorm, Layer, Size
 from fairseq_diffusion.states.embedding import EmbeddingState
+from fairseq_diffusion.states.tokens import TokenState
 
 PAD = 1
+MASK = torch.ones(1, 3).bool()
 
 
 def networks_of(pre_norm=False, latent_map="tanh", **parts):
     torch.manual_seed(0)
     size = Size(hidden=32, inner=64, heads=4, dropout=0.1, pre_norm=pre_norm)
     state = EmbeddingState(20, 6, latent_map=latent_map)
-    return Encoder(own_words(20, 32), size, 2, 40).eval(), Denoiser(state, size, 2, 40, **parts).eval()
+    encoder, denoiser = Encoder(own_words(20, 32), size, 2, 40).eval(), Denoiser(state, size, 2, 40, **parts).eval()
+    for name, parameter in denoiser.named_parameters():
+        if "change" in name:  # which begins at 0
+            torch.nn.init.normal_(parameter, std=0.3)
+    return encoder, denoiser
 
 
 PARTS = {
@@ -31,6 +38,8 @@ PARTS = {
     "pre_norm": {"pre_norm": True},
     "linear": {"latent_map": "linear"},
     "sinusoid": {"latent_map": "linear", "time_features": "sinusoid", "pre_norm": True},
+    "norm": {"time_conditioning": "norm"},
+    "norm, pre_norm": {"time_conditioning": "norm", "pre_norm": True},
 }
 
 
@@ -112,6 +121,47 @@ def test_time_features_tell_near_times_apart_in_half_precision(kind):
 
 def test_no_time_is_nothing():
     assert torch.equal(TIME_FEATURES["none"](16, "silu")(torch.rand(3)), torch.zeros(3, 16))
+
+
+@pytest.mark.parametrize("pre_norm", [False, True])
+def test_each_norm_follows_the_time_if_asked(pre_norm):
+    """Which is then not added to the input: (1 + g) LayerNorm(x) + b, with g and b linear in silu(time)."""
+    norm, x, time = AdaptiveNorm(8), torch.randn(2, 5, 8), torch.randn(2, 8)
+    plain = torch.nn.functional.layer_norm(x, (8,))
+    torch.testing.assert_close(norm(x, time), plain)
+    torch.nn.init.normal_(norm.change.weight)
+    torch.nn.init.normal_(norm.change.bias)
+    g, b = (torch.nn.functional.silu(time) @ norm.change.weight.T + norm.change.bias)[:, None].chunk(2, -1)
+    torch.testing.assert_close(norm(x, time), (1 + g) * plain + b)
+    _, denoiser = networks_of(pre_norm=pre_norm, time_conditioning="norm")
+    x, everything, memory = torch.randn(1, 7, 6), torch.ones(1, 7).bool(), denoiser.memory(torch.randn(1, 3, 32), MASK)
+    out = [denoiser(x, x * 0, torch.tensor([t]), everything, memory) for t in (0.3, 0.31, 0.9)]
+    assert not torch.allclose(out[0], out[2], atol=1e-3)
+    for residual in denoiser.modules():
+        if isinstance(residual, AdaptiveNorm):
+            torch.nn.init.zeros_(residual.change.weight)
+    out = [denoiser(x, x * 0, torch.tensor([t]), everything, memory) for t in (0.3, 0.9)]
+    torch.testing.assert_close(*out)  # there is no other way in for the time
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_masked_positions_are_attended_to_by_themselves_alone_if_asked(asked):
+    """What stands before them is what it would be without them; among themselves they do not see each other."""
+    torch.manual_seed(0)
+    mask, size = 20, Size(hidden=32, inner=64, heads=4)
+    state = TokenState(21, 32, Symbols(0, PAD, 2, mask))
+    denoiser = Denoiser(state, size, 2, 40, False, "none", unseen=mask if asked else None).eval()
+    memory = denoiser.memory(torch.randn(1, 3, 32), MASK)
+
+    def run(*tokens):
+        s_t = torch.tensor([tokens])
+        return denoiser(s_t, None, torch.ones(1), s_t.ne(PAD), memory)[0]
+
+    whole, first, fewer = run(0, 5, 6, mask, mask, PAD), run(0, 5, 6), run(0, 5, 6, mask)
+    assert torch.allclose(whole[:3], first, atol=1e-5) == asked
+    assert torch.allclose(whole[3], fewer[3], atol=1e-5) == asked
+    changed = run(0, 5, 7, mask, mask, PAD)
+    assert not torch.allclose(whole[3:5], changed[3:5], atol=1e-3)  # words are seen
 
 
 @pytest.mark.parametrize("hidden", [8, 9])
