@@ -7,7 +7,7 @@ Of equally likely rows the first is taken.
 
 from __future__ import annotations
 
-from typing import Iterator
+from typing import Iterator, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +15,28 @@ from torch import Tensor
 from fairseq_diffusion.kernels import choice, launch
 from fairseq_diffusion.kernels.noise import gumbel
 from fairseq_diffusion.kernels.portable import best_of, log_sum, products
+
+
+class Truncation(NamedTuple):
+    """Which rows may be drawn: the k likeliest (0: all), of them the likeliest until their probabilities reach p."""
+
+    k: int = 0
+    p: float = 1.0
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Logits [n, V] with -inf for rows that may not."""
+        if self.k:
+            least = logits.topk(min(self.k, logits.shape[-1]), -1).values[:, -1:]
+            logits = logits.masked_fill(logits < least, -torch.inf)
+        if self.p < 1:
+            best, order = logits.sort(dim=-1, descending=True, stable=True)
+            before = best.softmax(-1).cumsum(-1).roll(1, -1)
+            before[:, 0] = 0
+            logits = torch.empty_like(logits).scatter_(-1, order, best.masked_fill(before >= self.p, -torch.inf))
+        return logits
+
+
+ALL = Truncation()
 
 
 @torch.no_grad()
@@ -36,14 +58,19 @@ def round_to_rows(
 
 @torch.no_grad()
 def best_rows(
-    x: Tensor, table: Tensor, banned: Tensor | None = None, bias: Tensor | None = None, keys: Tensor | None = None
+    x: Tensor,
+    table: Tensor,
+    banned: Tensor | None = None,
+    bias: Tensor | None = None,
+    keys: Tensor | None = None,
+    truncation: Truncation = ALL,
 ) -> Tensor:
-    """The likeliest row alone, [N]: cheaper than with its log-probability."""
-    if choice.uses_triton(x, table):
+    """The likeliest row alone, [N]: cheaper than with its log-probability.  Portable where samples are truncated."""
+    if truncation == ALL and choice.uses_triton(x, table):
         return launch.scan(x, table, banned=banned, bias=bias, keys=keys, best=True).word
     words = []
     for rows, logits, _ in _logits(x, table, banned, bias, total=False):
-        words.append(_winner(logits, len(table), None if keys is None else keys[rows])[1])
+        words.append(_winner(truncation(logits), len(table), None if keys is None else keys[rows])[1])
     return torch.cat(words)
 
 

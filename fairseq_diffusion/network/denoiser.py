@@ -12,7 +12,6 @@ from fairseq_diffusion.network.dropout import Dropout
 from fairseq_diffusion.network.time_features import TIME_FEATURES
 from fairseq_diffusion.network.transformer import Layer, Positions, Size, parameter_dtype
 
-
 TIME_CONDITIONING = ("input", "norm")
 
 

@@ -94,7 +94,7 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
-    """Self-attention without a causal mask, attention to the source if `cross`, feed-forward; `adaptive` to the time."""
+    """Self-attention without a causal mask, attention to the source if `cross`, feed-forward; may be `adaptive`."""
 
     def __init__(self, size: Size, cross: bool = False, adaptive: bool = False):
         super().__init__()

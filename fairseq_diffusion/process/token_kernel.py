@@ -47,7 +47,8 @@ class TokenKernel(NamedTuple):
         m_s, m_t = self.until(a_s).hidden, self.until(a_t).hidden
         hidden = (m_t - m_s) / (1 - m_s)
         kept = a_t / a_s
-        return Shares(kept, (1 - kept - hidden).clamp(min=0), hidden)
+        replaced = torch.zeros_like(kept) if self.mask_share == 1 else (1 - kept - hidden).clamp(min=0)  # never rounded
+        return Shares(kept, replaced, hidden)
 
     def rates(self, a: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
         """How fast words are replaced, and hidden, where a of them are kept and a falls by `slope` = -da/dt."""
@@ -65,20 +66,24 @@ class TokenKernel(NamedTuple):
         rest = (u - self.mask_share) / (1 - self.mask_share)
         return torch.where(u < self.mask_share, self.mask, self.word(rest.clamp(min=0)))
 
+    def stays_hidden(self, a_s: Tensor, a_t: Tensor, u: Tensor) -> Tensor:
+        """Whether a word hidden at t is hidden at s, s < t, by uniform u; it is with probability m_s / m_t."""
+        return u * self.until(a_t).hidden < self.until(a_s).hidden
+
     def back(self, y_t: Tensor, y_0: Tensor, a_s: Tensor, a_t: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """A draw from q(y_s | y_t, y_0), s < t, by independent uniform u and v in (0, 1), all of one shape.
 
-        A hidden word stays hidden with probability m_s / m_t, and else is drawn from q(y_s | y_0, not hidden).  A word
-        that is seen was it, was y_0, or was any of the K, in proportion to
+        A hidden word that does not stay hidden is drawn from q(y_s | y_0, not hidden).  A word that is seen was it, was
+        y_0, or was any of the K, in proportion to
 
             a' (K a_s [y_t = y_0] + b_s),   b' a_s,   b' b_s
 
         Where none of it is possible, since y_t is none of the K, or nothing was ever replaced, y_t stays.
         """
-        before, after, step = self.until(a_s), self.until(a_t), self.between(a_s, a_t)
+        before, step = self.until(a_s), self.between(a_s, a_t)
         anything = self.word(v)
         shown = torch.where(v * (before.kept + before.replaced) < before.kept, y_0, self.word(self._left_of(v, before)))
-        unhidden = torch.where(u * after.hidden < before.hidden, y_t, shown)
+        unhidden = torch.where(self.stays_hidden(a_s, a_t, u), y_t, shown)
         stays = step.kept * (self.size * before.kept * (y_t == y_0) + before.replaced)
         clean, other = step.replaced * before.kept, step.replaced * before.replaced
         u = u * (stays + clean + other)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -9,8 +10,10 @@ from torch import Tensor
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
+from fairseq_diffusion.kernels.rounding import ALL
+from fairseq_diffusion.process.token_kernel import TokenKernel
 from fairseq_diffusion.samplers.grid import Grid
-from fairseq_diffusion.samplers.loop import SAMPLERS, Batch
+from fairseq_diffusion.samplers.loop import AS_IT_IS, SAMPLERS, Batch, Drawing
 
 SAMPLE, STAY, REPLACE = range(3)  # streams of a step's key
 ROUNDING = 1e-9  # so that a whole number of words is not one less
@@ -21,15 +24,23 @@ class AncestralStep(NamedTuple):
 
     a_t: float
     a_s: float
-    temperature: float
+    how: Drawing
     draws: bool = True
 
     def __call__(self, batch: Batch, s_t: Tensor, estimate: Tensor, previous: Tensor, keys: Tensor) -> Tensor:
         state: Any = batch.state
-        y_0 = state.sample(estimate, noise.fold(keys, SAMPLE), self.temperature)
+        y_0 = state.sample(estimate, noise.fold(keys, SAMPLE), *self.how)
         u, v = (noise.uniform(noise.fold(keys, stream), s_t.shape[-1]) for stream in (STAY, REPLACE))
-        a_s, a_t = (torch.tensor(a, dtype=torch.float64) for a in (self.a_s, self.a_t))  # on the host: as numbers
-        return torch.where(state.free(batch.mask), state.kernel.back(s_t, y_0, a_s, a_t, u, v), s_t)
+        back = state.kernel.back(s_t, y_0, *self.shares(), u, v)
+        return torch.where(state.free(batch.mask), back, s_t)
+
+    def shares(self) -> tuple[Tensor, Tensor]:
+        """a_s and a_t on the host, as numbers."""
+        return torch.tensor(self.a_s, dtype=torch.float64), torch.tensor(self.a_t, dtype=torch.float64)
+
+    def stays_hidden(self, kernel: TokenKernel, keys: Tensor, positions: int) -> Tensor:
+        """Where a hidden word stays hidden, [S, K, L], whatever the estimate."""
+        return kernel.stays_hidden(*self.shares(), noise.uniform(noise.fold(keys, STAY), positions))
 
 
 class Ancestral(NamedTuple):
@@ -42,13 +53,23 @@ class Ancestral(NamedTuple):
     word_temperature: float = 1.0
 
     def steps(
-        self, grid: Grid, eta: float | None = None, temperature: float = 1.0, word_temperature: float | None = None
+        self, grid: Grid, eta: float | None = None, temperature: float = 1.0, drawing: Drawing = AS_IT_IS
     ) -> list[AncestralStep]:
-        at = temperature_of(self, eta, temperature, word_temperature)
-        if not at:
+        how = drawing_of(self, eta, temperature, drawing)
+        if not how.temperature:
             raise UserError("--word-temperature 0 leaves nothing to draw; pass another, or --sampler confidence")
         a = grid.level.alpha.square().tolist()
-        return [AncestralStep(a_t, a_s, at) for a_t, a_s in zip(a, a[1:])]
+        return [AncestralStep(a_t, a_s, how) for a_t, a_s in zip(a, a[1:])]
+
+    def busy(self, batch: Batch, steps: Sequence[AncestralStep], s: Tensor) -> Tensor | None:
+        """Those that reveal a word: when each is revealed is drawn without the network (Chen et al. 2024)."""
+        state: Any = batch.state
+        if state.replaces:
+            return None
+        hidden = [state.hidden(s)]
+        for step, keys in zip(steps[:-1], batch.keys[1:]):
+            hidden.append(hidden[-1] & step.stays_hidden(state.kernel, keys, s.shape[-1]))
+        return any_revealed(torch.stack([*hidden, torch.zeros_like(hidden[0])]).sum(-1))
 
 
 class ConfidenceStep(NamedTuple):
@@ -60,33 +81,38 @@ class ConfidenceStep(NamedTuple):
     """
 
     hidden: float  # 1 - a_s
-    temperature: float
+    how: Drawing
     rule: str
 
     @property
     def draws(self) -> bool:
-        return self.temperature > 0
+        return self.how.temperature != 0
+
+    def count(self, words: Tensor) -> Tensor:
+        """How many of so many words are to be hidden."""
+        return (words.double() * self.hidden + ROUNDING).floor()
 
     def __call__(self, batch: Batch, s_t: Tensor, estimate: Tensor, previous: Tensor, keys: Tensor | None) -> Tensor:
         state: Any = batch.state
         free, hidden = state.free(batch.mask), state.hidden(s_t)
         words, log_p = state.round(estimate)
         if keys is not None:
-            words = torch.where(hidden, state.sample(estimate, keys, self.temperature), words)
+            words = torch.where(hidden, state.sample(estimate, keys, *self.how), words)
             log_p = torch.where(hidden, -state.nll(estimate, words, mask=hidden), log_p)
         merit, may_hide = self._of_shown(state, s_t, words, log_p, previous)
         merit = torch.where(hidden, log_p, merit).masked_fill(~free, torch.inf)
-        count = (free.sum(-1, keepdim=True).double() * self.hidden + ROUNDING).floor()
-        low = merit.argsort(dim=-1, stable=True).argsort(dim=-1) < count
+        low = lowest(merit, self.count(free.sum(-1, keepdim=True)))
         return torch.where(free & low & (hidden | may_hide), state.mask, torch.where(hidden & free, words, s_t))
 
     def _of_shown(
         self, state: Any, s_t: Tensor, words: Tensor, log_p: Tensor, previous: Tensor
     ) -> tuple[Tensor, Tensor]:
         """What words that are shown are ranked by, and which may be hidden again; no matter elsewhere."""
-        if self.rule in ("stay", "now"):
-            return (log_p if self.rule == "now" else torch.full_like(log_p, torch.inf)), torch.ones_like(s_t).bool()
         shown = ~state.hidden(s_t)
+        if self.rule == "stay":
+            return torch.full_like(log_p, torch.inf), torch.zeros_like(shown)
+        if self.rule == "now":
+            return log_p, shown
         then = -state.nll(previous, s_t.where(shown, 0), mask=shown)
         return (then, shown) if self.rule == "then" else (log_p, (words == s_t) & (log_p < then))
 
@@ -102,42 +128,67 @@ class Confidence(NamedTuple):
     word_temperature: float = 0.0
 
     def steps(
-        self, grid: Grid, eta: float | None = None, temperature: float = 1.0, word_temperature: float | None = None
+        self, grid: Grid, eta: float | None = None, temperature: float = 1.0, drawing: Drawing = AS_IT_IS
     ) -> list[ConfidenceStep]:
-        at = temperature_of(self, eta, temperature, word_temperature)
+        how = drawing_of(self, eta, temperature, drawing)
         hidden = (1 - grid.level.alpha.square()).tolist()
-        return [ConfidenceStep(share, at, self.rule) for share in hidden[1:]]
+        return [ConfidenceStep(share, how, self.rule) for share in hidden[1:]]
+
+    def busy(self, batch: Batch, steps: Sequence[ConfidenceStep], s: Tensor) -> Tensor | None:
+        """Those that hide fewer words than the step before, where words that are shown stay."""
+        state: Any = batch.state
+        if self.rule != "stay":
+            return None
+        words, left = state.free(batch.mask).sum(-1), [state.hidden(s).sum(-1).double()]
+        for step in steps[:-1]:
+            left.append(torch.minimum(left[-1], step.count(words)))
+        return any_revealed(torch.stack([*left, torch.zeros_like(left[0])]))
 
 
 class ResampleStep(NamedTuple):
-    """All words are drawn anew from the estimate."""
+    """All words are predicted anew; of n the floor(n `noise`) least probable become noise again."""
 
-    temperature: float
+    how: Drawing
+    noise: float
 
     @property
     def draws(self) -> bool:
-        return self.temperature > 0
+        return self.how.temperature != 0 or self.noise > 0
 
     def __call__(self, batch: Batch, s_t: Tensor, estimate: Tensor, previous: Tensor, keys: Tensor | None) -> Tensor:
-        state = batch.state
-        words = state.round(estimate)[0] if keys is None else state.sample(estimate, keys, self.temperature)
-        return torch.where(state.free(batch.mask), words, s_t)
+        state: Any = batch.state
+        free = state.free(batch.mask)
+        if self.how.temperature:
+            words = state.sample(estimate, noise.fold(keys, SAMPLE), *self.how)
+            log_p = -state.nll(estimate, words, mask=free) if self.noise else torch.zeros_like(estimate[..., 0])
+        else:
+            words, log_p = state.round(estimate)
+        if self.noise:
+            count = (free.sum(-1, keepdim=True).double() * self.noise + ROUNDING).floor()
+            fresh = state.kernel.noise(noise.uniform(noise.fold(keys, REPLACE), s_t.shape[-1]))
+            words = torch.where(lowest(log_p.masked_fill(~free, torch.inf), count), fresh, words)
+        return torch.where(free, words, s_t)
 
 
 class Resample(NamedTuple):
-    """A sentence is rewritten at every step, whatever the time (Savinov et al. 2022)."""
+    """A sentence is rewritten at every step, whatever the time (Savinov et al. 2022); or but for what is not sure yet,
+    which `returns` to noise by the share that is noise at that time."""
 
+    returns: bool = False
+    word_temperature: float = 0.3
     family: str = "categorical"
     needs_hidden: bool = False
     needs_replaced: bool = True
     conditioning: None = None
-    word_temperature: float = 0.3
 
     def steps(
-        self, grid: Grid, eta: float | None = None, temperature: float = 1.0, word_temperature: float | None = None
+        self, grid: Grid, eta: float | None = None, temperature: float = 1.0, drawing: Drawing = AS_IT_IS
     ) -> list[ResampleStep]:
-        at = temperature_of(self, eta, temperature, word_temperature)
-        return [ResampleStep(at)] * grid.steps
+        how = drawing_of(self, eta, temperature, drawing)
+        return [ResampleStep(how, 1 - a if self.returns else 0.0) for a in grid.level.alpha.square().tolist()[1:]]
+
+    def busy(self, batch: Batch, steps: Sequence[ResampleStep], s: Tensor) -> None:
+        """Any word may change at any step."""
 
 
 SAMPLERS.register("ancestral")(Ancestral())
@@ -146,15 +197,27 @@ SAMPLERS.register("mask_predict")(Confidence("then"))  # Ghazvininejad et al. 20
 SAMPLERS.register("routing")(Confidence("doubts"))  # Zheng et al. 2024, deterministic, conditional
 SAMPLERS.register("routing_unconditional")(Confidence("now"))  # the same, unconditional
 SAMPLERS.register("resample")(Resample())
+SAMPLERS.register("renoise")(Resample(returns=True, word_temperature=0.0))  # Zheng et al. 2024, for uniform noise
 
 
-def temperature_of(sampler: Any, eta: float | None, temperature: float, word_temperature: float | None) -> float:
-    """That words are drawn at, if no flag of Gaussian samplers is set."""
+def lowest(merit: Tensor, count: Tensor) -> Tensor:
+    """The `count` [..., 1] positions of least merit [..., L]; of equals, the first."""
+    return merit.argsort(dim=-1, stable=True).argsort(dim=-1) < count
+
+
+def any_revealed(hidden: Tensor) -> Tensor:
+    """Whether each step reveals a word, [M, S, K], for the numbers of hidden words before, between and behind them."""
+    return hidden[1:] < hidden[:-1]
+
+
+def drawing_of(sampler: Any, eta: float | None, temperature: float, drawing: Drawing) -> Drawing:
+    """How words are drawn, if no flag of Gaussian samplers is set."""
     if eta is not None or temperature != 1:
         flag = f"--temperature {temperature}" if eta is None else f"--eta {eta}"
         raise UserError(f"{flag} is for Gaussian noise, and this model's states are words; drop it")
-    if word_temperature is not None and word_temperature < 0:
-        raise UserError(
-            f"--word-temperature is {word_temperature}; pass a number above 0, or 0 for the most probable words"
-        )
-    return sampler.word_temperature if word_temperature is None else word_temperature
+    at = sampler.word_temperature if drawing.temperature is None else drawing.temperature
+    if at < 0:
+        raise UserError(f"--word-temperature is {at}; pass a number above 0, or 0 for the most probable words")
+    if at == 0 and drawing.truncation != ALL:
+        raise UserError("--top-k and --top-p say what words are drawn from, but none are; pass --word-temperature 1")
+    return Drawing(at, drawing.truncation)

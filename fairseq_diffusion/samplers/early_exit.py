@@ -39,9 +39,9 @@ class ActiveRows:
         """Rows of the batch, [S', K'], that are finished, and in it for the others' sake."""
         return self.finished[self.index]
 
-    def count_calls(self, count: int) -> None:
-        """The network was called `count` times for all rows of the batch."""
-        self.calls[self.index] += count
+    def count_calls(self, count: int, sentences: list[int] | None = None) -> None:
+        """The network was called `count` times for all rows of the batch, or for these `sentences` of a whole one."""
+        self.calls[self.index if sentences is None else sentences] += count
 
     def drop(self, steps: int, s_t: Tensor, estimate: Tensor) -> Kept | None:
         """The rows that stay behind so many steps, by s_t and the estimates of the batch; None if all do."""

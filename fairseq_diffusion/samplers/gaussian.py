@@ -9,6 +9,7 @@ so a sampler is three numbers a step, made in fp64 before the loop.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,7 +19,7 @@ from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.process.level import Level
 from fairseq_diffusion.samplers.grid import Grid
-from fairseq_diffusion.samplers.loop import SAMPLERS, Batch
+from fairseq_diffusion.samplers.loop import AS_IT_IS, SAMPLERS, Batch, Drawing, Step
 
 
 class GaussianStep(NamedTuple):
@@ -63,14 +64,14 @@ class GaussianSampler(NamedTuple):
         grid: Grid,
         eta: float | None = None,
         temperature: float = 1.0,
-        word_temperature: float | None = None,
+        drawing: Drawing = AS_IT_IS,
     ) -> list[GaussianStep]:
         eta = self.eta if eta is None else eta
         check(self, eta, temperature)
-        if word_temperature is not None:
+        if drawing != AS_IT_IS:
             raise UserError(
-                f"--word-temperature {word_temperature} is for models whose states are words, and this one's are "
-                "vectors; drop it"
+                "--word-temperature, --top-k and --top-p are for models whose states are words, and this one's are "
+                "vectors; drop them"
             )
         now, next_ = grid.level[:-1], grid.level[1:]
         seen = grid.conditioning_level[:-1] if self.assumes_conditioning else now
@@ -80,6 +81,9 @@ class GaussianSampler(NamedTuple):
         x_0 = next_.alpha - keep * seen.alpha
         table = torch.stack([keep, x_0 * (1 + lead), -x_0 * lead, v.sqrt()], -1)
         return [GaussianStep(*row) for row in table.tolist()]
+
+    def busy(self, batch: Batch, steps: Sequence[Step], s: Tensor) -> None:
+        """All that is not clean changes at every step."""
 
 
 SAMPLERS.register("ddim")(GaussianSampler())  # Song et al. 2021, eq. 12

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Callable, Protocol
+from typing import Any, Callable, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.kernels.rounding import ALL, Truncation
 from fairseq_diffusion.registry import Registry
 from fairseq_diffusion.samplers.early_exit import ActiveRows
 from fairseq_diffusion.samplers.grid import Grid
@@ -27,6 +28,16 @@ class Step(Protocol):
         """s_s from s_t [S, K, L, ...], this step's and the previous clean estimate [S, K, L, d] and keys [S, K]."""
 
 
+class Drawing(NamedTuple):
+    """How words are drawn from an estimate; with temperature 0 they are the most probable ones."""
+
+    temperature: float | None = None  # None: the sampler's own
+    truncation: Truncation = ALL
+
+
+AS_IT_IS = Drawing()
+
+
 class Sampler(Protocol):
     """A rule to step with, for states of one family."""
 
@@ -41,9 +52,13 @@ class Sampler(Protocol):
         grid: Grid,
         eta: float | None = None,
         temperature: float = 1.0,
-        word_temperature: float | None = None,
+        drawing: Drawing = AS_IT_IS,
     ) -> Sequence[Step]:
-        """The M steps over a grid; `eta` and `word_temperature` replace the sampler's own."""
+        """The M steps over a grid; `eta` and `drawing` replace the sampler's own."""
+
+    def busy(self, batch: Batch, steps: Sequence[Step], s: Tensor) -> Tensor | None:
+        """Which of the steps from s change anything, whatever the estimates, and whether the last is read, [M, S, K];
+        the others need no estimate.  None: this is not known beforehand."""
 
 
 SAMPLERS: Registry[Any] = Registry("sampler")
@@ -133,6 +148,25 @@ def from_noise(batch: Batch, grid: Grid) -> tuple[Tensor, Tensor]:
     return s, batch.state.blank(s)
 
 
+def refined(batch: Batch, refine: Refinement, s_t: Tensor, t: Tensor, c: Tensor, sentences: list[int] | None) -> Tensor:
+    """The next estimate, of these `sentences` alone if they are not all; the others keep theirs, c."""
+    if sentences is None:
+        return refine(batch, s_t, t, batch.denoise(s_t, t, c))
+    if not sentences:
+        return c
+    here = torch.tensor(sentences, device=s_t.device)
+    part = batch.select(here, torch.arange(s_t.shape[1], device=s_t.device).expand(len(here), -1))
+    return c.index_copy(0, here, refine(part, s_t[here], t, part.denoise(s_t[here], t, c[here])))
+
+
+def called(busy: Tensor | None, steps: int) -> list[list[int] | None]:
+    """For each step the sentences that the network is called for, where not all; busy [M, S, K]."""
+    if busy is None:
+        return [None] * steps
+    any_candidate = busy.any(-1).tolist()
+    return [None if all(row) else [i for i, it in enumerate(row) if it] for row in any_candidate]
+
+
 @torch.no_grad()
 def sample(
     batch: Batch,
@@ -142,6 +176,7 @@ def sample(
     rows: ActiveRows | None = None,
     on_step: Callable[[ActiveRows, Tensor, Tensor], None] | None = None,
     start: tuple[Tensor, Tensor] | None = None,
+    busy: Tensor | None = None,
 ) -> Sample:
     """Walk `steps` over `grid` from noise; each estimate c conditions the next.  In those that are read, the state may
     have carried over earlier ones.
@@ -152,16 +187,18 @@ def sample(
         rows: decides which candidates leave the batch on the way (default: none).
         on_step: called with the active rows, s_t and the estimate of each step.
         start: s at the first level, and an estimate that conditions the first one (default: noise, and none).
+        busy: [M, S, K], false at steps of candidates that need no new estimate (default: all do).  A sentence without
+            busy candidates is left out of the call; then nothing else may take rows from the batch.
     """
     state = batch.state
     s, estimate = start or from_noise(batch, grid)
     c = estimate
     rows = rows or ActiveRows(s.shape[0], s.shape[1], device=s.device)
     times = grid.conditioning_t.float().to(s.device, non_blocking=True)
-    for i, step in enumerate(steps):
-        previous, c = estimate, refine(batch, s, times[i], batch.denoise(s, times[i], c))
+    for i, (step, sentences) in enumerate(zip(steps, called(busy, len(steps)))):
+        previous, c = estimate, refined(batch, refine, s, times[i], c, sentences)
         estimate = state.carried(s, c, previous) if i else c
-        rows.count_calls(refine.calls)
+        rows.count_calls(refine.calls, sentences)
         if on_step is not None:
             on_step(rows, s, estimate)
         if i + 1 == len(steps):

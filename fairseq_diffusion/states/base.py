@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.kernels.distinct import distinct
 from fairseq_diffusion.kernels.log_probs import linear_cross_entropy
-from fairseq_diffusion.kernels.rounding import best_rows, round_to_rows
+from fairseq_diffusion.kernels.rounding import ALL, Truncation, best_rows, round_to_rows
 from fairseq_diffusion.network.transformer import Size
 from fairseq_diffusion.process.level import Level
 from fairseq_diffusion.registry import Registry
@@ -120,11 +120,11 @@ class State(nn.Module, ABC):
         """The words of s_t and its estimate, [..., L], with log-probabilities: a state that shows words keeps them."""
         return self.round(estimate)
 
-    def sample(self, estimate: Tensor, keys: Tensor, temperature: float = 1.0) -> Tensor:
-        """Words [..., L] drawn from p(. | estimate)^(1 / temperature), by random keys [...]."""
+    def sample(self, estimate: Tensor, keys: Tensor, temperature: float = 1.0, truncation: Truncation = ALL) -> Tensor:
+        """Words [..., L] drawn from p(. | estimate)^(1 / temperature), truncated, by random keys [...]."""
         each = noise.fold(keys[..., None], torch.arange(estimate.shape[-2], device=keys.device))
         rows = estimate.flatten(0, -2) / temperature
-        return best_rows(rows, self.readout(), self.banned, keys=each.flatten()).view(estimate.shape[:-1])
+        return best_rows(rows, self.readout(), self.banned, None, each.flatten(), truncation).view(estimate.shape[:-1])
 
     def clamp(self, estimate: Tensor) -> Tensor:
         """An estimate [..., L, d] moved to the vectors of its most probable tokens (Li et al. 2022, section 4.2)."""

@@ -15,7 +15,7 @@ from fairseq_diffusion.kernels.launch import power_of_two
 from fairseq_diffusion.process.level import Level
 from fairseq_diffusion.samplers.early_exit import ActiveRows, EarlyExit
 from fairseq_diffusion.samplers.grid import make_grid
-from fairseq_diffusion.samplers.loop import Refinement, Sample, sample, sampler_for
+from fairseq_diffusion.samplers.loop import Refinement, Sample, from_noise, sample, sampler_for
 from fairseq_diffusion.states.base import State
 from fairseq_diffusion.translators.base import Candidates, Decoder, HistoryStep, Lengths, OnStep, Source
 from fairseq_diffusion.translators.diffusion_options import (
@@ -100,7 +100,7 @@ class DiffusionDecoder(Decoder):
             o.decode_noise_factor,
             1.0 if o.draft is None else o.draft,
         )
-        self.steps = self.sampler.steps(self.grid, o.eta, o.temperature, o.word_temperature)
+        self.steps = self.sampler.steps(self.grid, o.eta, o.temperature, o.drawing)
         if words:
             check_draws(o, translator.state, any(step.draws for step in self.steps))
         if o.guidance != 1:
@@ -132,7 +132,12 @@ class DiffusionDecoder(Decoder):
         leaves = o.prune_steps or o.stop_stable
         active = EarlyExit(rows.mask, state.read, o.prune_steps, o.stop_stable, rounded) if leaves else None
         watch = None if on_step is None else History(rows.mask, state, on_step)
-        return sample(rows, self.grid, self.steps, refine, active, watch, start)
+        s, estimate = start or from_noise(rows, self.grid)
+        whole = leaves or self.fixed_shapes or self.translator.self_conditioning != "none"
+        busy = None if whole else self.sampler.busy(rows, self.steps, s)
+        if busy is not None and start:
+            busy[0] = True  # words of a draft that stay are scored by the first estimate
+        return sample(rows, self.grid, self.steps, refine, active, watch, (s, estimate), busy)
 
     def _words(self, result: Sample, mask: Tensor) -> Words:
         """Special symbols may come out anywhere and are dropped; the last position stands for the end, also where a
@@ -148,7 +153,7 @@ class DiffusionDecoder(Decoder):
 
     def settings(self) -> dict[str, Any]:
         o, usual = self.options, self.sampler.word_temperature
-        of_words = {} if usual is None else {"word_temperature": first_given(o.word_temperature, usual)}
+        drawn = {"word_temperature": first_given(o.word_temperature, usual), "top_k": o.top_k, "top_p": o.top_p}
         return {
             "sampler": o.sampler,
             "steps": o.steps,
@@ -160,7 +165,7 @@ class DiffusionDecoder(Decoder):
             "trained_noise_factor": self.translator.schedule.modifier.factor,
             "eta": first_given(o.eta, getattr(self.sampler, "eta", None)),
             "temperature": o.temperature,
-            **of_words,
+            **({} if usual is None else drawn),
             "guidance": o.guidance,
             "clamp": o.clamp,
             "prune_after": ", ".join(map(str, o.prune_steps)) or "never",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.kernels.rounding import Truncation
 from fairseq_diffusion.registry import option
 from fairseq_diffusion.samplers.grid import GRIDS
-from fairseq_diffusion.samplers.loop import SAMPLERS, Sampler
+from fairseq_diffusion.samplers.loop import SAMPLERS, Drawing, Sampler
 from fairseq_diffusion.states.base import State
 from fairseq_diffusion.translators.base import Options
 from fairseq_diffusion.translators.execution import EAGER, EXECUTIONS
@@ -34,6 +35,8 @@ class DiffusionOptions(Options):
     word_temperature: float | None = option(
         None, "tokens: temperature that words are drawn at; 0 takes the most probable (default: the sampler's)"
     )
+    top_k: int = option(0, "tokens: draw among the k most probable (0: all)")
+    top_p: float = option(1.0, "tokens: draw among the most probable until their probabilities add up to p (1: all)")
     guidance: float = option(1.0, "weight of classifier-free guidance; needs a model trained with --source-drop")
     clamp: bool = option(False, "move each estimate to the embedding of its most probable token")
     prune_after: str = option("", "steps behind which the worse half of a sentence's candidates is dropped, as in 5,10")
@@ -51,6 +54,11 @@ class DiffusionOptions(Options):
             raise UserError(f"--decode-noise-factor is {self.decode_noise_factor}; pass a positive number, usually 1")
         if self.stop_stable < 0:
             raise UserError(f"--stop-stable is {self.stop_stable}; pass how many checks must agree, or 0 for no stop")
+        if self.top_k < 0 or not 0 < self.top_p <= 1:
+            raise UserError(
+                f"--top-k is {self.top_k} and --top-p {self.top_p}; pass a number of words, or 0 for all, and a share "
+                "above 0, 1 for all"
+            )
         if not 0 <= self.early_stop < 1:
             raise UserError(
                 f"--early-stop is {self.early_stop}; pass the share of the steps to leave out, from 0 to below 1 "
@@ -66,6 +74,11 @@ class DiffusionOptions(Options):
                 f"--prune-after names step {late[0]}, but candidates can be compared behind steps 1 to {taken - 1} of "
                 f"the {taken} taken"
             )
+
+    @property
+    def drawing(self) -> Drawing:
+        """How words are drawn."""
+        return Drawing(self.word_temperature, Truncation(self.top_k, self.top_p))
 
     @property
     def left_out(self) -> int:

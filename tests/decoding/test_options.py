@@ -25,6 +25,8 @@ TASK: dict[str, Any] = {
     "eta": 0.5,
     "temperature": 0.8,
     "word_temperature": 0.7,
+    "top_k": 9,
+    "top_p": 0.9,
     "guidance": 2.0,
     "clamp": True,
     "length_beam": "offsets",
@@ -78,7 +80,7 @@ CANDIDATES = {"length_beam": 5, "length_beam_kind": "offsets", "noise_beam": 3, 
 
 def test_options_of_diffusion():
     same = ("conditioning_sigma_start", "conditioning_sigma_end", "final_time", "eta", "temperature", "guidance")
-    same += ("word_temperature", "clamp", "prune_after", "stop_stable", "execution")
+    same += ("word_temperature", "top_k", "top_p", "clamp", "prune_after", "stop_stable", "execution")
     assert read(DiffusionOptions) == {
         **CANDIDATES,
         **{"steps": 4, "sampler": "ddpm", "grid": "sigma", "early_stop": 0.25, "decode_noise_factor": 1.5},

@@ -94,3 +94,13 @@ def test_noise_is_the_mask_or_a_word(share):
 def test_the_largest_number_below_one_is_a_word():
     u = torch.tensor([1 - 2.0**-53], dtype=torch.float64)
     assert kernel(0.0).noise(u) == FIRST + K - 1 and kernel(0.3).noise(u) == FIRST + K - 1
+
+
+def test_where_words_are_only_hidden_one_that_is_seen_never_changes():
+    """Whatever the estimate says, and however 1 - a' - m' is rounded."""
+    kernel, count = TokenKernel(1.0, 3, 4, 7), 2000
+    u, v = torch.rand(2, count, dtype=torch.float64)
+    y_t, y_0 = torch.full((count,), 4), torch.full((count,), 5)
+    for a_t, a_s in torch.rand(50, 2, dtype=torch.float64).sort(-1).values:
+        assert torch.equal(kernel.back(y_t, y_0, a_s, a_t, u, v), y_t)
+        assert kernel.between(a_s, a_t).replaced == 0

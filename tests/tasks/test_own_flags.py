@@ -29,6 +29,8 @@ DIFFUSION = [
     ("--eta 0.0", {"eta": 0.0}),
     ("--guidance 2.0", {"guidance": 2.0}),
     ("--word-temperature 0.5", {"word_temperature": 0.5}),
+    ("--top-k 5", {"top_k": 5}),
+    ("--top-p 0.9", {"top_p": 0.9}),
     ("--clamp True", {"clamp": True}),
     ("--prune-after 2", {"prune_after": "2"}),
     ("--stop-stable 2", {"stop_stable": 2}),

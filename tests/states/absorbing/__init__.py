@@ -100,9 +100,12 @@ class Revealing(NamedTuple):
     conditioning: None = None
     word_temperature: float = 1.0
 
-    def steps(self, grid, eta=None, temperature=1.0, word_temperature=None):
+    def steps(self, grid, eta=None, temperature=1.0, drawing=None):
         a = grid.level.alpha.square()
         return [Reveal(p) for p in ((a[1:] - a[:-1]) / (1 - a[:-1])).tolist()]
+
+    def busy(self, batch, steps, s):
+        return None
 
 
 SAMPLERS.register("reveal")(Revealing())
