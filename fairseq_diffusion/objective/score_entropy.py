@@ -62,9 +62,10 @@ def _chunk(x: Tensor, table: Tensor, rows: Moments, kernel: TokenKernel, normali
         [share.to(x)[:, None] for share in group] for group in (shares, rates)
     )
     other = torch.where(hidden, masked, replaced * (here * drawn).sum(-1, keepdim=True))  # q(y_t | y_0 = j), j not y_t
-    rate = torch.where(hidden, to_mask, to_word / kernel.size)
+    possible = other > 0
+    rate = torch.where(hidden, to_mask, to_word / kernel.size).masked_fill(~possible, 0.0)
+    other = other.masked_fill(~possible, 1.0)  # so that no gradient is nan
     same = torch.where(hidden, other, kept + other)  # j = y_t
-    possible = other[:, 0] > 0
 
     def log_scores(log_w: Tensor) -> Tensor:
         log_w_over_q = log_w - log(torch.where(here, same, other))
@@ -76,4 +77,4 @@ def _chunk(x: Tensor, table: Tensor, rows: Moments, kernel: TokenKernel, normali
     score = log_scores(log_w)
     true = log_scores(torch.where(words == rows.y_0[:, None], 0.0, NEVER))
     loss = rate * (score.exp() - true.exp() * (score - true + 1))
-    return loss.masked_fill(here | ~possible[:, None], 0.0).sum(-1)
+    return loss.masked_fill(here, 0.0).sum(-1)

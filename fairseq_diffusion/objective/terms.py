@@ -138,8 +138,9 @@ def scores(outcome: Outcome, mask: Tensor, normalised: bool) -> Tensor:
 
 @term("reweighted", "categorical")
 def reweighted(outcome: Outcome, mask: Tensor) -> Tensor:
-    """`corrupted` times alpha^2 one step earlier (Zheng et al. 2024): sentences of which little is left count less."""
-    return corrupted(outcome, mask) * outcome.schedule.kept_before(outcome.t, outcome.tokens).float()
+    """`corrupted` times 1 - t one step earlier (Zheng et al. 2024): sentences of which little is left count less."""
+    steps = outcome.schedule.steps
+    return corrupted(outcome, mask) * (1 - outcome.t + (1 / steps if steps else 0)).float()
 
 
 def parse_terms(text: str) -> dict[str, float]:

@@ -178,8 +178,7 @@ def sample(
     start: tuple[Tensor, Tensor] | None = None,
     busy: Tensor | None = None,
 ) -> Sample:
-    """Walk `steps` over `grid` from noise; each estimate c conditions the next.  In those that are read, the state may
-    have carried over earlier ones.
+    """Walk `steps` over `grid`; each estimate c conditions the next.  Those that are read may be carried-over ones.
 
     Args:
         batch, grid, steps: the candidates, the times and noise levels, and the sampler's steps.
@@ -187,12 +186,10 @@ def sample(
         rows: decides which candidates leave the batch on the way (default: none).
         on_step: called with the active rows, s_t and the estimate of each step.
         start: s at the first level, and an estimate that conditions the first one (default: noise, and none).
-        busy: [M, S, K], false at steps of candidates that need no new estimate (default: all do).  A sentence without
-            busy candidates is left out of the call; then nothing else may take rows from the batch.
+        busy: [M, S, K], false where a step needs no new estimate (default: all do); then no rows may leave the batch.
     """
-    state = batch.state
     s, estimate = start or from_noise(batch, grid)
-    c = estimate
+    state, c = batch.state, estimate
     rows = rows or ActiveRows(s.shape[0], s.shape[1], device=s.device)
     times = grid.conditioning_t.float().to(s.device, non_blocking=True)
     for i, (step, sentences) in enumerate(zip(steps, called(busy, len(steps)))):
