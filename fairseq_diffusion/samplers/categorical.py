@@ -88,7 +88,7 @@ class ConfidenceStep(NamedTuple):
     def draws(self) -> bool:
         return self.how.temperature != 0
 
-    def count(self, words: Tensor) -> Tensor:
+    def to_hide(self, words: Tensor) -> Tensor:
         """How many of so many words are to be hidden."""
         return (words.double() * self.hidden + ROUNDING).floor()
 
@@ -101,7 +101,7 @@ class ConfidenceStep(NamedTuple):
             log_p = torch.where(hidden, -state.nll(estimate, words, mask=hidden), log_p)
         merit, may_hide = self._of_shown(state, s_t, words, log_p, previous)
         merit = torch.where(hidden, log_p, merit).masked_fill(~free, torch.inf)
-        low = lowest(merit, self.count(free.sum(-1, keepdim=True)))
+        low = lowest(merit, self.to_hide(free.sum(-1, keepdim=True)))
         return torch.where(free & low & (hidden | may_hide), state.mask, torch.where(hidden & free, words, s_t))
 
     def _of_shown(
@@ -141,7 +141,7 @@ class Confidence(NamedTuple):
             return None
         words, left = state.free(batch.mask).sum(-1), [state.hidden(s).sum(-1).double()]
         for step in steps[:-1]:
-            left.append(torch.minimum(left[-1], step.count(words)))
+            left.append(torch.minimum(left[-1], step.to_hide(words)))
         return any_revealed(torch.stack([*left, torch.zeros_like(left[0])]))
 
 
@@ -158,12 +158,12 @@ class ResampleStep(NamedTuple):
     def __call__(self, batch: Batch, s_t: Tensor, estimate: Tensor, previous: Tensor, keys: Tensor | None) -> Tensor:
         state: Any = batch.state
         free = state.free(batch.mask)
-        if self.how.temperature:
+        if keys is not None and self.how.temperature:
             words = state.sample(estimate, noise.fold(keys, SAMPLE), *self.how)
             log_p = -state.nll(estimate, words, mask=free) if self.noise else torch.zeros_like(estimate[..., 0])
         else:
             words, log_p = state.round(estimate)
-        if self.noise:
+        if keys is not None and self.noise:
             count = (free.sum(-1, keepdim=True).double() * self.noise + ROUNDING).floor()
             fresh = state.kernel.noise(noise.uniform(noise.fold(keys, REPLACE), s_t.shape[-1]))
             words = torch.where(lowest(log_p.masked_fill(~free, torch.inf), count), fresh, words)

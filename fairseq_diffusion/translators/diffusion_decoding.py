@@ -133,8 +133,9 @@ class DiffusionDecoder(Decoder):
         active = EarlyExit(rows.mask, state.read, o.prune_steps, o.stop_stable, rounded) if leaves else None
         watch = None if on_step is None else History(rows.mask, state, on_step)
         s, estimate = start or from_noise(rows, self.grid)
-        whole = leaves or self.fixed_shapes or self.translator.self_conditioning != "none"
-        busy = None if whole else self.sampler.busy(rows, self.steps, s)
+        busy = None if leaves or self.fixed_shapes else self.sampler.busy(rows, self.steps, s)
+        if busy is not None and self.translator.self_conditioning != "none":
+            busy = None  # an estimate that changes nothing conditions the next
         if busy is not None and start:
             busy[0] = True  # words of a draft that stay are scored by the first estimate
         return sample(rows, self.grid, self.steps, refine, active, watch, (s, estimate), busy)

@@ -23,7 +23,7 @@ ENDS = {
     "quadratic": (0, math.sqrt(1 - math.exp(-(0.1 + math.sqrt(0.1 * 20) + 20) / 3))),
     "cosine": (0, 1),
     "cosine_root": (0, 1),
-    "geometric_decay": (0.01, 1),
+    "geometric_decay": (math.sqrt(-math.expm1(-1e-4)), math.sqrt(-math.expm1(-20.0))),
     "shifted_cosine": (0, 1),
     "variance_exploding": (math.sqrt(1 / 2), 300 / math.sqrt(1 + 300**2)),
     "edm": (0.002 / math.sqrt(1 + 0.002**2), 80 / math.sqrt(1 + 80**2)),
