@@ -15,6 +15,7 @@ from fairseq_diffusion.decoding.likelihood import SentenceLikelihood, scored_bat
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.files.writing import check_writable, write_text
 
+LARGEST = 700.0  # nats a token that have a perplexity in fp64
 Scored = dict[int, SentenceLikelihood]
 
 
@@ -86,11 +87,11 @@ def summary(found: list[SentenceLikelihood], skipped: int, samples: int) -> str:
         rows.append(f"{impossible} that the model cannot make (infinite), left out of the means")
     if finite:
         total, error = sum(each.nats for each in finite), math.hypot(*(each.error for each in finite))
-        each_token = math.exp(total / tokens)
+        each_token = math.exp(total / tokens) if total / tokens < LARGEST else math.inf
         means = {
             "nats per sentence": (total / len(finite), error / len(finite)),
             "nats per token": (total / tokens, error / tokens),
             "perplexity per token": (each_token, each_token * error / tokens),
         }
-        rows += [f"{mean:.4f} +- {spread:.4f} {what}" for what, (mean, spread) in means.items()]
+        rows += [f"{mean:.6g} +- {spread:.6g} {what}" for what, (mean, spread) in means.items()]
     return "\n".join(rows)
