@@ -13,17 +13,16 @@ import torch
 from fairseq import checkpoint_utils, options, tasks, utils
 from fairseq.dataclass.configs import GenerationConfig
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from fairseq_diffusion import compat
 from fairseq_diffusion.compat.renamed import RENAMED_FLAGS
 from fairseq_diffusion.decoding.hypotheses import readable
+from fairseq_diffusion.decoding.likelihood import LikelihoodScorer, SentenceLikelihood, pairs, scored_batches
 from fairseq_diffusion.decoding.options import flag_of
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.files.preparation import Preparation, checkpoint_at, dictionaries_for, preparation_of
 from fairseq_diffusion.models.base import TranslatorModel
-from fairseq_diffusion.tasks.config import OPTIONS, DiffusionTranslationConfig
+from fairseq_diffusion.tasks.config import OPTIONS, DiffusionTranslationConfig, converted
 
 PRECISIONS = {"fp32": [], "fp16": ["--fp16"], "bf16": ["--bf16"]}
 RERANKER = "--iter-decode-with-external-reranker"
@@ -189,7 +188,7 @@ class TranslationModel:
         in ``sampler="cedi"``, and `beam` and `lenpen` of a beam search.  The best `nbest` candidates are kept, with
         their tokens at every step if `history` is set.
         """
-        for name, number in {"batch_size": batch_size, "nbest": nbest, "beam": flags.get("beam") or 1}.items():
+        for name, number in (("nbest", nbest), ("beam", flags.get("beam") or 1)):
             if number < 1:
                 raise UserError(f"{name} is {number}; pass 1 or more")
         if isinstance(sentences, str):
@@ -199,11 +198,11 @@ class TranslationModel:
         cfg = self._configured({**asked, "seed": seed, "history": history, **flags})
         tokens = self._prepared(sentences)
         self.task.cfg = cfg.task
-        unused = self.has_draft and cfg.task.draft is None
-        models = [*self.models[:1], *self.models[2:]] if unused else self.models
+        models = [*self.models[:1], *self.models[2:]] if self.has_draft and cfg.task.draft is None else self.models
         generator = self.task.build_generator(models, cfg.generation)
         found: dict[int, list[Candidate]] = {}
-        for batch in self._batches(list(tokens.values()), batch_size):
+        dataset = self.task.build_dataset_for_inference([*tokens.values()], [*map(len, tokens.values())])
+        for batch in self.batches(dataset, batch_size):
             hypotheses = self.task.inference_step(generator, models, batch)
             found.update(zip(batch["id"].tolist(), ([self._candidate(h) for h in own[:nbest]] for own in hypotheses)))
         candidates = {index: found[i] for i, index in enumerate(tokens)}
@@ -229,8 +228,43 @@ class TranslationModel:
                 cfg[section][flag] = converted(CONFIGS[section], flag, name, value)
         return cfg
 
+    def likelihood(
+        self,
+        sources: Iterable[str],
+        translations: Iterable[str],
+        *,
+        samples: int = 32,
+        steps: int | None = None,
+        batch_size: int = 32,
+        seed: int = 1,
+    ) -> list[SentenceLikelihood]:
+        """-log p(translation | source) of each pair in nats, or an estimate of an upper bound on it, in their order.
+
+        A bound is estimated from `samples` of noise; in continuous time it is that of a chain of `steps` (1000).
+        """
+        lists = [list(side) for side in (sources, translations) if not isinstance(side, str)]
+        if len(lists) != 2 or len(lists[0]) != len(lists[1]):
+            raise UserError("likelihood() takes a list of sources and a list of as many translations")
+        scorer = self.likelihood_scorer(samples, steps, seed)
+        targets = list(map(self.preparation.of_target.encode, lists[1]))
+        dataset = pairs(self.task, self._encoded(lists[0]), targets, self.max_positions[1])
+        found = dict(scored_batches(scorer, self.batches(dataset, batch_size)))
+        return [found[index] for index in range(len(targets))]
+
+    def likelihood_scorer(self, samples: int, steps: int | None, seed: int) -> LikelihoodScorer:
+        if self.kind == AUTOREGRESSIVE:
+            raise UserError(
+                f"{self.checkpoint} is autoregressive; fairseq-generate --score-reference gives the likelihood of "
+                "references by such a model"
+            )
+        return LikelihoodScorer(self.models[0].translator, self.task.target_dictionary, samples, steps, seed)
+
     def _prepared(self, sentences: Sequence[str]) -> dict[int, torch.Tensor]:
-        """Tokens by the index of each sentence that is not empty; a sentence that is too long is refused."""
+        """Tokens by the index of each sentence that is not empty."""
+        return {index: tokens for index, tokens in enumerate(self._encoded(sentences)) if len(tokens) > 1}
+
+    def _encoded(self, sentences: Sequence[str]) -> list[torch.Tensor]:
+        """Tokens of each sentence; one that is too long is refused."""
         encoded, _ = self.task.get_interactive_tokens_and_lengths(sentences, self.preparation.encode)
         longest = self.max_positions[0]
         for index, tokens in enumerate(encoded):
@@ -239,16 +273,16 @@ class TranslationModel:
                     f"sentence {index} (counted from 0) has {len(tokens)} tokens with its end, but this model takes up "
                     f"to {longest}; split it"
                 )
-        return {index: tokens for index, tokens in enumerate(encoded) if len(tokens) > 1}
+        return encoded
 
-    def _batches(self, tokens: list[torch.Tensor], batch_size: int) -> Iterator[dict[str, Any]]:
-        """fairseq's batches, of sentences of similar length."""
-        if not tokens:
+    def batches(self, dataset: Any, batch_size: int | None, **other: Any) -> Iterator[dict[str, Any]]:
+        """fairseq's batches, of sentences of similar length; `other` as of fairseq's get_batch_iterator."""
+        if batch_size is not None and batch_size < 1:
+            raise UserError(f"batch_size is {batch_size}; pass 1 or more")
+        if not len(dataset):
             return
-        dataset = self.task.build_dataset_for_inference(tokens, [len(row) for row in tokens])
-        batches = self.task.get_batch_iterator(
-            dataset=dataset, max_sentences=batch_size, max_positions=self.max_positions, disable_iterator_cache=True
-        )
+        sizes = {"max_sentences": batch_size, "max_positions": self.max_positions, **other}
+        batches = self.task.get_batch_iterator(dataset=dataset, disable_iterator_cache=True, **sizes)
         for batch in batches.next_epoch_itr(shuffle=False):
             yield utils.apply_to_sample(lambda tensor: tensor.to(self.device), batch)
 
@@ -262,13 +296,3 @@ class TranslationModel:
             calls=hypothesis.get("steps", len(tokens)),
             history=readable(hypothesis.get("history", ()), dictionary),
         )
-
-
-def converted(config: type, flag: str, name: str, value: Any) -> Any:
-    """`value` converted to the type, or checked against the choices, of a flag in a configuration."""
-    typed = OmegaConf.structured(config)
-    try:
-        typed[flag] = value
-    except OmegaConfBaseException as error:
-        raise UserError(f"{name} is {value!r}: {str(error).splitlines()[0]}") from error
-    return typed[flag]

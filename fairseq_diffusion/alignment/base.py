@@ -91,6 +91,7 @@ class Scored:
     nll: Tensor  # [B], of what is not shown
     count: Tensor  # [B], what that sum is to be divided by for a mean, at least 1
     impossible: Tensor  # [B], targets that do not fit on the canvas: nll 0
+    log_p: Callable[[], Tensor]  # [B] in fp64, of what is not shown, without smoothing; -inf where it does not fit
     align: Callable[[], Tensor]  # index [B, L] on the best alignment
 
 
@@ -168,6 +169,11 @@ def word_scores(h: Tensor, words: Tensor, index: Tensor) -> WordScores:
     """Log-probabilities of the words index [B, L, M] at each position of h [B, L, h]; all of shape [B, L, ...]."""
     scores = linear_log_probs(h.flatten(0, 1), words, index.flatten(0, 1))
     return WordScores(*(part.view(*h.shape[:2], *part.shape[1:]) for part in scores))
+
+
+def fitting(log_p: Tensor, impossible: Tensor) -> Tensor:
+    """log_p [B], -inf for the targets that do not fit, `impossible` [B]."""
+    return log_p.masked_fill(impossible, -torch.inf)
 
 
 def by_sentence(tokens: Tensor, log_p: Tensor, mask: Tensor, end_log_p: Tensor, candidates: int) -> Words:

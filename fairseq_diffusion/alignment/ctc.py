@@ -20,6 +20,7 @@ from fairseq_diffusion.alignment.base import (
     Symbols,
     Words,
     by_sentence,
+    fitting,
     word_scores,
 )
 from fairseq_diffusion.alignment.beam import beam_search
@@ -68,7 +69,12 @@ class CTCAlignment(Alignment):
         graph = target[:, 1:-1], length, canvas.mask.sum(-1)
         log_p, impossible = ctc_log_likelihood(emission, *graph)
         return Scored(
-            scores.best, -log_p, length.clamp(min=1), impossible, lambda: ctc_best_path(emission.detach(), *graph)
+            scores.best,
+            -log_p,
+            length.clamp(min=1),
+            impossible,
+            lambda: fitting(*ctc_log_likelihood(emission.double(), *graph, form="log")),
+            lambda: ctc_best_path(emission.detach(), *graph),
         )
 
     def words(self, h: Tensor, words: Tensor, canvas: Canvas, revealed: Revealed, how: Reading) -> Words:

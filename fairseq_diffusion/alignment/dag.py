@@ -17,6 +17,7 @@ from fairseq_diffusion.alignment.base import (
     Scored,
     Symbols,
     Words,
+    fitting,
     without_repeats,
     word_scores,
 )
@@ -46,7 +47,12 @@ class DAGAlignment(Alignment):
         sizes = mask.sum(-1), canvas.mask.sum(-1)
         log_p, impossible = dag_log_likelihood(match, links, *sizes)
         return Scored(
-            scores.best, -log_p, sizes[0], impossible, lambda: dag_best_path(match.detach(), links.detach(), *sizes)
+            scores.best,
+            -log_p,
+            sizes[0],
+            impossible,
+            lambda: fitting(*dag_log_likelihood(match.double(), links.double(), *sizes, form="log")),
+            lambda: dag_best_path(match.detach(), links.detach(), *sizes),
         )
 
     def guess(self, h: Tensor, words: Tensor, canvas: Canvas, revealed: Revealed) -> Guess:

@@ -44,6 +44,7 @@ class LengthAlignment(Alignment):
             nll.masked_fill(~counted, 0).sum(-1),
             counted.sum(-1).clamp(min=1),
             torch.zeros_like(mask[:, 0]),
+            lambda: scores.log_p[..., 0].double().masked_fill(~counted, 0).sum(-1),
             lambda: self.known_index(mask),
         )
 

@@ -18,6 +18,7 @@ COMMANDS = {
     "average": "average checkpoints (the last k or the best k)",
     "convert": "convert a checkpoint of fairseq's own NAT models",
     "score": "score and compare translations: BLEU, chrF, TER, significance",
+    "likelihood": "-log p(y | x) of a data set's translations, or a bound on it",
     "plot": "draw trainings, BLEU against network calls, or a page of translations over the steps",
     "config": "write an architecture preset as hydra YAML",
 }

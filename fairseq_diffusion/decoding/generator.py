@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from fairseq_diffusion.decoding.buckets import ON_A_GPU, Buckets
 from fairseq_diffusion.decoding.hypotheses import hypotheses
+from fairseq_diffusion.decoding.likelihood import LikelihoodScorer
 from fairseq_diffusion.decoding.options import SelectionOptions
 from fairseq_diffusion.decoding.rescore import Teacher
 from fairseq_diffusion.decoding.selection import Selector
@@ -48,7 +49,9 @@ class Generator:
         """
         self.options, self.selection, self.teacher, self.drafts = options, selection, teacher, drafts
         self.decoder = translator.decoder_for(options)
-        self.select = Selector(selection.chain, selection.mbr_utility, selection.mbr_units, dictionary, teacher)
+        likelihoods = LikelihoodScorer(translator, dictionary, selection.likelihood_samples, seed=selection.seed)
+        utility = selection.mbr_utility, selection.mbr_units
+        self.select = Selector(selection.chain, *utility, dictionary, teacher, likelihoods)
         self.bos, self.pad, self.eos = dictionary.bos(), dictionary.pad(), dictionary.eos()
         self.sentences, self.candidates, self.calls, self.model_seconds = 0, 0, 0, 0.0
 

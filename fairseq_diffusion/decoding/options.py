@@ -19,11 +19,12 @@ class SelectionOptions:
     selection: str | None = option(
         None,
         "how to choose: score (the model's), joint (the same with the length's), mbr, mbr_two_level (within each "
-        "length, then among them), rescore (an AR model's score), or a chain such as mbr:5,rescore (default: rescore "
-        "where there is an AR model, else score)",
+        "length, then among them), likelihood (of the finished translation, by the model), rescore (an AR model's "
+        "score), or a chain such as mbr:5,rescore (default: rescore where there is an AR model, else score)",
     )
     mbr_utility: str = option("bleu", "what MBR compares candidates by", choices=UTILITIES)
     mbr_units: str = option("tokens", "what MBR counts n-grams of: subword tokens, or whole words", choices=UNITS)
+    likelihood_samples: int = option(8, "samples of noise that --selection likelihood estimates a bound from")
     rescore: bool = option(False, generation="iter_decode_with_external_reranker")
     nbest: int = option(1, generation="nbest")
     history: bool = option(False, generation="retain_iter_history")
@@ -35,6 +36,8 @@ class SelectionOptions:
     seed: int = option(1, flag="decode_seed")
 
     def __post_init__(self) -> None:
+        if self.likelihood_samples < 2:
+            raise UserError(f"--likelihood-samples is {self.likelihood_samples}; pass 2 or more, for example 8")
         if self.candidate_positions is not None and self.candidate_positions < 1:
             raise UserError(
                 f"--candidate-positions is {self.candidate_positions}; pass how many positions of candidates are "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, Protocol
 
 import numpy as np
 
@@ -75,6 +75,14 @@ def first_seen(rows: np.ndarray) -> list[int]:
     return [numbers.setdefault(row.tobytes(), len(numbers)) for row in rows]
 
 
+class Scorer(Protocol):
+    """Scores finished translations."""
+
+    def scores(self, net_input: dict[str, Any], hypotheses: list[list[list[int]]]) -> list[list[float]]:
+        """One for each list of tokens, high is good; `net_input` is fairseq's, `hypotheses` are lists for each of its
+        sentences."""
+
+
 # pool, the selector with what stages compare by, the batch's net_input -> merit [S, U], high is good
 Stage = Callable[[Pool, "Selector", Any], np.ndarray]
 SELECTIONS: Registry[Stage] = Registry("selection")
@@ -107,12 +115,23 @@ def by_mbr_two_level(pool: Pool, selector: Selector, net_input: Any) -> np.ndarr
 @SELECTIONS.register("rescore")
 def by_teacher(pool: Pool, selector: Selector, net_input: Any) -> np.ndarray:
     """An autoregressive model's mean log-probability (noisy parallel decoding, Gu et al. 2018)."""
+    return scored(pool, selector.teacher, net_input)
+
+
+@SELECTIONS.register("likelihood")
+def by_likelihood(pool: Pool, selector: Selector, net_input: Any) -> np.ndarray:
+    """The model's own likelihood of the finished translation, or its bound, per token."""
+    return scored(pool, selector.likelihoods, net_input)
+
+
+def scored(pool: Pool, scorer: Scorer, net_input: Any) -> np.ndarray:
+    """What `scorer` says of each translation, [S, U]."""
     hypotheses = [
         [row[:size].tolist() for row, size in zip(tokens[exists], sizes[exists])]
         for tokens, sizes, exists in zip(pool.tokens, pool.sizes, pool.exists)
     ]
     merit = np.full(pool.sizes.shape, -np.inf)
-    merit[pool.exists] = [p for sentence in selector.teacher.scores(net_input, hypotheses) for p in sentence]
+    merit[pool.exists] = [p for sentence in scorer.scores(net_input, hypotheses) for p in sentence]
     return merit
 
 
@@ -150,10 +169,12 @@ class Selector:
         units: str = "tokens",
         dictionary: Any = None,
         teacher: Teacher | None = None,
+        likelihoods: Scorer | None = None,
     ):
         self.chain = parse(spec)
         check_teacher(spec, [stage for stage, _ in self.chain], teacher)
         self.teacher: Any = teacher  # read by `rescore` alone, which has one
+        self.likelihoods: Any = likelihoods  # the generator's; read by `likelihood` alone
         self._compare, self._read = UTILITIES[utility], unpadded
         if utility == "chrf" or units == "words":
             pieces = Pieces(dictionary)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from argparse import Namespace
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,17 @@ class Preparation:
     def decode(self, text: str) -> str:
         text = self._bpe.decode(text) if self._bpe else text
         return self._moses[2].text(text) if self.tokenizer == "moses" else text
+
+    @cached_property
+    def of_target(self) -> Preparation:
+        """The same for text in the target language."""
+        codes = self.codes and codes_beside(self.codes.parent, self.target)
+        if self.codes and codes is None:
+            raise UserError(
+                f"{self.codes} are the BPE codes of {self.source}, and there are none of {self.target} beside them; "
+                f"copy them there as bpe.{self.target}.codes"
+            )
+        return replace(self, source=self.target, target=self.source, codes=codes)
 
     def describe(self) -> dict[str, Any]:
         shown = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "codes"}

@@ -51,6 +51,12 @@ class LengthHead(nn.Module):
         """Log-probabilities [B, beam] of lengths [B, beam], by the logits [B, C]."""
         return logits.log_softmax(-1).gather(1, self.class_of(source_length[:, None], lengths))
 
+    def nll(self, logits: Tensor, source_length: Tensor, length: Tensor) -> Tensor:
+        """-log p [B] of lengths [B], in fp64, by the logits [B, C]; inf for a length that no class stands for."""
+        nll = -self.log_p(logits.double(), source_length, length[:, None])[:, 0]
+        place = length - self._origin(source_length)
+        return nll.masked_fill((place < 0) | (place >= self.classes), torch.inf)
+
     def candidates(self, logits: Tensor, source_length: Tensor, beam: int, how: str = "top_k") -> Tensor:
         """`beam` different lengths a sentence, [B, beam]: the likeliest, or the likeliest and its neighbours."""
         widest = min(self.classes // 2, self.longest - SHORTEST + 1)

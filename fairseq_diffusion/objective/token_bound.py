@@ -42,7 +42,7 @@ def divergence(x: Tensor, table: Tensor, rows: Rows, kernel: TokenKernel) -> Ten
     """
     size = chunk_rows(len(table), x.device, x.shape[1])
     with torch.autocast(x.device.type, enabled=False):
-        parts = [slice(i, i + size) for i in range(0, len(x), size)]
+        parts = [slice(i, i + size) for i in range(0, max(len(x), 1), size)]
         return torch.cat([checkpoint(_chunk, x[p], table, rows.of(p), kernel, use_reentrant=False) for p in parts])
 
 

@@ -6,10 +6,12 @@ from typing import Any, Iterator, Optional, get_args, get_type_hints
 
 from fairseq.dataclass import ChoiceEnum
 from fairseq.tasks.translation import TranslationConfig
-from omegaconf import II
+from omegaconf import II, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from fairseq_diffusion.compat.renamed import old_name
 from fairseq_diffusion.decoding.options import SelectionOptions, flag_of
+from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels.choice import MODES
 from fairseq_diffusion.models.config import flag
 from fairseq_diffusion.translators import TRANSLATORS
@@ -74,3 +76,13 @@ DiffusionTranslationConfig = make_dataclass(
         "--iter-decode-with-beam, --nbest, --retain-iter-history and --iter-decode-with-external-reranker.",
     },
 )
+
+
+def converted(config: type, flag: str, name: str, value: Any) -> Any:
+    """`value` converted to the type, or checked against the choices, of a flag in a configuration."""
+    typed = OmegaConf.structured(config)
+    try:
+        typed[flag] = value
+    except OmegaConfBaseException as error:
+        raise UserError(f"{name} is {value!r}: {str(error).splitlines()[0]}") from error
+    return typed[flag]

@@ -15,6 +15,7 @@ from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.network.attention import Memory, attention_bias
 from fairseq_diffusion.network.encoder import Encoder
 from fairseq_diffusion.network.length import BEAMS, LengthHead
+from fairseq_diffusion.objective.likelihood import Likelihood
 from fairseq_diffusion.objective.reduction import Mean, Reduction
 from fairseq_diffusion.registry import option
 
@@ -230,6 +231,26 @@ class Translator(nn.Module, ABC):
     @abstractmethod
     def decoder_for(self, options: Any) -> Decoder:
         """Decoding under `options`, an instance of this class' Options."""
+
+    def likelihood(
+        self, source: Source, target: Tensor, mask: Tensor, keys: Tensor, samples: int, steps: int | None = None
+    ) -> Likelihood:
+        """-log p(y | x) of given translations, or an estimate of an upper bound on it.
+
+        Args:
+            source: the B encoded sources.
+            target: tokens [B, L] that begin with <s>, padded on the right; `mask` [B, L] is true at real ones.
+            keys: random keys [B]; all noise is a function of them.
+            samples: draws of noise that a bound is estimated from.
+            steps: T of a chain, for a model that does not have its own.
+        """
+        raise UserError(f"{self.name} models define no likelihood; write the method `likelihood` of their translator")
+
+    def length_nll(self, source: Source, mask: Tensor) -> Tensor:
+        """-log p(length | x) of targets of which mask [B, L] is real, [B] in fp64; 0 where none is predicted."""
+        if self.length is None:
+            return torch.zeros(len(mask), dtype=torch.float64, device=mask.device)
+        return self.length.nll(self.length(source.states, source.mask), source.length, mask.sum(-1))
 
     def adapt(self, update: int) -> None:
         """Called before each training update, for schedules that adapt to what is learnt."""

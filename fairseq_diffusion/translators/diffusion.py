@@ -17,6 +17,7 @@ from fairseq_diffusion.network.denoiser import Denoiser
 from fairseq_diffusion.network.encoder import Encoder
 from fairseq_diffusion.network.length import LengthHead
 from fairseq_diffusion.network.transformer import masked_mean
+from fairseq_diffusion.objective.likelihood import Likelihood
 from fairseq_diffusion.objective.reduction import error_by_noise
 from fairseq_diffusion.objective.terms import Objective, Outcome
 from fairseq_diffusion.process.prediction import Prediction
@@ -26,6 +27,7 @@ from fairseq_diffusion.samplers.halving import Halving
 from fairseq_diffusion.states.base import State
 from fairseq_diffusion.translators.base import Losses, Source, Translator
 from fairseq_diffusion.translators.diffusion_decoding import DiffusionDecoder
+from fairseq_diffusion.translators.diffusion_likelihood import chain_likelihood
 from fairseq_diffusion.translators.diffusion_options import DiffusionOptions
 
 SELF_CONDITIONING = ("none", "random", "both")
@@ -279,6 +281,11 @@ class DiffusionTranslator(Translator):
         condition = None if self.self_conditioning == "none" else c
         output = self.denoiser(s_t, condition, t, mask, source.memory)
         return self.prediction(output, s_t, self.schedule.level(t[:, None]))
+
+    def likelihood(
+        self, source: Source, target: Tensor, mask: Tensor, keys: Tensor, samples: int, steps: int | None = None
+    ) -> Likelihood:
+        return chain_likelihood(self, source, target, mask, keys, samples, steps)
 
     def decoder_for(self, options: DiffusionOptions) -> DiffusionDecoder:
         return DiffusionDecoder(self, options)

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from fairseq_diffusion.alignment.base import Alignment, Canvas
 from fairseq_diffusion.alignment.glancing import Glance
+from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.network.block_decoder import BlockDecoder
 from fairseq_diffusion.network.encoder import Encoder
 from fairseq_diffusion.network.length import LengthHead
+from fairseq_diffusion.objective.likelihood import Likelihood
 from fairseq_diffusion.objective.reduction import Reduction
 from fairseq_diffusion.registry import Registry
 from fairseq_diffusion.translators.base import Lengths, Losses, Source, Translator
@@ -124,6 +126,17 @@ class OnePassTranslator(Translator):
         """h_s [N, L, h] from that of the block before, None for the first, and what is fed, z [N, L]."""
         h = self.decoder.enter(z, canvas.mask, copied) if h is None else self.decoder.fuse(s, h, z)
         return self.decoder.block(s, h, canvas.mask, source.memory)
+
+    @torch.no_grad()
+    def likelihood(
+        self, source: Source, target: Tensor, mask: Tensor, keys: Tensor, samples: int, steps: int | None = None
+    ) -> Likelihood:
+        """Exact: that of the length, and by the last block all alignments' of the words, with nothing revealed."""
+        if steps is not None:
+            raise UserError(f"{steps} steps were asked for, but a {self.name} model has no chain of them; drop --steps")
+        run = TrainingPass(self, source, target, mask, self.canvas(source, self._target_lengths(mask)))
+        scored = run.blocks(skip_scores=True)[-1][1]
+        return Likelihood.known(self.length_nll(source, mask) - scored.log_p())
 
     def decoder_for(self, options: OnePassOptions) -> OnePassDecoder:
         return OnePassDecoder(self, options)

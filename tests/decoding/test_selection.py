@@ -31,7 +31,7 @@ class One(NamedTuple):
 
 
 class Stub:
-    """A teacher that prefers high letters, and remembers what it was asked."""
+    """A teacher, or the model's likelihood, that prefers high letters, and remembers what it was asked."""
 
     def __init__(self) -> None:
         self.asked: list[list[list[int]]] = []
@@ -72,7 +72,7 @@ def batch(*sentences: list[One]) -> Candidates:
 def choose(spec: str, *sentences: list[One], **more: Any) -> list[list[int]]:
     if "rescore" in spec:
         more.setdefault("teacher", Stub())
-    return Selector(spec, **more)(batch(*sentences), {})
+    return Selector(spec, **{"likelihoods": Stub(), **more})(batch(*sentences), {})
 
 
 def random_sentence(rng: random.Random, count: int = 9) -> list[One]:
@@ -92,7 +92,7 @@ def loop_merit(stage: str, text: str, left: list[One]) -> float:
         return max(one.score for one in copies)
     if stage == "joint":
         return max(one.joint for one in copies)
-    if stage == "rescore":
+    if stage in ("rescore", "likelihood"):
         return Stub.score(list(map(ord, text)))
     others = list(left)
     others.remove(copies[0])
@@ -121,6 +121,8 @@ CHAINS = [
     "mbr",
     "rescore",
     "mbr:3,rescore",
+    "likelihood",
+    "score:3,likelihood",
     "score:4,mbr",
     "score:4,mbr:2,rescore",
     "rescore:3,score:2,mbr:1",
@@ -253,7 +255,7 @@ def test_chrf_is_of_the_characters_of_words_in_any_units() -> None:
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        ("best", "unknown selection 'best'; choose one of: joint, mbr, mbr_two_level, rescore, score"),
+        ("best", "unknown selection 'best'; choose one of: joint, likelihood, mbr, mbr_two_level, rescore, score"),
         ("", "unknown selection ''"),
         ("mbr:5,", "unknown selection ''"),
         ("mbr:5,best", "unknown selection 'best'"),

@@ -174,6 +174,22 @@ def test_what_preprocessing_cannot_say(folder: Path, entries: dict[str, Any], wo
         load(folder)
 
 
+def test_targets_are_prepared_by_the_rules_of_their_language(folder: Path, codes: Path):
+    """Of two files of codes each language has its own; one file without a language is for both."""
+    (folder / "bpe.b.codes").write_text("#version: 0.2\nW 1</w>\n")
+    shutil.copy(codes, folder / "bpe.a.codes")
+    says(folder, source="a", target="b", lowercase=False)
+    preparation = load(folder).preparation
+    assert preparation.encode("w1 W1") == "w1 W@@ 1"
+    assert preparation.of_target.encode("w1 W1") == "w@@ 1 W1"
+    assert (preparation.of_target.source, preparation.of_target.target) == ("b", "a")
+    (folder / "bpe.b.codes").unlink()
+    with pytest.raises(UserError, match="bpe.a.codes are the BPE codes of a, .* as bpe.b.codes"):
+        load(folder).preparation.of_target.encode("w1")
+    (folder / "bpe.a.codes").rename(folder / "bpe.codes")
+    assert load(folder).preparation.of_target.encode("w1 W1") == "w1 W@@ 1"
+
+
 def test_broken_preprocessing_and_two_codes(folder: Path, codes: Path):
     for name in ("bpe.codes", "code"):
         shutil.copy(codes, folder / name)

@@ -1,0 +1,40 @@
+"""The bound on -log p(y | x) of given translations by a diffusion translator.  torch only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from fairseq_diffusion.objective.chain_bound import bound_for, estimated
+from fairseq_diffusion.objective.likelihood import Likelihood, check_samples
+from fairseq_diffusion.translators.base import Source
+
+if TYPE_CHECKING:
+    from fairseq_diffusion.translators.diffusion import DiffusionTranslator
+
+
+@torch.no_grad()
+def chain_likelihood(
+    translator: DiffusionTranslator,
+    source: Source,
+    target: Tensor,
+    mask: Tensor,
+    keys: Tensor,
+    samples: int,
+    steps: int | None,
+) -> Likelihood:
+    """-log p(length | x) and the bound of the chain at that length; arguments as of `Translator.likelihood`.
+
+    Estimates are made without an earlier one, and targets are neither smoothed nor drawn anew.
+    """
+    check_samples(samples)
+
+    def denoise(s_t: Tensor, t: Tensor) -> Tensor:
+        rows = mask.repeat_interleave(len(s_t) // len(mask), 0)
+        return translator.denoise(s_t, t, translator.state.blank(s_t), rows, source)
+
+    bound = bound_for(translator.state, translator.schedule, steps)
+    nats, error = estimated(bound, denoise, target, mask, keys, samples)
+    return Likelihood(translator.length_nll(source, mask) + nats, error, exact=False)
