@@ -95,7 +95,11 @@ class DiffusionConfig(NetworkConfig):
         "loss terms and weights: mse, rounding (on x_0), anchor (on x_0-hat), prior; with --state tokens elbo, "
         "vlb, score_entropy, corrupted, reweighted, anchor",
     )
-    time_sampler: ChoiceEnum(list(TIME_SAMPLERS)) = flag("uniform", "how training times are drawn")
+    time_sampler: ChoiceEnum(list(TIME_SAMPLERS)) = flag(
+        "uniform",
+        "how training times are drawn: uniform; one in each part of time, of as many as a batch has sentences "
+        "(stratified); or more often where losses are large (second_moment)",
+    )
     # conditioning
     self_conditioning: ChoiceEnum((*SELF_CONDITIONING, "coin")) = flag(
         "both",

@@ -32,6 +32,7 @@ class Outcome:
     t: Tensor  # [B, 1]
     level: Level  # of s_t
     weight: Tensor  # [B], importance of the time drawn
+    u: Tensor  # [B], what the time sampler drew
     estimates: list[Tensor]  # each [B, L, d]
     state: State
     schedule: Schedule
@@ -168,3 +169,8 @@ class Objective(Reduction):
     def terms(self, outcome: Outcome, mask: Tensor) -> dict[str, Tensor]:
         """Each term's share [B] of the batch's loss before weighting; mask [B, L] is true where a loss is due."""
         return {name: self.share(TERMS[name](outcome, mask), mask) for name in self.weights}
+
+    def each(self, terms: dict[str, Tensor], mask: Tensor) -> Tensor:
+        """The weighted sum of the shares in `terms`, for each sentence [B] as a mean over its positions in `mask`."""
+        total = torch.stack([terms[name].detach() * weight for name, weight in self.weights.items()]).sum(0)
+        return total if self.normaliser == "sentences" else total / mask.sum(-1).clamp(min=1)

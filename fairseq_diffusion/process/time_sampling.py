@@ -2,32 +2,84 @@
 
 from __future__ import annotations
 
-from typing import Callable
-
 import torch
 from torch import Tensor
 
 from fairseq_diffusion.kernels import noise
+from fairseq_diffusion.kernels.precision import KeepsPrecision
 from fairseq_diffusion.registry import Registry
 
-# keys [B] -> u [B] in fp64, and importance weights [B] that make a loss over such u the loss over uniform ones
-TimeSampler = Callable[[Tensor], "tuple[Tensor, Tensor]"]
-TIME_SAMPLERS: Registry[TimeSampler] = Registry("time sampler")
 
-
-@TIME_SAMPLERS.register("uniform")
-def uniform(keys: Tensor) -> tuple[Tensor, Tensor]:
+class TimeSampler(KeepsPrecision):
     """One u ~ U(0, 1) a sentence."""
-    u = noise.uniform(keys, 1)[:, 0]
-    return u, torch.ones_like(u)
+
+    def forward(self, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """Random keys [B] -> u [B] in fp64, and importance weights [B] that make a loss over such u the loss over
+        uniform ones."""
+        u = noise.uniform(keys, 1)[:, 0]
+        return u, torch.ones_like(u)
+
+    def observe(self, u: Tensor, loss: Tensor) -> None:
+        """Told in training what sentences cost, [B], at their u [B], before any weight."""
+
+
+TIME_SAMPLERS: Registry[type[TimeSampler]] = Registry("time sampler")
+TIME_SAMPLERS.register("uniform")(TimeSampler)
 
 
 @TIME_SAMPLERS.register("stratified")
-def stratified(keys: Tensor) -> tuple[Tensor, Tensor]:
+class Stratified(TimeSampler):
     """One u in each of B equal strata, in random order (CDCD section 3.3): less variance, but it looks at the batch."""
-    rank = noise.uniform(noise.fold(keys, 1), 1)[:, 0].argsort().argsort()
-    u, weight = uniform(keys)
-    return (rank + u) / len(keys), weight
+
+    def forward(self, keys: Tensor) -> tuple[Tensor, Tensor]:
+        rank = noise.uniform(noise.fold(keys, 1), 1)[:, 0].argsort().argsort()
+        u, weight = super().forward(keys)
+        return (rank + u) / len(keys), weight
+
+
+@TIME_SAMPLERS.register("second_moment")
+class SecondMoment(TimeSampler):
+    """Times are drawn more often where losses are large: u in bin k of K with a probability in proportion to the root
+    of the mean squared loss there (Nichol and Dhariwal 2021, section 3.3), a running mean that is saved with the model.
+
+    Until each bin has been seen ten times all are as probable.  In validation all are, too, and nothing is learnt.
+    Each rank has means of its own; weights are right for any.
+    """
+
+    bins, decay, enough, least = 100, 0.9, 10, 1e-3  # `least`: share of the probability that all bins have alike
+    moment: Tensor
+    seen: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("moment", torch.zeros(self.bins, dtype=torch.float64))
+        self.register_buffer("seen", torch.zeros(self.bins, dtype=torch.long))
+
+    def probability(self) -> Tensor:
+        """Of each bin, [K] in fp64."""
+        even = torch.full_like(self.moment, 1 / self.bins)
+        if not self.training:
+            return even
+        root = self.moment.sqrt()
+        share = (1 - self.least) * root / root.sum().clamp(min=torch.finfo(root.dtype).tiny) + self.least * even
+        return torch.where((self.seen >= self.enough).all() & (root.sum() > 0), share, even)
+
+    def forward(self, keys: Tensor) -> tuple[Tensor, Tensor]:
+        p, (u, _) = self.probability(), super().forward(keys)
+        upper = p.cumsum(0)
+        k = torch.searchsorted(upper, u.contiguous(), right=True).clamp(max=self.bins - 1)
+        inside = ((u - (upper[k] - p[k])) / p[k]).clamp(0, 1 - 1e-9)
+        return (k + inside) / self.bins, 1 / (self.bins * p[k])
+
+    @torch.no_grad()
+    def observe(self, u: Tensor, loss: Tensor) -> None:
+        k = (u * self.bins).long().clamp(max=self.bins - 1)
+        count = torch.zeros_like(self.seen).index_add_(0, k, torch.ones_like(k))
+        squares = torch.zeros_like(self.moment).index_add_(0, k, loss.detach().double().square())
+        mean = squares / count.clamp(min=1)
+        running = torch.where(self.seen > 0, torch.lerp(mean, self.moment, self.decay), mean)
+        self.moment.copy_(torch.where(count > 0, running, self.moment))
+        self.seen.add_(count)
 
 
 def chance(key: Tensor, p: float) -> bool:

@@ -9,14 +9,15 @@ drawn uniformly (multinomial: a_t = cos(pi/2 (t/T + 0.008) / 1.008) over its val
 
     E_t  T KL(q(y_(t-1) | y_t, y_0) || p(y_(t-1) | y_t)),    at t = 1  -log p(y_0 | y_1)
 
-and for the absorbing kernel a hundredth of the cross-entropy of the hidden words besides.
+and for the absorbing kernel a hundredth of the cross-entropy of the hidden words besides.  For the uniform kernel times
+are drawn in proportion to the root of their mean squared loss, and weighted back.
 
 *Sampling.*  y_0 is drawn from the estimate and y_s from q(y_s | y_t, y_0), which is that mixture; fewer steps than T
 are spread evenly.
 
 Ours against the papers: an encoder of the source, and attention to it; <s> and </s> are given with the length, which is
 predicted; the mixture where multinomial diffusion puts the estimate's probabilities into q in y_0's place, which is not
-the same; times are uniform, not drawn by how large their losses were.
+the same.
 """
 
 from fairseq_diffusion.systems import mdlm  # noqa: F401  whose preset is the base of these
@@ -39,6 +40,7 @@ preset(
     schedule="cosine_root",
     diffusion_steps=1000,
     objective="vlb=1",
+    time_sampler="second_moment",
 )
 sized_words("d3pm", "_absorb")
 sized_words("d3pm", "_uniform")

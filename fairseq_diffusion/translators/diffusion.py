@@ -168,7 +168,10 @@ class DiffusionTranslator(Translator):
                 outcome = self._distilled(self.targets, encoded, of_teacher, target, mask, keys, second_pass)
             else:
                 outcome = self._outcome(encoded, target, mask, keys, second_pass)
-            terms = {**objective.terms(outcome, due), **terms}
+            own = objective.terms(outcome, due)
+            if self.training:
+                self.time_sampler.observe(outcome.u, objective.each(own, due) / outcome.weight)
+            terms = {**own, **terms}
             means = {**means, **self._errors(outcome, due)}
         return Losses.of(
             terms,
@@ -198,7 +201,7 @@ class DiffusionTranslator(Translator):
             estimates = self._passes(
                 lambda c: self.denoise(s_t, t, c, mask, source), s_t, self.self_conditioning, second_pass
             )
-        return self._result(target, s_0, s_t, t, level, weight, estimates)
+        return self._result(target, s_0, s_t, t, level, weight, u, estimates)
 
     def _unrolled(
         self, source: Source, s_0: Tensor, s_t: Tensor, t: Tensor, level: Any, mask: Tensor, keys: Tensor
@@ -237,12 +240,12 @@ class DiffusionTranslator(Translator):
         estimates = self._passes(
             lambda c: self.denoise(s_t, pair.t, pair.condition(c), mask, source), s_t, conditioning, second_pass
         )
-        return self._result(target, wanted, s_t, pair.t, pair.level, weight, estimates)
+        return self._result(target, wanted, s_t, pair.t, pair.level, weight, u, estimates)
 
     def _result(
-        self, target: Tensor, s_0: Tensor, s_t: Tensor, t: Tensor, level: Any, weight: Tensor, estimates: Any
+        self, target: Tensor, s_0: Tensor, s_t: Tensor, t: Tensor, level: Any, weight: Tensor, u: Tensor, estimates: Any
     ) -> Outcome:
-        parts = (level, weight, estimates, self.state, self.schedule, self.label_smoothing)
+        parts = (level, weight, u, estimates, self.state, self.schedule, self.label_smoothing)
         return Outcome(target, s_0, s_t, t[:, None], *parts)
 
     def _errors(self, outcome: Outcome, mask: Tensor) -> dict[str, Any]:

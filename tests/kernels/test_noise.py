@@ -58,15 +58,15 @@ def test_sentence_keys_see_words_and_their_order_but_no_padding():
 
 
 def test_stratified_times_fill_every_stratum():
-    u, weight = TIME_SAMPLERS["stratified"](keys[:64])
+    u, weight = TIME_SAMPLERS["stratified"]()(keys[:64])
     assert torch.equal((u * 64).long().sort().values, torch.arange(64))
     assert not torch.equal(u.sort().values, u) and (weight == 1).all()
 
 
 def test_uniform_times_do_not_look_at_the_batch():
-    u, weight = TIME_SAMPLERS["uniform"](keys[:8])
+    u, weight = TIME_SAMPLERS["uniform"]()(keys[:8])
     assert u.dtype == torch.float64 and (weight == 1).all()
-    assert torch.equal(TIME_SAMPLERS["uniform"](keys[3:4])[0], u[3:4])
+    assert torch.equal(TIME_SAMPLERS["uniform"]()(keys[3:4])[0], u[3:4])
 
 
 @pytest.mark.parametrize("p", [0.0, 0.3, 1.0])

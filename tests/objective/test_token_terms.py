@@ -64,7 +64,7 @@ def test_a_batchs_loss_written_out(objective, share):
     source, target, keys = batch()
     padded = torch.nn.functional.pad(source, (1, 0), value=BOS)
     losses = translator.losses(padded, padded.ne(PAD), target, target.ne(PAD), keys, 0)
-    u = 0.01 + 0.99 * TIME_SAMPLERS["stratified"](noise.fold(keys, Stream.TIME))[0]
+    u = 0.01 + 0.99 * TIME_SAMPLERS["stratified"]()(noise.fold(keys, Stream.TIME))[0]
     encoded, total, words = encode(translator, source), 0.0, 0
     for b, t in enumerate(u.tolist()):
         n = int(target[b].ne(PAD).sum())
@@ -94,7 +94,7 @@ def test_the_weight_of_rdm_is_the_share_kept_a_step_earlier(steps):
     source, target, keys = batch()
     padded = torch.nn.functional.pad(source, (1, 0), value=BOS)
     losses = translator.losses(padded, padded.ne(PAD), target, target.ne(PAD), keys, 0)
-    u = translator.schedule.training_time(TIME_SAMPLERS["uniform"](noise.fold(keys, Stream.TIME))[0])
+    u = translator.schedule.training_time(TIME_SAMPLERS["uniform"]()(noise.fold(keys, Stream.TIME))[0])
     weights = translator.schedule.kept_before(u[:, None])[:, 0].float()
     torch.testing.assert_close(losses.terms["reweighted"], weights * losses.terms["corrupted"])
 

@@ -40,7 +40,7 @@ def make(
         length=LengthHead(HIDDEN, 16, "difference", True, 30),
         prediction=PREDICTIONS["x_0"],
         objective=Objective("mse,anchor"),
-        time_sampler=TIME_SAMPLERS["uniform"],
+        time_sampler=TIME_SAMPLERS["uniform"](),
         source_drop=source_drop,
     )
     if translator.null is not None:
