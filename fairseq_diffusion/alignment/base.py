@@ -182,6 +182,13 @@ def by_sentence(tokens: Tensor, log_p: Tensor, mask: Tensor, end_log_p: Tensor, 
     return Words(tokens.view(shape), log_p.view(shape), mask.view(shape), end_log_p.view(shape[:2]))
 
 
+def side_by_side(words: Words) -> Words:
+    """The words moved together, in their order."""
+    order = (~words.mask).long().argsort(dim=-1, stable=True)
+    tokens, log_p, mask = (part.gather(-1, order) for part in words[:3])
+    return Words(tokens, log_p, mask, words.end_log_p)
+
+
 def without_repeats(words: Words) -> Words:
     """Without those that repeat their left neighbour; their log-probability goes to the end.  Words stand side by
     side."""

@@ -18,7 +18,7 @@ from fairseq_diffusion.alignment.base import (
     Symbols,
     Words,
     fitting,
-    without_repeats,
+    side_by_side,
     word_scores,
 )
 from fairseq_diffusion.alignment.beam import beam_search
@@ -78,16 +78,13 @@ class DAGAlignment(Alignment):
         graph = self._graph(h, words, canvas, revealed, o.vertex_tokens if o.path_search in LISTS else 1)
         found = self._beam(graph, o) if o.path_search == BEAM else self._path(graph, canvas, how)
         shown = revealed.log_p.masked_fill(revealed.hidden, 0).sum(-1, keepdim=True)  # goes to the end, too
-        found = found._replace(end_log_p=found.end_log_p + shown)
-        return without_repeats(found) if o.drop_repeats else found
+        return found._replace(end_log_p=found.end_log_p + shown)
 
     def _path(self, graph: Graph, canvas: Canvas, how: Reading) -> Words:
         path = PATHS[how.options.path_search](graph, how.options, how.keys)
         mask = path.on & canvas.hidden[:, None]
         end = path.log_p.masked_fill(mask, 0).sum(-1)
-        order = (~mask).long().argsort(dim=-1, stable=True)
-        tokens, log_p, mask = (part.gather(-1, order) for part in (path.tokens, path.log_p, mask))
-        return Words(tokens, log_p, mask, end)
+        return side_by_side(Words(path.tokens, path.log_p, mask, end))
 
     def _beam(self, graph: Graph, options: SearchOptions) -> Words:
         return Words.of(beam_search(Vertices.of(graph), options.beam, self.longest, options.length_penalty))

@@ -15,7 +15,6 @@ from fairseq_diffusion.alignment.base import (
     Symbols,
     Words,
     by_sentence,
-    without_repeats,
     word_scores,
 )
 
@@ -50,5 +49,4 @@ class LengthAlignment(Alignment):
 
     def words(self, h: Tensor, words: Tensor, canvas: Canvas, revealed: Revealed, how: Reading) -> Words:
         tokens, log_p, mask, _ = self.guess(h, words, canvas, revealed)
-        found = by_sentence(tokens, log_p, mask, log_p.new_zeros(len(log_p)), how.candidates)
-        return without_repeats(found) if how.options.drop_repeats else found
+        return by_sentence(tokens, log_p, mask, log_p.new_zeros(len(log_p)), how.candidates)

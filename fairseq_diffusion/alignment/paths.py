@@ -213,9 +213,6 @@ class SearchOptions:
     vertex_tokens: int = option(
         5, "words considered at each vertex, or position of CTC, by path searches sample and beam"
     )
-    drop_repeats: bool = option(
-        False, "drop a word that repeats its neighbour (a model without CTC or DAG may stutter)"
-    )
     blank_penalty: float = option(
         0.0, "CTC: subtract this from the log-probability of blanks where the best symbols are read, for more words"
     )

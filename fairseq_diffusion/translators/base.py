@@ -163,6 +163,10 @@ class Options:
         "with this share of its words hidden; from above 0 to 1",
     )
 
+    drop_repeats: bool = option(
+        False, "drop a word that repeats its neighbour (a model without CTC or DAG may stutter)"
+    )
+
     def __post_init__(self) -> None:
         if self.length_beam < 1:
             raise UserError(f"--iter-decode-with-beam is {self.length_beam}; at least one length must be tried")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from fairseq_diffusion.alignment.base import Words
+from fairseq_diffusion.alignment.base import Words, side_by_side, without_repeats
 from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.kernels.launch import power_of_two
 from fairseq_diffusion.process.level import Level
@@ -150,7 +150,8 @@ class DiffusionDecoder(Decoder):
         tokens[here], all_log_p[here] = read, log_p
         end = all_log_p.gather(-1, mask.sum(-1, keepdim=True) - 1)[..., 0]
         special = torch.isin(tokens, self.translator.special_ids)
-        return Words(tokens, all_log_p, mask & ~special & result.alive[..., None], end)
+        found = Words(tokens, all_log_p, mask & ~special & result.alive[..., None], end)
+        return without_repeats(side_by_side(found)) if self.options.drop_repeats else found
 
     def settings(self) -> dict[str, Any]:
         o, usual = self.options, self.sampler.word_temperature
@@ -171,6 +172,7 @@ class DiffusionDecoder(Decoder):
             "clamp": o.clamp,
             "prune_after": ", ".join(map(str, o.prune_steps)) or "never",
             "stop_stable": o.stop_stable or "never",
+            "drop_repeats": o.drop_repeats,
             "execution": o.execution,
         }
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Callable, cast
 import torch
 from torch import Tensor
 
-from fairseq_diffusion.alignment.base import Canvas, Guess, Reading, Revealed, Words
+from fairseq_diffusion.alignment.base import Canvas, Guess, Reading, Revealed, Words, side_by_side, without_repeats
 from fairseq_diffusion.alignment.glancing import KEEPS, keep_schedule, surest
 from fairseq_diffusion.alignment.paths import READ_BY, SearchOptions
 from fairseq_diffusion.errors import UserError
@@ -99,6 +99,8 @@ class OnePassDecoder(Decoder):
         how = Reading(self.options, lengths.positions.shape[1], keys.flatten(1))
         history = History(canvas, len(source.mask)) if on_step else None
         words = self._decode(source, canvas, how, lengths.draft, history.fed.append if history else None)
+        if self.options.drop_repeats:
+            words = without_repeats(side_by_side(words))
         if on_step and history:
             history.finish(words, on_step, positions=self.search is None)
         calls = torch.full(words.mask.shape[:2], self.options.passes, device=keys.device)

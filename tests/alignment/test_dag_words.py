@@ -20,6 +20,7 @@ from canvases import (
     total,
 )
 
+from fairseq_diffusion.alignment.base import without_repeats
 from fairseq_diffusion.alignment.dag import through
 from fairseq_diffusion.alignment.paths import LISTS, SEARCHES
 
@@ -216,7 +217,8 @@ def test_repeats_stay_unless_they_are_to_be_dropped(search):
     gone goes to the end, so no translation is more or less likely for it."""
     shown = revealing(BOARD, {(0, j): 11 for j in range(1, 6)})
     how = {"path_search": search, "vertex_tokens": 1, "beam": 4}
-    kept, dropped = read(shown, **how), read(shown, **how, drop_repeats=True)
+    kept = read(shown, **how)
+    dropped = without_repeats(kept)
     assert torch.equal(kept.tokens, dropped.tokens)
     assert (kept.mask[0].sum(-1) == 5).all() and (dropped.mask[0].sum(-1) == 1).all()
     assert torch.equal(dropped.mask[1:], kept.mask[1:])

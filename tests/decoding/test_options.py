@@ -76,7 +76,14 @@ def read(kind: type, task: dict[str, Any] = TASK, generation: dict[str, Any] = G
     return asdict(read_options(kind, SimpleNamespace(**task), SimpleNamespace(**generation), SimpleNamespace(**MODEL)))
 
 
-CANDIDATES = {"length_beam": 5, "length_beam_kind": "offsets", "noise_beam": 3, "oracle_length": False, "draft": None}
+CANDIDATES = {
+    "drop_repeats": True,
+    "length_beam": 5,
+    "length_beam_kind": "offsets",
+    "noise_beam": 3,
+    "oracle_length": False,
+    "draft": None,
+}
 
 
 def test_options_of_diffusion():
@@ -90,7 +97,7 @@ def test_options_of_diffusion():
 
 
 def test_options_of_one_pass():
-    same = ("exit_block", "passes", "lookahead_weight", "vertex_tokens", "drop_repeats", "blank_penalty", "temperature")
+    same = ("exit_block", "passes", "lookahead_weight", "vertex_tokens", "blank_penalty", "temperature")
     assert read(OnePassOptions) == {
         **CANDIDATES,
         **{"path_search": "joint_viterbi", "beam": 8, "length_penalty": 0.5, "keep_schedule": "none"},

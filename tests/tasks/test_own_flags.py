@@ -44,12 +44,12 @@ ONE_PASS = [
     ("--path-search viterbi", {"path_search": "viterbi"}),
     ("--lookahead-weight 0.5", {"lookahead_weight": 0.5}),
     ("--vertex-tokens 3", {"vertex_tokens": 3}),
-    ("--drop-repeats True", {"drop_repeats": True}),
     ("--blank-penalty 0.5", {"blank_penalty": 0.5}),
     ("--beam 4", {"beam": 4}),
     ("--lenpen 0.6", {"lenpen": 0.6}),
 ]
-BOTH = {"noise_beam": 2, "temperature": 0.5, "length_beam": "offsets", "selection": "mbr", "oracle_length": True}
+BOTH = {"noise_beam": 2, "temperature": 0.5, "length_beam": "offsets", "drop_repeats": True, "selection": "mbr"}
+BOTH["oracle_length"] = True
 TABLES = {DiffusionTranslator: DIFFUSION, OnePassTranslator: ONE_PASS}
 
 
@@ -111,7 +111,7 @@ def test_what_needs_a_left_to_right_decoder_is_refused(translator: Any, name: st
         check(translator, {name: "asked"})
 
 
-@pytest.mark.parametrize("flags", ["--drop-repeats", "--path-search viterbi", "--beam 4"])
+@pytest.mark.parametrize("flags", ["--blank-penalty 1", "--path-search viterbi", "--beam 4"])
 def test_a_checkpoint_knows_its_kind(data: Path, checkpoint: Path, flags: str):
     with pytest.raises(UserError, match=f"{flags.split()[0]} is .*, but diffusion models do not use it"):
         generate(data, checkpoint, flags)
