@@ -10,8 +10,8 @@ candidates chosen.  `end to end` also counts reading lines of text, batching, an
 that of the generator for one sentence at a time, of one system after the other.  Rates are those of the best of
 --batches (on a CPU one size a family, unless more are asked for); in them all take turns, so that a busy machine slows
 all alike.  Ratios are against fairseq's beam of 5 in fp32, the last one against the naive form of the same system
-(naive.py).  Diffusion systems take all of their steps, K noises of one length, and choose by MBR; what compiling or
-recording their steps takes is reported separately, and in no other figure.
+(naive.py).  DINOISER and Difformer take all of their steps, K noises of one length, and choose by MBR; MDLM and RDM
+have one candidate.  What compiling or recording steps takes is reported separately, and in no other figure.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import networks
 import numpy as np
 import torch
 from common import Row, filled, flags, iqr, median, progress, report, synchronize
-from decoders import AR, DIFFUSION, System, step_by_step, word_by_word
+from decoders import AR, DIFFUSION, TOKENS, System, step_by_step, word_by_word, word_diffusion
 from single_pass import all_in_one_pass
 
 from fairseq_diffusion.translators.execution import EXECUTIONS
@@ -32,12 +32,12 @@ from fairseq_diffusion.translators.execution import EXECUTIONS
 WORDS, STEPS, PASS = FAMILIES = ("words", "steps", "pass")
 SIZES: dict[str, dict[str, Any]] = {
     "quick": {"hidden": 16, "vocabulary": 60, "latency": 2, "steps": [2, 4], "executions": ["eager"]},
-    "cpu": {"hidden": 512, "vocabulary": 10_000, "latency": 3, "steps": [5, 10, 20], "executions": ["eager"]},
+    "cpu": {"hidden": 512, "vocabulary": 10_000, "latency": 3, "steps": [4, 5, 10, 20], "executions": ["eager"]},
     "cuda": {
         "hidden": 512,
         "vocabulary": 10_000,
         "latency": 25,
-        "steps": [5, 10, 20],
+        "steps": [4, 5, 10, 20],
         "executions": ["eager", "cuda_graph"],
     },
 }
@@ -92,7 +92,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--hidden", type=int, help="width of all networks, twice as wide inside (512)")
     parser.add_argument("--vocabulary", type=int, help="entries of the joined dictionary (10000)")
     parser.add_argument("--batches", type=int, nargs="+", help="batch sizes of all systems (by family and device)")
-    parser.add_argument("--steps", type=int, nargs="+", help="of diffusion systems (5 10 20)")
+    parser.add_argument("--steps", type=int, nargs="+", help="of DINOISER and Difformer (4 5 10 20)")
     parser.add_argument(
         "--executions", nargs="+", choices=EXECUTIONS, help="of steps in bf16 (eager, on a GPU also cuda_graph)"
     )
@@ -108,6 +108,7 @@ def systems(options: argparse.Namespace) -> list[tuple[System, list[int]]]:
     found = {WORDS: word_by_word(size, options)}
     if STEPS in options.families:
         found[STEPS] = [system for name in DIFFUSION for system in step_by_step(name, size, options)]
+        found[STEPS] += [system for name in TOKENS for system in word_diffusion(name, size, options)]
     if PASS in options.families:
         found[PASS] = all_in_one_pass(size, "fp32" if options.device == "cpu" else "fp16", options)
     sizes = BATCHES["quick" if options.quick else options.device]

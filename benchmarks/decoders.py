@@ -26,6 +26,8 @@ from fairseq_diffusion.translators.execution import EAGER
 BPE = "subword_nmt"
 AR = "AR, beam 5"
 DIFFUSION = {"DINOISER": "dinoiser_iwslt_de_en", "Difformer": "difformer_iwslt_de_en"}
+TOKENS = {"MDLM": "mdlm_iwslt_de_en", "RDM": "rdm_iwslt_de_en_absorb"}
+TOKEN_STEPS = (4, 10)
 CANDIDATES = (1, 5)
 # what fairseq and CTranslate2 run in
 PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "fp16")}
@@ -137,6 +139,18 @@ def step_by_step(name: str, size: dict[str, Any], options: argparse.Namespace) -
     return systems
 
 
+def word_diffusion(name: str, size: dict[str, Any], options: argparse.Namespace) -> list[System]:
+    """A preset that diffuses words, of the same size, one candidate; the surest words first."""
+    model = networks.ours(TOKENS[name], options.vocabulary, **size)
+    guess_the_sources(model.translator.length)
+    dictionary = networks.dictionary(options.vocabulary)
+    sampler = None if str(model.cfg.sampler) == "routing" else "confidence"
+    return [
+        diffusion(name, placed(model, "fp32", options.device), dictionary, "fp32", 1, steps, options, sampler=sampler)
+        for steps in TOKEN_STEPS
+    ]
+
+
 def diffusion(
     name: str,
     model: Any,
@@ -147,12 +161,13 @@ def diffusion(
     options: argparse.Namespace,
     execution: str = EAGER,
     naive: bool = False,
+    sampler: str | None = None,
 ) -> System:
     """K noises of one length, chosen by MBR, with all of the steps taken."""
     cfg, preset = model.cfg, name
     asked = DiffusionOptions(
         steps=steps,
-        sampler=str(cfg.sampler),
+        sampler=sampler or str(cfg.sampler),
         grid=str(cfg.grid),
         decode_noise_factor=cfg.decode_noise_factor,
         noise_beam=K,

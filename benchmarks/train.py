@@ -34,7 +34,13 @@ from fairseq_diffusion.criterions.diffusion_loss import DiffusionLoss
 
 AR = "AR"
 PARTS = ("forward", "backward", "optimizer")
-SYSTEMS = {"Difformer": "difformer", "DINOISER": "dinoiser", "Diff-Glat": "diffglat"}
+SYSTEMS = {
+    "Difformer": "difformer_{}",
+    "DINOISER": "dinoiser_{}",
+    "Diff-Glat": "diffglat_{}",
+    "MDLM": "mdlm_{}",
+    "RDM": "rdm_{}_absorb",
+}
 SIZES: dict[str, dict[str, Any]] = {
     "quick": {
         "pair": "toy",
@@ -194,8 +200,7 @@ def builders(flags: str, options: argparse.Namespace) -> dict[str, Any]:
         return Training(networks.autoregressive(size, options.vocabulary), loss, flags, options)
 
     def system(name: str) -> Training:
-        arch = f"{SYSTEMS[name]}_{options.pair}"
-        model = networks.ours(arch, options.vocabulary, dropout=size["dropout"])
+        model = networks.ours(SYSTEMS[name].format(options.pair), options.vocabulary, dropout=size["dropout"])
         return Training(model, DiffusionLoss(task), flags, options)
 
     return {AR: baseline, **{name: lambda name=name: system(name) for name in SYSTEMS}}
