@@ -7,6 +7,7 @@ from abc import abstractmethod
 from functools import partial
 from typing import Any, ClassVar
 
+import torch
 import torch.nn.functional as F
 from fairseq.models import ARCH_CONFIG_REGISTRY, BaseFairseqModel, register_model_architecture
 from torch import Tensor
@@ -45,6 +46,7 @@ class TranslatorModel(BaseFairseqModel):
         mask = len(target) - 1 if cls.needs_mask(cfg) else -1
         symbols = Symbols(target.bos(), target.pad(), target.eos(), mask, target.unk())
         translator = cls.build_translator(cfg, len(source), len(target), symbols)
+        translator.count_words(torch.tensor(target.count))
         return cls(cfg, translator, target.bos(), target.pad())
 
     @staticmethod

@@ -83,7 +83,7 @@ class DiffusionConfig(NetworkConfig):
     embedding_init_std: float = flag(1e-3, "standard deviation of the embeddings at the start")
     # schedule
     schedule: ChoiceEnum(list(CURVES)) = flag("sigma_t", "base noise curve sigma(t)")
-    schedule_modifier: ChoiceEnum(list(MODIFIERS)) = flag("none", "what adapts the base curve during training")
+    schedule_modifier: ChoiceEnum(list(MODIFIERS)) = flag("none", "what changes the base curve")
     schedule_update: int = flag(50, "adapt the schedule every so many updates")
     noise_factor: float = flag(1.0, "noise factor F of the modifiers factor and factor_vp")
     diffusion_steps: int = flag(0, "train on a table of so many steps; 0: continuous time")

@@ -24,7 +24,8 @@ OF_VECTORS = ("latent_dim", "embedding_norm", "embedding_init_std", "latent_map"
 OF_WORDS = ("mask_share", "unroll", "hide_masked")
 UNIT_VARIANCE = ("l2", "layer")  # embedding norms
 FACTORED = ("factor", "factor_vp")  # schedule modifiers that read the noise factor
-OF_ANY_STATE = ("none", "factor_vp")  # schedule modifiers that keep alpha^2 + sigma^2 = 1 and look at no vectors
+FOR_WORDS = ("none", "factor_vp", "spindle")  # schedule modifiers that keep alpha^2 + sigma^2 = 1, look at no vectors
+BY_WORDS = ("elbo", "corrupted", "anchor")  # loss terms that words may have levels of their own with
 PARTS = {"encoder": "encoder", "embeddings": "state", "denoiser": "denoiser", "length": "length"}  # that can be frozen
 
 
@@ -70,11 +71,27 @@ def check_state(cfg: DiffusionConfig) -> None:
         if getattr(cfg, name) != getattr(DiffusionConfig, name):
             flag = "--" + name.replace("_", "-")
             raise UserError(f"{flag} {getattr(cfg, name)} has no meaning with --state {state}; drop it")
+    if cfg.hide_masked and not cfg.mask_share:
+        raise UserError("--hide-masked has no meaning with --mask-share 0, where there is no mask symbol; drop it")
+    check_terms(cfg, family)
+    check_unrolling(cfg, family)
+    check_spindle(cfg, family)
+    if family != "gaussian" and cfg.prediction != "x_0":
+        raise UserError(f"--prediction {cfg.prediction} is for gaussian states; with --state {state} pass x_0")
+    if family != "gaussian" and str(cfg.schedule_modifier) not in FOR_WORDS:
+        raise UserError(
+            f"--schedule-modifier {cfg.schedule_modifier} is for gaussian states; with --state {state} pass one of: "
+            f"{', '.join(FOR_WORDS)}"
+        )
+
+
+def check_terms(cfg: DiffusionConfig, family: str) -> None:
+    """Refuse loss terms that do not go with what is corrupted, and how."""
     for name in parse_terms(cfg.objective):
         if FAMILIES.get(name, family) != family:
             able = ", ".join(other for other in TERMS if FAMILIES.get(other, family) == family)
             raise UserError(
-                f"--objective {name} is for {FAMILIES[name]} states, but those of --state {state} are {family}; choose "
+                f"--objective {name} is for {FAMILIES[name]} states, but those of --state {cfg.state} are {family}; choose "
                 f"from: {able}"
             )
         if name == "elbo" and cfg.mask_share != 1:
@@ -91,16 +108,23 @@ def check_state(cfg: DiffusionConfig) -> None:
         raise UserError(
             f"--objective {min(bounds)} knows no --label-smoothing, which is {cfg.label_smoothing}; drop one"
         )
-    if cfg.hide_masked and not cfg.mask_share:
-        raise UserError("--hide-masked has no meaning with --mask-share 0, where there is no mask symbol; drop it")
-    check_unrolling(cfg, family)
-    if family != "gaussian" and cfg.prediction != "x_0":
-        raise UserError(f"--prediction {cfg.prediction} is for gaussian states; with --state {state} pass x_0")
-    if family != "gaussian" and str(cfg.schedule_modifier) not in OF_ANY_STATE:
+
+
+def check_spindle(cfg: DiffusionConfig, family: str) -> None:
+    """Refuse what words whose levels are their own do not go with."""
+    if cfg.schedule_modifier != "spindle":
+        return
+    if family != "categorical" or cfg.mask_share != 1:
         raise UserError(
-            f"--schedule-modifier {cfg.schedule_modifier} is for gaussian states; with --state {state} pass one of: "
-            f"{', '.join(OF_ANY_STATE)}"
+            "--schedule-modifier spindle says when words are hidden; pass --state tokens --mask-share 1, or another "
+            "modifier"
         )
+    for name in parse_terms(cfg.objective):
+        if name not in BY_WORDS:
+            raise UserError(
+                f"--objective {name} takes all words to have one level of noise, but --schedule-modifier spindle gives "
+                f"each its own; choose from: {', '.join(BY_WORDS)}"
+            )
 
 
 def check_unrolling(cfg: DiffusionConfig, family: str) -> None:

@@ -177,6 +177,10 @@ def bound_for(state: State, schedule: Schedule, steps: int | None) -> ChainBound
             f"there is no bound on the likelihood for states of the family {state.family}, only for those of: "
             f"{', '.join(BOUNDS)}; enter one in objective.chain_bound.BOUNDS"
         )
+    if schedule.modifier.by_words:
+        raise UserError(
+            "there is no bound on the likelihood where each word has a level of its own (--schedule-modifier spindle)"
+        )
     times = chain_times(schedule, steps).to(state.readout().device)
     return BOUNDS[state.family](state, schedule, times)
 

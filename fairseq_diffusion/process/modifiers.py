@@ -15,6 +15,8 @@ from fairseq_diffusion.process.nearest import spread
 from fairseq_diffusion.process.time_table import DiscreteCurve
 from fairseq_diffusion.registry import Registry
 
+LEAST_HIDDEN = 1e-12  # share of a word, so that its root has a slope
+
 
 def checked(factor: float) -> float:
     """A noise factor F, if it is one."""
@@ -28,6 +30,8 @@ class Modifier(KeepsPrecision):
 
     Subclasses change levels or the times trained on, and own what they learn as buffers.
     """
+
+    by_words = False  # levels depend on the words
 
     def __init__(self, factor: float = 1.0):
         super().__init__()
@@ -53,6 +57,9 @@ class Modifier(KeepsPrecision):
 
     def update(self, table: Tensor) -> None:
         """Adapt to the embedding table [V, D] in force."""
+
+    def count_words(self, counts: Tensor) -> None:
+        """How often each word is in the training data, [V]; -1 for symbols that are no words."""
 
 
 MODIFIERS: Registry[type[Modifier]] = Registry("schedule modifier")
@@ -100,3 +107,41 @@ class ClipPlusOne(Clip):
     """Clipping with delta^2 + 1 for delta^2, so that sigma_min >= sqrt(1/2): in a released recipe, not in the paper."""
 
     extra = 1.0
+
+
+@MODIFIERS.register("spindle")
+class Spindle(Modifier):
+    """Words that say more are hidden earlier, and so revealed later (He et al. 2023, DiffusionBERT, section 3.2).
+
+    With the information H(w) = -log frequency, and its mean over a sentence's words, the share kept of a word is
+
+        a - 0.3 sin(pi (1 - a)) (1 - mean H / H(w)),   between 0 and 1
+
+    where the curve keeps a.  Before clipping, the information that is kept falls as a does.  Without tokens, a itself.
+    """
+
+    by_words, weight = True, 0.3  # up to 1 / pi the share of no word rises with time
+    information: Tensor
+
+    def __init__(self, factor: float = 1.0):
+        super().__init__(factor)
+        self.register_buffer("information", torch.zeros(0, dtype=torch.float64))
+
+    def count_words(self, counts: Tensor) -> None:
+        counts = counts.double()
+        rarest = counts[counts > 0].min()  # a word that is in the dictionary alone is as rare
+        words = counts >= 0
+        frequency = counts.clamp(min=rarest) / counts.clamp(min=0).sum()
+        self.information = torch.where(words, -frequency.log(), 0.0)
+
+    def level(
+        self, sigma: Tensor, factor: float | None = None, positions: Tensor | None = None, tokens: Tensor | None = None
+    ) -> Level:
+        level = super().level(sigma, factor)
+        if tokens is None:
+            return level
+        a, H = level.alpha.square(), self.information.to(tokens.device)[tokens]
+        mean = H.sum(-1, keepdim=True) / (H > 0).sum(-1, keepdim=True).clamp(min=1)
+        excess = torch.where(H > 0, 1 - mean / H.masked_fill(H == 0, 1.0), 0.0)
+        hidden = 1 - (a - self.weight * torch.sin(math.pi * (1 - a)) * excess)
+        return Level.variance_preserving(hidden.clamp(LEAST_HIDDEN, 1).sqrt())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, Callable, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.kernels.rounding import ALL
+from fairseq_diffusion.process.schedule import Schedule
 from fairseq_diffusion.process.token_kernel import TokenKernel
 from fairseq_diffusion.samplers.grid import Grid
 from fairseq_diffusion.samplers.loop import AS_IT_IS, SAMPLERS, Batch, Drawing
@@ -25,13 +27,15 @@ class AncestralStep(NamedTuple):
     a_t: float
     a_s: float
     how: Drawing
+    words: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None  # a_s and a_t of words [S, K, L], if their own
     draws: bool = True
 
     def __call__(self, batch: Batch, s_t: Tensor, estimate: Tensor, previous: Tensor, keys: Tensor) -> Tensor:
         state: Any = batch.state
         y_0 = state.sample(estimate, noise.fold(keys, SAMPLE), *self.how)
         u, v = (noise.uniform(noise.fold(keys, stream), s_t.shape[-1]) for stream in (STAY, REPLACE))
-        back = state.kernel.back(s_t, y_0, *self.shares(), u, v)
+        shares = self.words(torch.where(state.hidden(s_t), y_0, s_t)) if self.words else self.shares()
+        back = state.kernel.back(s_t, y_0, *shares, u, v)
         return torch.where(state.free(batch.mask), back, s_t)
 
     def shares(self) -> tuple[Tensor, Tensor]:
@@ -59,12 +63,16 @@ class Ancestral(NamedTuple):
         if not how.temperature:
             raise UserError("--word-temperature 0 leaves nothing to draw; pass another, or --sampler confidence")
         a = grid.level.alpha.square().tolist()
-        return [AncestralStep(a_t, a_s, how) for a_t, a_s in zip(a, a[1:])]
+        if grid.schedule is None or not grid.schedule.modifier.by_words:
+            return [AncestralStep(a_t, a_s, how) for a_t, a_s in zip(a, a[1:])]
+        t = grid.t.tolist()
+        own = [partial(shares_of_words, grid.schedule, *times) for times in zip(t[1:], t)]
+        return [AncestralStep(a_t, a_s, how, words) for a_t, a_s, words in zip(a, a[1:], own)]
 
     def busy(self, batch: Batch, steps: Sequence[AncestralStep], s: Tensor) -> Tensor | None:
         """Those that reveal a word: when each is revealed is drawn without the network (Chen et al. 2024)."""
         state: Any = batch.state
-        if state.replaces:
+        if state.replaces or steps[0].words:
             return None
         hidden = [state.hidden(s)]
         for step, keys in zip(steps[:-1], batch.keys[1:]):
@@ -198,6 +206,13 @@ SAMPLERS.register("routing")(Confidence("doubts"))  # Zheng et al. 2024, determi
 SAMPLERS.register("routing_unconditional")(Confidence("now"))  # the same, unconditional
 SAMPLERS.register("resample")(Resample())
 SAMPLERS.register("renoise")(Resample(returns=True, word_temperature=0.0))  # Zheng et al. 2024, for uniform noise
+
+
+def shares_of_words(schedule: Schedule, s: float, t: float, words: Tensor) -> tuple[Tensor, Tensor]:
+    """The shares kept of words [..., L] at times s and t, each [..., L]."""
+    at = (torch.tensor(time, dtype=torch.float64, device=words.device) for time in (s, t))
+    a_s, a_t = (schedule.level(time, tokens=words).alpha.square() for time in at)
+    return a_s, a_t
 
 
 def lowest(merit: Tensor, count: Tensor) -> Tensor:

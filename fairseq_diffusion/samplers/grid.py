@@ -31,6 +31,7 @@ class Grid:
     conditioning_t: Tensor
     level: Level
     conditioning_level: Level
+    schedule: Schedule | None = None  # for samplers that ask for levels of words
 
     @property
     def steps(self) -> int:
@@ -128,7 +129,7 @@ def make_grid(
             "pass a smaller --iter-decode-max-iter, or " + ("--grid time" if first_time == 1 else "a larger --draft")
         )
     seen = t if conditioning is None else conditioning_times(schedule, steps, conditioning)[:kept]
-    return Grid(t, seen, on_host(schedule, t, factor), on_host(schedule, seen, factor))
+    return Grid(t, seen, on_host(schedule, t, factor), on_host(schedule, seen, factor), schedule)
 
 
 def conditioning_times(schedule: Schedule, steps: int, conditioning: tuple[float, float]) -> Tensor:

@@ -259,6 +259,9 @@ class Translator(nn.Module, ABC):
     def adapt(self, update: int) -> None:
         """Called before each training update, for schedules that adapt to what is learnt."""
 
+    def count_words(self, counts: Tensor) -> None:
+        """Told when the model is built how often each word of the target's dictionary is in the training data, [V]."""
+
     def lengths(self, source: Source, beam: int, how: str) -> Lengths:
         """`beam` lengths to try for each source, chosen `how`, a name in network.length.BEAMS."""
         assert self.length is not None

@@ -143,6 +143,9 @@ class DiffusionTranslator(Translator):
             self.schedule.update(self.state.table().detach())
             self._adapted_at = update
 
+    def count_words(self, counts: Tensor) -> None:
+        self.schedule.modifier.count_words(counts.index_fill(0, self.special_ids, -1))
+
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         """Other embeddings: what was adapted to the old ones at this update is to be done again."""
         self._adapted_at = -1
@@ -178,7 +181,7 @@ class DiffusionTranslator(Translator):
             {**objective.weights, "length": self.length_weight},
             sample_size=objective.sample_size(due),
             means=means,
-            state=dict(self.schedule.modifier.named_buffers()),
+            state={name: buffer for name, buffer in self.schedule.modifier.named_buffers() if not buffer.dim()},
         )
 
     def _second_pass(self, update: int) -> bool:

@@ -19,7 +19,9 @@ from fairseq_diffusion.process.modifiers import MODIFIERS
 SEVERAL = [
     "--state embedding",
     *(f"--schedule {curve}" for curve in CURVES),
-    *(f"--schedule sqrt --schedule-modifier {modifier}" for modifier in MODIFIERS),
+    *(
+        f"--schedule sqrt --schedule-modifier {modifier}" for modifier in MODIFIERS if modifier != "spindle"
+    ),  # for words
     "--objective mse=1,anchor=0.5",
     "--objective mse=1,rounding=1,anchor=0.5,prior=0.1 --label-smoothing 0.1",
     "--objective anchor --schedule-modifier none --embedding-norm none --embedding-init-std 1",
