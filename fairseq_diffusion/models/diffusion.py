@@ -91,8 +91,8 @@ def check_terms(cfg: DiffusionConfig, family: str) -> None:
         if FAMILIES.get(name, family) != family:
             able = ", ".join(other for other in TERMS if FAMILIES.get(other, family) == family)
             raise UserError(
-                f"--objective {name} is for {FAMILIES[name]} states, but those of --state {cfg.state} are {family}; choose "
-                f"from: {able}"
+                f"--objective {name} is for {FAMILIES[name]} states, but those of --state {cfg.state} are {family}; "
+                f"choose from: {able}"
             )
         if name == "elbo" and cfg.mask_share != 1:
             raise UserError(
