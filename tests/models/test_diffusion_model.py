@@ -19,9 +19,7 @@ from fairseq_diffusion.process.modifiers import MODIFIERS
 SEVERAL = [
     "--state embedding",
     *(f"--schedule {curve}" for curve in CURVES),
-    *(
-        f"--schedule sqrt --schedule-modifier {modifier}" for modifier in MODIFIERS if modifier != "spindle"
-    ),  # for words
+    *(f"--schedule sqrt --schedule-modifier {modifier}" for modifier in MODIFIERS if modifier != "spindle"),
     "--objective mse=1,anchor=0.5",
     "--objective mse=1,rounding=1,anchor=0.5,prior=0.1 --label-smoothing 0.1",
     "--objective anchor --schedule-modifier none --embedding-norm none --embedding-init-std 1",
