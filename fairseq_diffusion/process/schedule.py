@@ -72,8 +72,8 @@ class Schedule(KeepsPrecision):
     @torch.enable_grad()
     def reveal_rate(self, t: Tensor, tokens: Tensor | None = None) -> Tensor:
         """-(d alpha^2 / d t) / (1 - alpha^2) at times t [B, 1], in fp64, of each word [B, L] if levels differ: how
-        fast words, hidden with probability 1 - alpha^2, are revealed on the way back; in T steps, T times the share that
-        one of them reveals."""
+        fast words, hidden with probability 1 - alpha^2, are revealed on the way back; in T steps, T times the share
+        that one of them reveals."""
         t = t.double().expand_as(tokens) if self.modifier.by_words and tokens is not None else t.double()
         if self.steps:
             now, next_ = (self.level(time, tokens=tokens).sigma.square() for time in (t, t - 1 / self.steps))
