@@ -32,7 +32,7 @@ class AncestralStep(NamedTuple):
         y_0 = state.sample(estimate, noise.fold(keys, SAMPLE), *self.how)
         u, v = (noise.uniform(noise.fold(keys, stream), s_t.shape[-1]) for stream in (STAY, REPLACE))
         back = state.kernel.back(s_t, y_0, *self.shares(), u, v)
-        return torch.where(state.free(batch.mask), back, s_t)
+        return torch.where(batch.free, back, s_t)
 
     def shares(self) -> tuple[Tensor, Tensor]:
         """a_s and a_t on the host, as numbers."""
@@ -94,7 +94,7 @@ class ConfidenceStep(NamedTuple):
 
     def __call__(self, batch: Batch, s_t: Tensor, estimate: Tensor, previous: Tensor, keys: Tensor | None) -> Tensor:
         state: Any = batch.state
-        free, hidden = state.free(batch.mask), state.hidden(s_t)
+        free, hidden = batch.free, state.hidden(s_t)
         words, log_p = state.round(estimate)
         if keys is not None:
             words = torch.where(hidden, state.sample(estimate, keys, *self.how), words)
@@ -139,7 +139,7 @@ class Confidence(NamedTuple):
         state: Any = batch.state
         if self.rule != "stay":
             return None
-        words, left = state.free(batch.mask).sum(-1), [state.hidden(s).sum(-1).double()]
+        words, left = batch.free.sum(-1), [state.hidden(s).sum(-1).double()]
         for step in steps[:-1]:
             left.append(torch.minimum(left[-1], step.to_hide(words)))
         return any_revealed(torch.stack([*left, torch.zeros_like(left[0])]))
@@ -157,7 +157,7 @@ class ResampleStep(NamedTuple):
 
     def __call__(self, batch: Batch, s_t: Tensor, estimate: Tensor, previous: Tensor, keys: Tensor | None) -> Tensor:
         state: Any = batch.state
-        free = state.free(batch.mask)
+        free = batch.free
         if keys is not None and self.how.temperature:
             words = state.sample(estimate, noise.fold(keys, SAMPLE), *self.how)
             log_p = -state.nll(estimate, words, mask=free) if self.noise else torch.zeros_like(estimate[..., 0])
