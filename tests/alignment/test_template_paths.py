@@ -35,7 +35,12 @@ SIZES = [6, 5, 4, 6, 4, 5, 6, 6, 5, 6, 2]
 
 def test_rows_become_templates():
     made = template_of((GAP, 7, 8, GAP, 9, GAP), (7,), (GAP,))
-    assert made.size.tolist() == [5, 3, 2] and made.tokens.tolist() == [[0, 7, 8, 9, 2], [0, 7, 2, 0, 0], [0, 2, 0, 0, 0]]
+    assert made.size.tolist() == [5, 3, 2]
+    assert made.tokens.tolist() == [
+        [0, 7, 8, 9, 2],
+        [0, 7, 2, 0, 0],
+        [0, 2, 0, 0, 0],
+    ]
     assert made.gap.long().tolist() == [[0, 1, 0, 1, 1], [0, 0, 0, 0, 0], [0, 1, 0, 0, 0]]
     assert made.rigid.tolist() == [False, True, False] and made.open.tolist() == [False, False, True]
     padded = Template.of(torch.nn.functional.pad(rows_of((7, GAP)), (0, 3)), BOS)
