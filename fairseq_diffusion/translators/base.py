@@ -168,7 +168,7 @@ class Options:
 
     complete: bool = option(
         False,
-        "fairseq-interactive: a template behind a tab in each line is completed, as in SOURCE<tab>___ dog ___ ; ___ "
+        "fairseq-interactive: complete the template behind a tab in each line, such as ___ dog ___ snow ___, where ___ "
         "stands for any number of words",
     )
 

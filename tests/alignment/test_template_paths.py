@@ -156,6 +156,15 @@ def test_the_room_that_ctc_needs_is_that_of_the_smallest_canvas():
         assert int(CTC.room_for(made)[i]) == next(fits)
 
 
+def test_of_symbols_that_are_equally_likely_a_mere_gap_reads_the_same_as_without_it():
+    """Searches that list symbols have such ones in any order."""
+    plain = CTC.canvas(torch.tensor([[7], [7]]), 7)
+    canvas = plain._replace(template=template_of((GAP,), (GAP, 4, GAP)))
+    h = torch.zeros(2, 7, 60)
+    found, gap = (CTC.words(h, torch.ones(60, 60), each, empty(each), reading()) for each in (plain, canvas))
+    assert torch.equal(found.tokens[0], gap.tokens[0]) and not torch.equal(found.tokens[1], gap.tokens[1])
+
+
 # -- graphs
 
 
