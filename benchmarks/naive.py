@@ -34,6 +34,9 @@ class NaiveRows:
     def state(self) -> Any:
         return self.translator.state
 
+    def settle(self, estimate: Tensor) -> Tensor:
+        return estimate
+
     def denoise(self, x_t: Tensor, t: Tensor, c: Tensor) -> Tensor:
         parts, mask, x = self.translator, self.mask.flatten(0, 1), x_t.flatten(0, 1)
         net, times = parts.denoiser, t.expand(len(x))

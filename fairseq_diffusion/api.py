@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ from fairseq_diffusion.compat.renamed import RENAMED_FLAGS
 from fairseq_diffusion.decoding.hypotheses import readable
 from fairseq_diffusion.decoding.likelihood import LikelihoodScorer, SentenceLikelihood, pairs, scored_batches
 from fairseq_diffusion.decoding.options import flag_of
+from fairseq_diffusion.decoding.translations import Candidate, Translation
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.files.preparation import Preparation, checkpoint_at, dictionaries_for, preparation_of
+from fairseq_diffusion.files.templates import template_row
 from fairseq_diffusion.models.base import TranslatorModel
 from fairseq_diffusion.tasks.config import OPTIONS, DiffusionTranslationConfig, converted
 
@@ -30,7 +32,7 @@ AUTOREGRESSIVE = "autoregressive"
 CONFIGS = {"task": DiffusionTranslationConfig, "generation": GenerationConfig}
 BY_BEAM_SEARCH = ("beam", "lenpen", "nbest", "seed")  # what an autoregressive model reads
 OTHER_NAMES = {"selection": "select", "length_penalty": "lenpen"}  # of translate's parameters
-NOT_HERE = ("oracle_length", "rescore")  # takes references; given when loading
+NOT_HERE = ("oracle_length", "rescore", "complete")  # takes references; given when loading; has a method
 
 # What `translate` takes: where fairseq-generate's configuration has it, its section and name.
 WHERE = {
@@ -39,50 +41,6 @@ WHERE = {
     for each in fields(options)
     if each.name not in NOT_HERE
 }
-
-
-@dataclass
-class Candidate:
-    """A translation of a sentence.  `tokens` are as in the dictionary, without the end of the sentence; `score` is the
-    mean natural log-probability of tokens and end (fairseq-generate prints it to base 2)."""
-
-    text: str
-    tokens: list[str]
-    score: float
-    calls: int  # of the decoder; for an autoregressive model, one a token and one for the end
-    history: list[dict[str, list[Any]]] = field(default_factory=list, repr=False)  # "tokens" and "p" of each step
-
-
-@dataclass
-class Translation:
-    """The candidates of a sentence, the best first, whose text, tokens, score and calls are also the translation's."""
-
-    source: str
-    candidates: list[Candidate]
-
-    @property
-    def text(self) -> str:
-        return self.candidates[0].text
-
-    @property
-    def tokens(self) -> list[str]:
-        return self.candidates[0].tokens
-
-    @property
-    def score(self) -> float:
-        return self.candidates[0].score
-
-    @property
-    def calls(self) -> int:
-        return self.candidates[0].calls
-
-    def record(self, number: int) -> dict[str, Any]:
-        """A line of generate-SUBSET.history.jsonl as a dictionary, which `plotting` draws."""
-        candidates = [
-            {"text": each.text, "score": each.score, "calls": each.calls, "steps": each.history}
-            for each in self.candidates
-        ]
-        return {"id": number, "source": self.source, "candidates": candidates}
 
 
 def load_model(
@@ -188,23 +146,57 @@ class TranslationModel:
         in ``sampler="cedi"``, and `beam` and `lenpen` of a beam search.  The best `nbest` candidates are kept, with
         their tokens at every step if `history` is set.
         """
-        for name, number in (("nbest", nbest), ("beam", flags.get("beam") or 1)):
-            if number < 1:
-                raise UserError(f"{name} is {number}; pass 1 or more")
+        asked = {"steps": steps, "length_beam": length_beam, "noise_beam": noise_beam, "select": select, "nbest": nbest}
+        return self._translated(sentences, None, batch_size, {**asked, "seed": seed, "history": history, **flags})
+
+    def complete(
+        self,
+        sources: Iterable[str],
+        templates: Iterable[str],
+        *,
+        batch_size: int = 32,
+        seed: int = 1,
+        **options: Any,
+    ) -> list[Translation]:
+        """A translation of each source that has the words of its template, in their order.
+
+        In a template such as "___ dog ___ snow ___" a ``___`` stands for any number of words, also none; words without
+        one between them stand side by side.  `options` are the other arguments of `translate`.
+        """
+        if isinstance(templates, str):
+            raise UserError("complete() takes a list of sources and a list of as many templates")
+        encode, dictionary = self.preparation.of_target.encode, self.task.target_dictionary
+        rows = [template_row(text, encode, dictionary) for text in templates]
+        return self._translated(sources, rows, batch_size, {"seed": seed, **options})
+
+    def _translated(
+        self, sentences: Iterable[str], rows: list[torch.Tensor] | None, batch_size: int, asked: dict[str, Any]
+    ) -> list[Translation]:
+        """Translations of sentences with the options `asked`, and with rows of templates that they contain."""
         if isinstance(sentences, str):
             raise UserError("translate() takes a list of sentences; for one, write translate([sentence])")
         sentences = list(sentences)  # a file or a generator can be read only once
-        asked = {"steps": steps, "length_beam": length_beam, "noise_beam": noise_beam, "select": select, "nbest": nbest}
-        cfg = self._configured({**asked, "seed": seed, "history": history, **flags})
+        if rows is not None and len(rows) != len(sentences):
+            raise UserError(f"there are {len(sentences)} sources and {len(rows)} templates; pass one for each source")
+        for name in ("nbest", "beam"):
+            if (number := asked.get(name)) is not None and number < 1:
+                raise UserError(f"{name} is {number}; pass 1 or more")
+        cfg = self._configured(asked)
+        cfg.task.complete = rows is not None
         tokens = self._prepared(sentences)
+        if rows is not None and (lost := [i for i, row in enumerate(rows) if i not in tokens and len(row) > 2]):
+            raise UserError(f"source {lost[0]} (counted from 0) is empty, but has a template; pass its source, or ___")
         self.task.cfg = cfg.task
         models = [*self.models[:1], *self.models[2:]] if self.has_draft and cfg.task.draft is None else self.models
         generator = self.task.build_generator(models, cfg.generation)
         found: dict[int, list[Candidate]] = {}
-        dataset = self.task.build_dataset_for_inference([*tokens.values()], [*map(len, tokens.values())])
+        dataset = self.task.build_dataset_for_inference(
+            [*tokens.values()], [*map(len, tokens.values())], constraints=rows and [rows[i] for i in tokens]
+        )
         for batch in self.batches(dataset, batch_size):
-            hypotheses = self.task.inference_step(generator, models, batch)
-            found.update(zip(batch["id"].tolist(), ([self._candidate(h) for h in own[:nbest]] for own in hypotheses)))
+            hypotheses = self.task.inference_step(generator, models, batch, constraints=batch.get("constraints"))
+            best = ([self._candidate(h) for h in own[: asked.get("nbest", 1)]] for own in hypotheses)
+            found.update(zip(batch["id"].tolist(), best))
         candidates = {index: found[i] for i, index in enumerate(tokens)}
         return [Translation(text, candidates.get(i, [Candidate("", [], 0.0, 0)])) for i, text in enumerate(sentences)]
 
@@ -265,7 +257,10 @@ class TranslationModel:
 
     def _encoded(self, sentences: Sequence[str]) -> list[torch.Tensor]:
         """Tokens of each sentence; one that is too long is refused."""
-        encoded, _ = self.task.get_interactive_tokens_and_lengths(sentences, self.preparation.encode)
+        encoded = [
+            self.task.source_dictionary.encode_line(self.preparation.encode(text), add_if_not_exist=False).long()
+            for text in sentences
+        ]
         longest = self.max_positions[0]
         for index, tokens in enumerate(encoded):
             if len(tokens) > longest:

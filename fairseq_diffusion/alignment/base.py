@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fairseq_diffusion.alignment.beam import Sentences
 from fairseq_diffusion.alignment.paths import SearchOptions
+from fairseq_diffusion.alignment.template import Template
 from fairseq_diffusion.kernels.log_probs import WordScores, linear_log_probs
 from fairseq_diffusion.kernels.rounding import round_to_rows
 from fairseq_diffusion.registry import Registry
@@ -36,6 +37,7 @@ class Canvas(NamedTuple):
     tokens: Tensor  # [N, L], the mask symbol where a word is to be predicted
     mask: Tensor  # [N, L], true at real positions
     hidden: Tensor  # [N, L], true where a word is to be predicted
+    template: Template | None = None  # N templates that the words must contain
 
 
 class Revealed(NamedTuple):
@@ -141,6 +143,15 @@ class Alignment(nn.Module, ABC):
         """The index [B, L] of every word of targets of which mask [B, M] is real, where `aligned` says that it is known
         beforehand; the builder refuses what would need it elsewhere."""
         raise NotImplementedError(f"{self.name} has no alignment before a pass")
+
+    def room_for(self, template: Template) -> Tensor:
+        """Positions that the smallest canvas with these templates has, [S]."""
+        return template.size
+
+    def placed(self, h: Tensor, words: Tensor, canvas: Canvas, empty: Revealed) -> Revealed:
+        """An empty canvas with its template revealed, where that is done by a pass h [N, L, h] before all others;
+        elsewhere every guess contains the template."""
+        return empty
 
     @abstractmethod
     def score(self, h: Tensor, words: Tensor, target: Tensor, mask: Tensor, canvas: Canvas, index: Tensor) -> Scored:

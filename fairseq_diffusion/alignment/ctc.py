@@ -6,9 +6,12 @@ blanks are dropped (Graves et al. 2006; Libovicky and Helcl 2018).
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
+from fairseq_diffusion.alignment import ctc_template
 from fairseq_diffusion.alignment.base import (
     ALIGNMENTS,
     Alignment,
@@ -26,6 +29,7 @@ from fairseq_diffusion.alignment.base import (
 from fairseq_diffusion.alignment.beam import beam_search
 from fairseq_diffusion.alignment.ctc_beam import Positions
 from fairseq_diffusion.alignment.paths import BEAM, SearchOptions
+from fairseq_diffusion.alignment.template import Template
 from fairseq_diffusion.kernels.ctc import collapse, ctc_best_path, ctc_log_likelihood
 from fairseq_diffusion.kernels.rounding import top_rows
 
@@ -53,9 +57,26 @@ class CTCAlignment(Alignment):
 
     def guess(self, h: Tensor, words: Tensor, canvas: Canvas, revealed: Revealed) -> Guess:
         guess = super().guess(h, words, canvas, revealed)
+        if canvas.template is not None:
+            guess = self._with_template(guess, h, words, canvas, revealed)
         if not self.words_only:
             return guess
         return guess._replace(predicted=guess.predicted & (guess.tokens != self.symbols.bos), most_predicted=None)
+
+    def _with_template(self, guess: Guess, h: Tensor, words: Tensor, canvas: Canvas, revealed: Revealed) -> Guess:
+        """The most probable symbols that collapse to words with the template among them; a mere gap changes nothing."""
+        template, blank, hidden = cast(Template, canvas.template), self.symbols.bos, revealed.hidden
+        tokens, log_p, blank_log_p = self._certain(*self._likeliest(h, words, 2), revealed)
+        shown = torch.where(template.at(h.shape[1]) == revealed.tokens[..., None], 0.0, -torch.inf)
+        own = torch.where(hidden[..., None], word_scores(h, words, template.at(h.shape[1])).log_p, shown)
+        symbols = ctc_template.Symbols(tokens, log_p, blank_log_p, own)
+        found = ctc_template.best_with_template(symbols, template, canvas.mask.sum(-1), blank)
+        changed = hidden & ~template.open[:, None]
+        tokens, log_p = (torch.where(changed, *pair) for pair in zip(found, guess[:2]))
+        return guess._replace(tokens=tokens, log_p=log_p)
+
+    def room_for(self, template: Template) -> Tensor:
+        return ctc_template.room_for(template)
 
     def given(self, canvas: Canvas, mask: Tensor) -> Tensor:
         return torch.full_like(canvas.tokens, -1)
@@ -104,15 +125,23 @@ class CTCAlignment(Alignment):
     def _beam(self, h: Tensor, words: Tensor, canvas: Canvas, revealed: Revealed, options: SearchOptions) -> Words:
         """What is revealed is certain where it is; its log-probability goes to the end, too."""
         blank, hidden = self.symbols.bos, revealed.hidden
-        tokens, log_p, blank_log_p = self._likeliest(h, words, options.vertex_tokens)
-        blank_log_p = torch.where(hidden, blank_log_p, torch.where(revealed.tokens == blank, 0.0, -torch.inf))
-        certain = torch.where(torch.arange(log_p.shape[-1], device=h.device) == 0, 0.0, -torch.inf)
-        tokens = torch.where(hidden[..., None], tokens, revealed.tokens[..., None])
-        log_p = torch.where(hidden[..., None], log_p, certain)
-        places = Positions.of(tokens, log_p, blank_log_p, canvas.mask.sum(-1), blank)
+        listed = self._certain(*self._likeliest(h, words, options.vertex_tokens), revealed)
+        places = Positions.of(*listed, canvas.mask.sum(-1), blank)
         found = Words.of(beam_search(places, options.beam, self.longest, options.length_penalty))
         shown = revealed.log_p.masked_fill(hidden, 0).sum(-1, keepdim=True)
         return found._replace(end_log_p=found.end_log_p + shown)
+
+    def _certain(
+        self, tokens: Tensor, log_p: Tensor, blank_log_p: Tensor, revealed: Revealed
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The likeliest symbols with those alone that are revealed, where they are."""
+        hidden = revealed.hidden
+        blank_log_p = torch.where(
+            hidden, blank_log_p, torch.where(revealed.tokens == self.symbols.bos, 0.0, -torch.inf)
+        )
+        certain = torch.where(torch.arange(log_p.shape[-1], device=log_p.device) == 0, 0.0, -torch.inf)
+        tokens = torch.where(hidden[..., None], tokens, revealed.tokens[..., None])
+        return tokens, torch.where(hidden[..., None], log_p, certain), blank_log_p
 
     def _likeliest(self, h: Tensor, words: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """The `count` most probable symbols of each position [N, L, count], their log-probabilities, and a blank's."""

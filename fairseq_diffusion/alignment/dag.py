@@ -23,7 +23,9 @@ from fairseq_diffusion.alignment.base import (
 )
 from fairseq_diffusion.alignment.beam import beam_search
 from fairseq_diffusion.alignment.path_beam import Vertices
-from fairseq_diffusion.alignment.paths import BEAM, LISTS, PATHS, SEARCHES, Graph, SearchOptions
+from fairseq_diffusion.alignment.path_template import best_with_template
+from fairseq_diffusion.alignment.paths import BEAM, LISTS, PATHS, SEARCHES, Graph, Path, SearchOptions
+from fairseq_diffusion.alignment.template import Template
 from fairseq_diffusion.kernels.dag import dag_best_path, dag_log_likelihood
 from fairseq_diffusion.kernels.rounding import top_rows
 from fairseq_diffusion.network.links import Links
@@ -59,8 +61,29 @@ class DAGAlignment(Alignment):
         """Words are predicted by the vertices on the path of the most probable links."""
         graph = self._graph(h, words, canvas, revealed, 1)
         path = PATHS["greedy"](graph, SearchOptions(), None)
-        log_p = torch.where(revealed.hidden, graph.log_p[..., 0], revealed.log_p)
-        return Guess(graph.tokens[..., 0], log_p, path.on[:, 0] & canvas.hidden)
+        tokens, log_p = graph.tokens[..., 0], graph.log_p[..., 0]
+        if canvas.template is not None:
+            path = self._with_template(path, graph, h, words, canvas.template, revealed, 1.0)
+            tokens = path.tokens[:, 0]
+            log_p = word_scores(h, words, tokens[..., None]).log_p[..., 0]
+        log_p = torch.where(revealed.hidden, log_p, revealed.log_p)
+        return Guess(tokens, log_p, path.on[:, 0] & canvas.hidden)
+
+    def _with_template(
+        self,
+        plain: Path,
+        graph: Graph,
+        h: Tensor,
+        words: Tensor,
+        template: Template,
+        revealed: Revealed,
+        length_penalty: float,
+    ) -> Path:
+        """The best paths with a template's words on them; where that is a mere gap, the `plain` one."""
+        own, hidden = word_scores(h, words, template.at(h.shape[1])).log_p, revealed.hidden[..., None]
+        shown = torch.where(template.at(h.shape[1]) == revealed.tokens[..., None], 0.0, -torch.inf)
+        found = best_with_template(graph, torch.where(hidden, own, shown), template, length_penalty)
+        return Path(*(torch.where(template.open[:, None, None], *pair) for pair in zip(plain, found)))
 
     def _graph(self, h: Tensor, words: Tensor, canvas: Canvas, revealed: Revealed, count: int) -> Graph:
         """The `count` most probable words of each vertex; one for certain where it is revealed, which no link passes
@@ -76,12 +99,17 @@ class DAGAlignment(Alignment):
     def words(self, h: Tensor, words: Tensor, canvas: Canvas, revealed: Revealed, how: Reading) -> Words:
         o = how.options
         graph = self._graph(h, words, canvas, revealed, o.vertex_tokens if o.path_search in LISTS else 1)
-        found = self._beam(graph, o) if o.path_search == BEAM else self._path(graph, canvas, how)
+        if o.path_search == BEAM:
+            found = self._beam(graph, o)
+        else:
+            path = PATHS[o.path_search](graph, o, how.keys)
+            if canvas.template is not None:
+                path = self._with_template(path, graph, h, words, canvas.template, revealed, o.length_penalty)
+            found = self._words_on(path, canvas)
         shown = revealed.log_p.masked_fill(revealed.hidden, 0).sum(-1, keepdim=True)  # goes to the end, too
         return found._replace(end_log_p=found.end_log_p + shown)
 
-    def _path(self, graph: Graph, canvas: Canvas, how: Reading) -> Words:
-        path = PATHS[how.options.path_search](graph, how.options, how.keys)
+    def _words_on(self, path: Path, canvas: Canvas) -> Words:
         mask = path.on & canvas.hidden[:, None]
         end = path.log_p.masked_fill(mask, 0).sum(-1)
         return side_by_side(Words(path.tokens, path.log_p, mask, end))

@@ -79,6 +79,11 @@ class Glance:
         wrong, and only a rule that does not use it needs none."""
         return int(not self.two_pass and self.count != "uniform")
 
+    @property
+    def ever(self) -> bool:
+        """Whether true words are shown in training at all."""
+        return any(self.shows(s, update) for s in range(self.blocks) for update in (0, self.updates))
+
     def shows(self, s: int, update: int) -> bool:
         """Whether boundary s may show anything at all."""
         if self.count == "adaptive":

@@ -17,6 +17,7 @@ from fairseq_diffusion.alignment.base import (
     by_sentence,
     word_scores,
 )
+from fairseq_diffusion.alignment.template import known_words
 
 
 @ALIGNMENTS.register("length")
@@ -46,6 +47,13 @@ class LengthAlignment(Alignment):
             lambda: scores.log_p[..., 0].double().masked_fill(~counted, 0).sum(-1),
             lambda: self.known_index(mask),
         )
+
+    def placed(self, h: Tensor, words: Tensor, canvas: Canvas, empty: Revealed) -> Revealed:
+        assert canvas.template is not None
+        log_p = word_scores(h, words, canvas.template.at(h.shape[1])).log_p
+        known = known_words(log_p, canvas.template, canvas.mask.sum(-1))
+        shown = canvas.hidden & (known.tokens >= 0)
+        return Revealed(torch.where(shown, known.tokens, empty.tokens), canvas.hidden & ~shown, known.log_p)
 
     def words(self, h: Tensor, words: Tensor, canvas: Canvas, revealed: Revealed, how: Reading) -> Words:
         tokens, log_p, mask, _ = self.guess(h, words, canvas, revealed)

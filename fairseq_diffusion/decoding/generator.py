@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from fairseq_diffusion.alignment.template import Template
 from fairseq_diffusion.decoding.buckets import ON_A_GPU, Buckets
 from fairseq_diffusion.decoding.hypotheses import hypotheses
 from fairseq_diffusion.decoding.likelihood import LikelihoodScorer
@@ -56,14 +57,18 @@ class Generator:
         self.sentences, self.candidates, self.calls, self.model_seconds = 0, 0, 0, 0.0
 
     @torch.no_grad()
-    def generate(self, models: list[Any], batch: dict[str, Any], **unsupported: Any) -> list[list[dict[str, Any]]]:
-        """Hypotheses of each sentence of a fairseq batch; each is a dict as fairseq's own generators make them."""
+    def generate(
+        self, models: list[Any], batch: dict[str, Any], constraints: Tensor | None = None, **unsupported: Any
+    ) -> list[list[dict[str, Any]]]:
+        """Hypotheses of each sentence of a fairseq batch; each is a dict as fairseq's own generators make them.  With
+        --complete `constraints` [S, R] are rows of templates."""
         translator = self._translator(models, unsupported)
         begun = time.perf_counter() - self.decoder.compile_seconds
         tokens = batch["net_input"]["src_tokens"]
         with_bos = F.pad(tokens, (1, 0), value=self.bos)
         source = translator.encode(with_bos, with_bos.ne(self.pad))
-        lengths = self._lengths(translator, source, models, batch)
+        template = None if constraints is None else Template.of(constraints, self.bos)
+        lengths = self._lengths(translator, source, models, batch, template)
         keys = self._keys(tokens, lengths)
         usual = self.decoder.positions_on_a_cpu if tokens.device.type == "cpu" else ON_A_GPU
         limit = self.selection.candidate_positions or usual
@@ -89,13 +94,20 @@ class Generator:
         own[0].eval()  # returns nothing once fairseq has prepared a model for inference
         return own[0].translator
 
-    def _lengths(self, translator: Translator, source: Source, models: list[Any], batch: dict[str, Any]) -> Lengths:
+    def _lengths(
+        self,
+        translator: Translator,
+        source: Source,
+        models: list[Any],
+        batch: dict[str, Any],
+        template: Template | None,
+    ) -> Lengths:
         """Target lengths to try: from the model alone, a draft's, or the references' with --oracle-length."""
         o, target = self.options, batch.get("target")
         if self.drafts:
             return self._drafted(translator, models[1], batch)
         if not o.oracle_length:
-            return translator.lengths(source, o.length_beam, o.length_beam_kind)
+            return translator.lengths(source, o.length_beam, o.length_beam_kind, template)
         if target is None:
             raise UserError("--oracle-length takes lengths from references, and this data has none; drop it")
         positions = 1 + target.ne(self.pad).sum(-1, keepdim=True)

@@ -57,20 +57,24 @@ class LengthHead(nn.Module):
         place = length - self._origin(source_length)
         return nll.masked_fill((place < 0) | (place >= self.classes), torch.inf)
 
-    def candidates(self, logits: Tensor, source_length: Tensor, beam: int, how: str = "top_k") -> Tensor:
-        """`beam` different lengths a sentence, [B, beam]: the likeliest, or the likeliest and its neighbours."""
+    def candidates(
+        self, logits: Tensor, source_length: Tensor, beam: int, how: str = "top_k", shortest: Tensor | None = None
+    ) -> Tensor:
+        """`beam` different lengths a sentence, [B, beam]: the likeliest, or the likeliest and its neighbours; of those
+        from `shortest` [B] on."""
         widest = min(self.classes // 2, self.longest - SHORTEST + 1)
         if beam > widest:
             raise UserError(
                 f"a length beam of {beam} is wider than this length model allows; "
                 f"pass --iter-decode-with-beam {widest} or less"
             )
+        shortest = torch.full_like(source_length, SHORTEST) if shortest is None else shortest
         # the window of classes, moved to where it holds enough possible lengths whatever the source's
-        lowest, highest = SHORTEST + beam - self.classes, self.longest - beam + 1
-        lengths = self._origin(source_length).clamp(lowest, highest)[:, None] + torch.arange(
+        lowest, highest = shortest + beam - self.classes, self.longest - beam + 1
+        lengths = torch.maximum(self._origin(source_length), lowest).clamp(max=highest)[:, None] + torch.arange(
             self.classes, device=logits.device
         )
-        impossible = (lengths < SHORTEST) | (lengths > self.longest)
+        impossible = (lengths < shortest[:, None]) | (lengths > self.longest)
         scores = logits.masked_fill(impossible, -torch.inf)
         if how == "offsets":
             offset = lengths - lengths.gather(1, scores.argmax(-1, keepdim=True))

@@ -36,7 +36,7 @@ class AncestralStep(NamedTuple):
         u, v = (noise.uniform(noise.fold(keys, stream), s_t.shape[-1]) for stream in (STAY, REPLACE))
         shares = self.words(torch.where(state.hidden(s_t), y_0, s_t)) if self.words else self.shares()
         back = state.kernel.back(s_t, y_0, *shares, u, v)
-        return torch.where(state.free(batch.mask), back, s_t)
+        return torch.where(batch.free, back, s_t)
 
     def shares(self) -> tuple[Tensor, Tensor]:
         """a_s and a_t on the host, as numbers."""
@@ -102,7 +102,7 @@ class ConfidenceStep(NamedTuple):
 
     def __call__(self, batch: Batch, s_t: Tensor, estimate: Tensor, previous: Tensor, keys: Tensor | None) -> Tensor:
         state: Any = batch.state
-        free, hidden = state.free(batch.mask), state.hidden(s_t)
+        free, hidden = batch.free, state.hidden(s_t)
         words, log_p = state.round(estimate)
         if keys is not None:
             words = torch.where(hidden, state.sample(estimate, keys, *self.how), words)
@@ -147,7 +147,7 @@ class Confidence(NamedTuple):
         state: Any = batch.state
         if self.rule != "stay":
             return None
-        words, left = state.free(batch.mask).sum(-1), [state.hidden(s).sum(-1).double()]
+        words, left = batch.free.sum(-1), [state.hidden(s).sum(-1).double()]
         for step in steps[:-1]:
             left.append(torch.minimum(left[-1], step.to_hide(words)))
         return any_revealed(torch.stack([*left, torch.zeros_like(left[0])]))
@@ -165,7 +165,7 @@ class ResampleStep(NamedTuple):
 
     def __call__(self, batch: Batch, s_t: Tensor, estimate: Tensor, previous: Tensor, keys: Tensor | None) -> Tensor:
         state: Any = batch.state
-        free = state.free(batch.mask)
+        free = batch.free
         if keys is not None and self.how.temperature:
             words = state.sample(estimate, noise.fold(keys, SAMPLE), *self.how)
             log_p = -state.nll(estimate, words, mask=free) if self.noise else torch.zeros_like(estimate[..., 0])

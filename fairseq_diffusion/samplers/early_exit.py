@@ -63,12 +63,13 @@ class EarlyExit(ActiveRows):
     def __init__(
         self,
         mask: Tensor,
-        read: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+        read: Callable[[Tensor, Tensor, Any], tuple[Tensor, Tensor]],
         prune: Collection[int],
         stable: int,
         rounded: Callable[[int], int] = int,
     ):
-        """`mask` [S, K, L] is true at real positions; `read` gives tokens and log-probabilities of s_t and estimates.
+        """`mask` [S, K, L] is true at real positions; `read` gives tokens and log-probabilities of s_t and estimates
+        of the rows at an index.
 
         Where candidates may finish, as many rows are left as are needed, or more if that number is to be `rounded` up.
         """
@@ -110,7 +111,7 @@ class EarlyExit(ActiveRows):
     def _update(self, s_t: Tensor, estimate: Tensor) -> None:
         """Enter estimates, scores, tokens, and for how many checks these have been the same."""
         self._keep(s_t, estimate)
-        tokens, log_p = self.read(s_t, estimate)
+        tokens, log_p = self.read(s_t, estimate, self.index)
         mask, finished = self.mask[self.index], self.stopped
         score = torch.where(mask, log_p, 0).sum(-1) / mask.sum(-1)
         self.score[self.index] = torch.where(finished, self.score[self.index], score)

@@ -101,6 +101,13 @@ class Batch(Protocol):
     def mask(self) -> Tensor:
         """[S, K, L], true at real positions."""
 
+    @property
+    def free(self) -> Tensor:
+        """[S, K, L], true where words are corrupted and predicted."""
+
+    def settle(self, estimate: Tensor) -> Tensor:
+        """The clean estimate [S, K, L, d], with what is known of it."""
+
     def denoise(self, s_t: Tensor, t: Tensor, c: Tensor) -> Tensor:
         """The clean estimate [S, K, L, d] from s_t and the self-condition c [S, K, L, d], conditioned on t []."""
 
@@ -139,7 +146,7 @@ class Refinement:
     def __call__(self, batch: Batch, s_t: Tensor, t: Tensor, estimate: Tensor) -> Tensor:
         if self.guidance != 1:
             estimate = torch.lerp(batch.denoise_without_source(s_t, t), estimate, self.guidance)
-        return estimate if self.clamp is None else self.clamp(estimate)
+        return batch.settle(estimate if self.clamp is None else self.clamp(estimate))
 
 
 def from_noise(batch: Batch, grid: Grid) -> tuple[Tensor, Tensor]:

@@ -12,9 +12,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.kernels.distinct import distinct
-from fairseq_diffusion.kernels.log_probs import linear_cross_entropy
+from fairseq_diffusion.kernels.log_probs import linear_cross_entropy, linear_log_probs
 from fairseq_diffusion.kernels.rounding import ALL, Truncation, best_rows, round_to_rows
 from fairseq_diffusion.network.transformer import Size
 from fairseq_diffusion.process.level import Level
@@ -90,6 +91,17 @@ class State(nn.Module, ABC):
         """Where mask [..., L] is true, the positions that are corrupted and predicted: all, unless some are known."""
         return mask
 
+    def show(self, s_t: Tensor, words: Tensor) -> Tensor:
+        """s_t of the first step where `words` [..., L] are known; -1 stands for those that are not."""
+        raise UserError(
+            f"--complete keeps words of a template, and a state of the class {type(self).__name__} cannot; give it the "
+            "methods `show` and, if its estimates are vectors of words, `settle`, or drop --complete"
+        )
+
+    def settle(self, estimate: Tensor, words: Tensor) -> Tensor:
+        """The estimate [..., L, d] of a step where `words` [..., L] are known; -1 stands for those that are not."""
+        return estimate
+
     def carried(self, s_t: Tensor, estimate: Tensor, previous: Tensor) -> Tensor:
         """The estimate [..., L, d] of a step, with the previous one where s_t has a word for good."""
         return estimate
@@ -104,6 +116,10 @@ class State(nn.Module, ABC):
         rows = None if mask is None else mask.flatten()
         flat = estimate.flatten(0, -2)
         return linear_cross_entropy(flat, self.readout(), tokens.flatten(), label_smoothing, rows).view(tokens.shape)
+
+    def log_probs(self, estimate: Tensor, words: Tensor) -> Tensor:
+        """log p(words | estimate) of M words at each position: estimate [B, L, d], words [B, L, M] -> [B, L, M]."""
+        return linear_log_probs(estimate.flatten(0, 1), self.readout(), words.flatten(0, 1)).log_p.view(words.shape)
 
     def clean_nll(self, tokens: Tensor, mask: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """-log p(tokens | their own vectors), [B, L], 0 where `mask` is false: once for each word of a batch."""

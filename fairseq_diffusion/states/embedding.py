@@ -110,6 +110,13 @@ class EmbeddingState(State):
     def prior(self, keys: Tensor, mask: Tensor, level: Level) -> Tensor:
         return level.sigma * noise.normal(keys, mask.shape[-1], self.dim)  # a number on the host: nothing waits for it
 
+    def show(self, s_t: Tensor, words: Tensor) -> Tensor:
+        """As it is: the sampler's own steps, which all have x_0 for their estimate, lead from noise to q(x_t | x_0)."""
+        return s_t
+
+    def settle(self, estimate: Tensor, words: Tensor) -> Tensor:
+        return torch.where((words >= 0)[..., None], self.encode(words.clamp(min=0)), estimate)
+
     def entrance(self, size: Size, self_conditioned: bool) -> nn.Module:
         return self.maps.enter(self.dim, size, self_conditioned)
 

@@ -85,6 +85,9 @@ class TokenState(State):
         known = torch.where(mask.long().cumsum(-1) == 1, self.bos, self.eos).where(mask, self.pad)
         return torch.where(self.free(mask), words, known)
 
+    def show(self, s_t: Tensor, words: Tensor) -> Tensor:
+        return torch.where(words >= 0, words, s_t)
+
     def entrance(self, size: Size, self_conditioned: bool) -> nn.Module:
         return Entrance(self, self_conditioned)
 

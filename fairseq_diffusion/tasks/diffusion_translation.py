@@ -21,6 +21,7 @@ from fairseq_diffusion.decoding.generator import Generator
 from fairseq_diffusion.decoding.options import SelectionOptions, read_options
 from fairseq_diffusion.decoding.rescore import Teacher
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.files.templates import GAP_WORD, template_row
 from fairseq_diffusion.kernels import choice as kernels
 from fairseq_diffusion.models.base import TranslatorModel
 from fairseq_diffusion.tasks.bleu import bleu_counts, log_bleu
@@ -67,6 +68,11 @@ class DiffusionTranslationTask(TranslationTask):
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> None:
         paths = utils.split_paths(self.cfg.data)
         directory = paths[(epoch - 1) % len(paths)] if split == self.cfg.train_subset else paths[0]
+        if self.completes:
+            raise UserError(
+                "--complete reads a template with each sentence, which this command has none of; pass it to "
+                "fairseq-interactive, or write TranslationModel.complete() in Python"
+            )
         check_split(directory, split, self.cfg.source_lang, self.cfg.target_lang)
         super().load_dataset(split, epoch, combine, **kwargs)
 
@@ -81,6 +87,24 @@ class DiffusionTranslationTask(TranslationTask):
                 f"up to {max_positions}; leave it out with --skip-invalid-size-inputs-valid-test, or split it"
             )
         return super().filter_indices_by_size(indices, dataset, max_positions, ignore_invalid_inputs)
+
+    @property
+    def completes(self) -> bool:
+        """Whether translations are made of templates; a checkpoint of an earlier version has no such flag."""
+        return getattr(self.cfg, "complete", False)
+
+    def get_interactive_tokens_and_lengths(self, lines: list[str], encode_fn: Any) -> Any:
+        """With --complete, templates behind a tab are kept for the data that is made next."""
+        if not self.completes:
+            return super().get_interactive_tokens_and_lengths(lines, encode_fn)
+        sources, _, templates = zip(*(line.partition("\t") for line in lines))
+        self._templates = [template_row(text or GAP_WORD, encode_fn, self.tgt_dict) for text in templates]
+        return super().get_interactive_tokens_and_lengths(sources, encode_fn)
+
+    def build_dataset_for_inference(self, src_tokens: Any, src_lengths: Any, constraints: Any = None) -> Any:
+        if self.completes and constraints is None:
+            constraints = self._templates
+        return super().build_dataset_for_inference(src_tokens, src_lengths, constraints=constraints)
 
     def can_reuse_epoch_itr(self, dataset: Any) -> bool:
         """Never: fairseq after 0.12.2 keeps the batches of the epoch it started in, so a resumed training, started in a
@@ -134,7 +158,7 @@ class DiffusionTranslationTask(TranslationTask):
     def build_generator(self, models: list[Any], args: Any, **kwargs: Any) -> Any:
         model = models[0]
         if not isinstance(model, TranslatorModel):  # an AR baseline, decoded with our batches and our report
-            check_alone(models)
+            check_alone(models, self.completes)
             return super().build_generator(models, args, **kwargs)
         check_flags(self.cfg, args, model.translator)
         options = read_options(model.translator.Options, self.cfg, args, model.cfg)

@@ -22,6 +22,11 @@ def check_flags(task: Any, generation: Any, translator: Translator) -> None:
     for name in LEFT_TO_RIGHT:
         if getattr(generation, name, None):
             raise UserError(f"{spelt(name)} needs a left-to-right decoder; drop it here")
+    if getattr(generation, "constraints", None):
+        raise UserError(
+            f"--constraints is {generation.constraints}, but it is for beam search from left to right; drop it, pass "
+            "--complete, and write lines such as SOURCE<tab>___ dog ___ snow ___"
+        )
     sections = {"task": task, "generation": generation}
     for section, name in sorted(flags_read(*OPTIONS) - flags_read(translator.Options, SelectionOptions)):
         if was_given(sections[section], section, name):

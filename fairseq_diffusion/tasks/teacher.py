@@ -41,8 +41,13 @@ def check_sizes(sizes: dict[str, int], state: dict[str, Any], *_: Any) -> None:
             )
 
 
-def check_alone(models: list[Any]) -> None:
-    """Where the first checkpoint on --path is an AR model, the others are too."""
+def check_alone(models: list[Any], complete: bool = False) -> None:
+    """Where the first checkpoint on --path is an AR model, the others are too, and no templates are completed."""
+    if complete:
+        raise UserError(
+            "--complete is for models of this package, and the checkpoint on --path is autoregressive; drop it, and "
+            "use fairseq's --constraints ordered"
+        )
     if any(isinstance(model, TranslatorModel) for model in models):
         raise UserError(
             "--path names an AR model before a diffusion model; name the diffusion model first, and the AR model that "

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairseq_diffusion.alignment.base import Words
+from fairseq_diffusion.alignment.template import Template, check_room
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.network.attention import Memory, attention_bias
 from fairseq_diffusion.network.encoder import Encoder
@@ -64,11 +65,13 @@ class Lengths(NamedTuple):
     width: int  # room for the longest
     predicted: bool = True  # false where the source's length decides (CTC, DAG)
     draft: Draft | None = None  # whose length it is, the only one
+    template: Template | None = None  # words that translations contain
 
     def select(self, sentences: Tensor, width: int) -> Lengths:
         """Those of the sentences numbered [N]."""
         draft = self.draft and Draft(*(F.pad(x[sentences], (0, width - x.shape[1])) for x in self.draft))
-        return Lengths(self.positions[sentences], self.log_p[sentences], width, self.predicted, draft)
+        template = self.template and self.template.select(sentences)
+        return Lengths(self.positions[sentences], self.log_p[sentences], width, self.predicted, draft, template)
 
 
 class HistoryStep(NamedTuple):
@@ -166,8 +169,18 @@ class Options:
     drop_repeats: bool = option(
         False, "drop a word that repeats its neighbour (a model without CTC or DAG may stutter)"
     )
+    complete: bool = option(
+        False,
+        "fairseq-interactive: complete the template behind a tab in each line, such as ___ dog ___ snow ___, where ___ "
+        "stands for any number of words",
+    )
 
     def __post_init__(self) -> None:
+        if self.complete and (self.oracle_length or self.draft is not None or self.drop_repeats):
+            raise UserError(
+                "--complete looks for lengths and words that go with a template, which stays as it is, so it does not "
+                "go with --oracle-length, --draft or --drop-repeats; drop them"
+            )
         if self.length_beam < 1:
             raise UserError(f"--iter-decode-with-beam is {self.length_beam}; at least one length must be tried")
         if self.noise_beam < 1:
@@ -262,12 +275,17 @@ class Translator(nn.Module, ABC):
     def count_words(self, counts: Tensor) -> None:
         """Told when the model is built how often each word of the target's dictionary is in the training data, [V]."""
 
-    def lengths(self, source: Source, beam: int, how: str) -> Lengths:
-        """`beam` lengths to try for each source, chosen `how`, a name in network.length.BEAMS."""
+    def lengths(self, source: Source, beam: int, how: str, template: Template | None = None) -> Lengths:
+        """`beam` lengths to try for each source, chosen `how`, a name in network.length.BEAMS, and with room for the
+        template; one without gaps has but one length."""
         assert self.length is not None
         logits = self.length(source.states, source.mask)
-        positions = self.length.candidates(logits, source.length, beam, how)
-        return Lengths(positions, self.length.log_p(logits, source.length, positions), width=0)
+        if template is not None:
+            check_room(template.size + beam - 1, torch.full_like(template.size, self.length.longest))
+        positions = self.length.candidates(logits, source.length, beam, how, template and template.size)
+        if template is not None:
+            positions = torch.where(template.rigid[:, None], template.size[:, None], positions)
+        return Lengths(positions, self.length.log_p(logits, source.length, positions), width=0, template=template)
 
     def length_loss(
         self, source: Source, mask: Tensor, due: Tensor | None = None

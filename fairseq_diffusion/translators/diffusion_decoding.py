@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable
 
 import torch
 from torch import Tensor
 
 from fairseq_diffusion.alignment.base import Words, side_by_side, without_repeats
+from fairseq_diffusion.alignment.template import Known, Template, known_words
 from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.kernels.launch import power_of_two
 from fairseq_diffusion.process.level import Level
 from fairseq_diffusion.samplers.early_exit import ActiveRows, EarlyExit
 from fairseq_diffusion.samplers.grid import make_grid
-from fairseq_diffusion.samplers.loop import Refinement, Sample, from_noise, sample, sampler_for
+from fairseq_diffusion.samplers.loop import Refinement, Sample, from_noise, refined, sample, sampler_for
 from fairseq_diffusion.states.base import State
 from fairseq_diffusion.translators.base import Candidates, Decoder, HistoryStep, Lengths, OnStep, Source
 from fairseq_diffusion.translators.diffusion_options import (
@@ -42,10 +43,34 @@ class Rows:
     source: Source
     keys: Tensor  # [M, S, K], for the M random numbers that are drawn on the way
     mask: Tensor  # [S, K, L], true at real positions
+    known: Known | None = None  # [S, K, L], words of a template
 
     @property
     def state(self) -> State:
         return self.translator.state
+
+    @property
+    def free(self) -> Tensor:
+        free = self.state.free(self.mask)
+        return free if self.known is None else free & (self.known.tokens < 0)
+
+    def settle(self, estimate: Tensor) -> Tensor:
+        return estimate if self.known is None else self.state.settle(estimate, self.known.tokens)
+
+    def with_template(self, template: Template, estimate: Tensor) -> Rows:
+        """The same with the words of templates known, at their most probable places by an estimate [S, K, L, d]."""
+        each = template.each(self.mask.shape[1])
+        log_p = self.state.log_probs(estimate.flatten(0, 1), each.at(self.mask.shape[2]))
+        known = known_words(log_p, each, self.mask.sum(-1).flatten())
+        return replace(self, known=Known(*(part.view(self.mask.shape) for part in known)))
+
+    def read(self, s_t: Tensor, estimate: Tensor, index: Any = slice(None)) -> tuple[Tensor, Tensor]:
+        """Words and their log-probabilities, of the candidates at `index`; known words have those that placed them."""
+        words, log_p = self.state.read(s_t, estimate)
+        if self.known is None:
+            return words, log_p
+        tokens, known_log_p = (part[index] for part in self.known)
+        return torch.where(tokens >= 0, tokens, words), torch.where(tokens >= 0, known_log_p, log_p)
 
     def denoise(self, s_t: Tensor, t: Tensor, c: Tensor) -> Tensor:
         return self._denoised(s_t, t, c, self.source)
@@ -74,7 +99,8 @@ class Rows:
     def select(self, sentences: Tensor, members: Tensor) -> Rows:
         rows = sentences[:, None]
         keys, mask = self.keys[:, rows, members], self.mask[rows, members]
-        return replace(self, source=self.source.select(sentences), keys=keys, mask=mask)
+        known = self.known and Known(*(part[rows, members] for part in self.known))
+        return replace(self, source=self.source.select(sentences), keys=keys, mask=mask, known=known)
 
 
 class DiffusionDecoder(Decoder):
@@ -116,23 +142,37 @@ class DiffusionDecoder(Decoder):
         positions = lengths.positions.repeat_interleave(keys.shape[2], 1)
         mask = torch.arange(lengths.width, device=positions.device) < positions[..., None]
         rows = Rows(self.translator, self.network, source, self._draw_keys(keys.flatten(1)), mask)
+        refine = Refinement(self.options.guidance, self.translator.state.clamp if self.options.clamp else None)
+        placing = 0
+        if lengths.template is not None:
+            rows, placing = self._complete(rows, refine, lengths.template), refine.calls
         start = rows.drafted(lengths.draft.tokens, self.grid.level[0]) if lengths.draft else None
-        result = self._sample(rows, on_step, start)
-        return Candidates.of(self._words(result, mask), lengths, result.calls, result.alive)
+        result = self._sample(rows, refine, on_step, start)
+        return Candidates.of(self._words(result, rows), lengths, result.calls + placing, result.alive)
+
+    @torch.no_grad()
+    def _complete(self, rows: Rows, refine: Refinement, template: Template) -> Rows:
+        """With the words of templates at their places, by the estimate of the first step, which is made again with
+        them."""
+        s, blank = from_noise(rows, self.grid)
+        t = self.grid.conditioning_t[0].float().to(s.device)
+        return rows.with_template(template, refined(rows, refine, s, t, blank, None))
 
     def _draw_keys(self, keys: Tensor) -> Tensor:
         """Keys [S, K] of candidates -> [M, S, K], one for each time random numbers may be drawn."""
         count = len(self.steps) if any(step.draws for step in self.steps) else 1
         return noise.fold(keys, torch.arange(count, device=keys.device)[:, None, None])
 
-    def _sample(self, rows: Rows, on_step: OnStep | None, start: tuple[Tensor, Tensor] | None) -> Sample:
-        o, state = self.options, rows.state
-        refine = Refinement(o.guidance, state.clamp if o.clamp else None)
+    def _sample(
+        self, rows: Rows, refine: Refinement, on_step: OnStep | None, start: tuple[Tensor, Tensor] | None
+    ) -> Sample:
+        o = self.options
         rounded = power_of_two if self.fixed_shapes else int
         leaves = o.prune_steps or o.stop_stable
-        active = EarlyExit(rows.mask, state.read, o.prune_steps, o.stop_stable, rounded) if leaves else None
-        watch = None if on_step is None else History(rows.mask, state, on_step)
+        active = EarlyExit(rows.mask, rows.read, o.prune_steps, o.stop_stable, rounded) if leaves else None
+        watch = None if on_step is None else History(rows.mask, rows.read, on_step)
         s, estimate = start or from_noise(rows, self.grid)
+        s = s if rows.known is None else rows.state.show(s, rows.known.tokens)
         busy = None if leaves or self.fixed_shapes else self.sampler.busy(rows, self.steps, s)
         if busy is not None and self.translator.self_conditioning != "none":
             busy = None  # an estimate that changes nothing conditions the next
@@ -140,12 +180,12 @@ class DiffusionDecoder(Decoder):
             busy[0] = True  # words of a draft that stay are scored by the first estimate
         return sample(rows, self.grid, self.steps, refine, active, watch, (s, estimate), busy)
 
-    def _words(self, result: Sample, mask: Tensor) -> Words:
+    def _words(self, result: Sample, all_rows: Rows) -> Words:
         """Special symbols may come out anywhere and are dropped; the last position stands for the end, also where a
         word came out there.  Only candidates that are alive are read."""
         rows = (~result.alive).long().argsort(dim=-1, stable=True)[:, : result.remaining]
-        here = torch.arange(len(rows), device=rows.device)[:, None], rows
-        read, log_p = self.translator.state.read(result.s[here], result.estimate[here])
+        here, mask = (torch.arange(len(rows), device=rows.device)[:, None], rows), all_rows.mask
+        read, log_p = all_rows.read(result.s[here], result.estimate[here], here)
         tokens, all_log_p = mask.new_zeros(mask.shape, dtype=read.dtype), log_p.new_zeros(mask.shape)
         tokens[here], all_log_p[here] = read, log_p
         end = all_log_p.gather(-1, mask.sum(-1, keepdim=True) - 1)[..., 0]
@@ -184,15 +224,15 @@ def first_given(*values: float | None) -> float | None:
 class History:
     """Passes each step of the sampling loop on; candidates that have left keep what they had last."""
 
-    def __init__(self, mask: Tensor, state: State, on_step: OnStep):
-        """Mask [S, K, L] is true at real positions."""
-        self.state, self.on_step, self.sizes = state, on_step, mask.sum(-1)
+    def __init__(self, mask: Tensor, read: Callable[[Tensor, Tensor, Any], tuple[Tensor, Tensor]], on_step: OnStep):
+        """Mask [S, K, L] is true at real positions; `read` is as of EarlyExit."""
+        self.read, self.on_step, self.sizes = read, on_step, mask.sum(-1)
         self.tokens = torch.zeros_like(mask, dtype=torch.long)
         self.log_p = torch.zeros_like(mask, dtype=torch.float)
 
     def __call__(self, rows: ActiveRows, s_t: Tensor, estimate: Tensor) -> None:
         stopped, parts = rows.stopped[..., None], (self.tokens.clone(), self.log_p.clone())
-        for part, new in zip(parts, self.state.read(s_t, estimate)):
+        for part, new in zip(parts, self.read(s_t, estimate, rows.index)):
             part[rows.index] = torch.where(stopped, part[rows.index], new)
         self.tokens, self.log_p = parts
         self.on_step(HistoryStep(self.tokens, self.log_p, self.sizes))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fairseq_diffusion.alignment.base import Alignment, Canvas
 from fairseq_diffusion.alignment.glancing import Glance
+from fairseq_diffusion.alignment.template import Template, check_room
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.network.block_decoder import BlockDecoder
 from fairseq_diffusion.network.encoder import Encoder
@@ -102,16 +103,21 @@ class OnePassTranslator(Translator):
 
     # -- in training and decoding -------------------------------------------------------------------------------------
 
-    def lengths(self, source: Source, beam: int, how: str) -> Lengths:
+    def lengths(self, source: Source, beam: int, how: str, template: Template | None = None) -> Lengths:
         if self.alignment.predicts_length:
-            return super().lengths(source, beam, how)
+            return super().lengths(source, beam, how, template)
         sizes, width = self.alignment.sizes(source.mask)
-        return Lengths(sizes, torch.zeros_like(sizes, dtype=torch.float), width, predicted=False)
+        if template is not None:
+            check_room(self.alignment.room_for(template), sizes[:, 0])
+        log_p = torch.zeros_like(sizes, dtype=torch.float)
+        return Lengths(sizes, log_p, width, predicted=False, template=template)
 
     def canvas(self, source: Source, lengths: Lengths | None) -> Canvas:
         """Empty canvases of `lengths`, or in the alignment's proportion to the source."""
-        sizes = self.alignment.sizes(source.mask) if lengths is None else (lengths.positions, lengths.width)
-        return self.alignment.canvas(*sizes)
+        if lengths is None:
+            return self.alignment.canvas(*self.alignment.sizes(source.mask))
+        template = lengths.template and lengths.template.each(lengths.positions.shape[1])
+        return self.alignment.canvas(lengths.positions, lengths.width)._replace(template=template)
 
     def copied(self, source: Source, canvas: Canvas) -> Tensor | None:
         """What the canvas' positions copy from the source, [S K, L, h]."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, cast
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from fairseq_diffusion.alignment.base import Canvas, Guess, Reading, Revealed, Words, side_by_side, without_repeats
 from fairseq_diffusion.alignment.glancing import KEEPS, keep_schedule, surest
-from fairseq_diffusion.alignment.paths import READ_BY, SearchOptions
+from fairseq_diffusion.alignment.paths import LISTS, READ_BY, SearchOptions
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.registry import option
 from fairseq_diffusion.translators.base import Candidates, Decoder, Draft, HistoryStep, Lengths, OnStep, Options, Source
@@ -54,6 +55,18 @@ class OnePassDecoder(Decoder):
         self.search = options.path_search if options.path_search in translator.alignment.searches else None
         self._check_search()
         self._check_candidates()
+        if options.complete:
+            self._check_templates()
+
+    def _check_templates(self) -> None:
+        o = self.options
+        if o.blank_penalty:
+            raise UserError("--blank-penalty is not made for the words of a template; drop it, or --complete")
+        if self.search in LISTS:
+            raise UserError(
+                f"--path-search {self.search} looks for several translations, but with --complete there is one, the "
+                "best path that contains the template; drop it, or pass --path-search joint_viterbi with a DAG"
+            )
 
     def _check_search(self) -> None:
         """Refuse options that the search does not read; --beam and --lenpen have defaults of fairseq's."""
@@ -103,7 +116,7 @@ class OnePassDecoder(Decoder):
             words = without_repeats(side_by_side(words))
         if on_step and history:
             history.finish(words, on_step, positions=self.search is None)
-        calls = torch.full(words.mask.shape[:2], self.options.passes, device=keys.device)
+        calls = torch.full(words.mask.shape[:2], self.options.passes + self.places_first, device=keys.device)
         return Candidates.of(words, lengths, calls, length_penalty=self.length_penalty)
 
     @property
@@ -123,26 +136,47 @@ class OnePassDecoder(Decoder):
         """Behind all but the last of the passes the least certain words are hidden again (mask-predict, Ghazvininejad
         et al. 2019), before the first one those of a draft; `on_reveal` sees what is fed to each block."""
         alignment, decoder, passes = self.translator.alignment, self.translator.decoder, self.options.passes
-        empty = revealed = Revealed(canvas.tokens, canvas.hidden, torch.zeros_like(canvas.tokens, dtype=torch.float))
+        empty = revealed = self._empty(source, canvas)
         hidden = 1.0 if self.options.draft is None else self.options.draft  # share of the words, in the first pass
         if draft is not None:
             guess = Guess(draft.tokens, draft.log_p, canvas.hidden, canvas.tokens.shape[1] - 2)
             revealed = reveal_surest(empty, guess, 1 - hidden)
         for number in range(1, passes + 1):
-            h, revealed = self._one_pass(source, canvas, revealed, on_reveal)
+            h, revealed = self._one_pass(source, canvas, revealed, self.kept, on_reveal)
             if number < passes:
                 guess = alignment.guess(h, decoder.vocabulary, canvas, revealed)
                 revealed = reveal_surest(empty, guess, 1 - hidden * (passes - number) / passes, up=True)
         return alignment.words(h, decoder.vocabulary, canvas, revealed, how)
 
+    @property
+    def places_first(self) -> bool:
+        """Whether a pass goes ahead that places templates."""
+        return self.options.complete and self.translator.alignment.aligned
+
+    def _empty(self, source: Source, canvas: Canvas) -> Revealed:
+        """What stands on the canvas before the first pass: nothing, or the words of its template."""
+        empty = Revealed(canvas.tokens, canvas.hidden, torch.zeros_like(canvas.tokens, dtype=torch.float))
+        if not self.places_first:
+            return empty
+        h, _ = self._one_pass(source, canvas, empty, [0.0] * len(self.kept), None)
+        return self.translator.alignment.placed(h, self.translator.decoder.vocabulary, canvas, empty)
+
     def _one_pass(
-        self, source: Source, canvas: Canvas, revealed: Revealed, on_reveal: Callable[[Revealed], None] | None
+        self,
+        source: Source,
+        canvas: Canvas,
+        revealed: Revealed,
+        kept: Sequence[float],
+        on_reveal: Callable[[Revealed], None] | None,
     ) -> tuple[Tensor, Revealed]:
-        """The last block's output as the projection sees it, [N, L, h], and what was revealed to it."""
+        """The last block's output as the projection sees it, [N, L, h], and what was revealed to it, a share `kept` of
+        the words behind each block."""
         model = self.translator
         copied = model.copied(source, canvas)
         # as in training: words of an earlier pass stand before the first block only where glancing began there
         first = model.glance.first == 0 or self.last_block == 1
+        if canvas.template is not None and self.options.passes == 1:
+            first = first and model.glance.ever  # a template's words, only where the network has ever seen any
         fed = revealed if first else revealed._replace(tokens=canvas.tokens)
         h: Tensor | None = None
         for s in range(1, self.last_block + 1):
@@ -150,17 +184,17 @@ class OnePassDecoder(Decoder):
                 on_reveal(fed)
             h = model.block(s, h, fed.tokens, canvas, source, copied)
             if s < self.last_block:
-                revealed, fed = self._reveal(s, h, canvas, revealed)
+                revealed, fed = self._reveal(kept[s], h, canvas, revealed)
         return model.decoder.read(cast(Tensor, h)), revealed
 
-    def _reveal(self, s: int, h: Tensor, canvas: Canvas, revealed: Revealed) -> tuple[Revealed, Revealed]:
-        """What boundary s adds to what is revealed, and what the next block is fed: that, or words for what is
-        hidden."""
+    def _reveal(self, share: float, h: Tensor, canvas: Canvas, revealed: Revealed) -> tuple[Revealed, Revealed]:
+        """What a boundary adds to what is revealed, for a `share` of the words, and what the next block is fed: that,
+        or words for what is hidden."""
         model = self.translator
-        if self.kept[s] == 0 and model.feed == "mask":
+        if share == 0 and model.feed == "mask":
             return revealed, revealed
         guess = model.alignment.guess(model.decoder.read(h), model.decoder.vocabulary, canvas, revealed)
-        revealed = reveal_surest(revealed, guess, self.kept[s])
+        revealed = reveal_surest(revealed, guess, share)
         if model.feed == "mask":
             return revealed, revealed
         known = revealed.tokens, revealed.log_p

@@ -157,7 +157,7 @@ def test_settings_are_announced_once(caplog: pytest.LogCaptureFixture):
 class Verbose(Oracle):
     """Writes seven and five words."""
 
-    def lengths(self, source: Source, beam: int, how: str) -> Lengths:
+    def lengths(self, source: Source, beam: int, how: str, template: Any = None) -> Lengths:
         return Lengths(torch.tensor([[9], [7]]), torch.zeros(2, 1), 9)
 
 

@@ -93,7 +93,7 @@ class Echo(Translator):
     def losses(self, *batch: Any) -> Losses:
         raise AssertionError("an echo has nothing to learn")
 
-    def lengths(self, source: Source, beam: int, kind: str) -> Lengths:
+    def lengths(self, source: Source, beam: int, kind: str, template: Any = None) -> Lengths:
         return Lengths(source.length[:, None], torch.zeros(len(source.mask), 1), source.mask.shape[1], predicted=False)
 
     def decoder_for(self, options: Options) -> Decoder:
@@ -133,7 +133,7 @@ def test_candidates_that_have_left_keep_what_they_had_last():
     """Two sentences of two candidates; of the batch that remains, one row has been finished before."""
     mask = torch.tensor([[[1, 1, 1], [1, 1, 0]], [[1, 0, 0], [1, 1, 1]]]).bool()
     steps: list[HistoryStep] = []
-    history = History(mask, SimpleNamespace(read=lambda s_t, estimate: (s_t, estimate)), steps.append)
+    history = History(mask, lambda s_t, estimate, index: (s_t, estimate), steps.append)
     history(ActiveRows(2, 2), torch.full((2, 2, 3), 7), torch.full((2, 2, 3), -1.0))
     remaining = SimpleNamespace(
         index=(torch.tensor([[1]]), torch.tensor([[0, 1]])), stopped=torch.tensor([[True, False]])

@@ -36,6 +36,7 @@ TASK: dict[str, Any] = {
     "oracle_length": False,
     "draft": None,
     "execution": "eager",
+    "complete": False,
     "path_search": None,
     "passes": 2,
     "exit_block": None,
@@ -77,6 +78,7 @@ def read(kind: type, task: dict[str, Any] = TASK, generation: dict[str, Any] = G
 
 
 CANDIDATES = {
+    "complete": False,
     "drop_repeats": True,
     "length_beam": 5,
     "length_beam_kind": "offsets",

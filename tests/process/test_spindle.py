@@ -92,6 +92,7 @@ def test_a_step_shows_each_word_with_its_own_probability():
 
     class Alone:
         state, mask = translator.state, torch.ones(1, count, 3, dtype=torch.bool)
+        free = translator.state.free(mask)
 
     s_t = torch.tensor([BOS, WORDS, EOS]).expand(1, count, 3)
     given = (estimate[0, 0, 0] @ translator.state.readout().T).softmax(-1).double()

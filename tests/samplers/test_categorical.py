@@ -61,6 +61,13 @@ class Words:
     def keys(self) -> torch.Tensor:
         return noise.fold(torch.arange(6).view(3, 2), torch.arange(60).view(-1, 1, 1), self.seed)
 
+    @property
+    def free(self) -> torch.Tensor:
+        return self.state.free(self.mask)
+
+    def settle(self, estimate: torch.Tensor) -> torch.Tensor:
+        return estimate
+
     def denoise(self, s_t: torch.Tensor, t: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
         self.seen.append(s_t)
         found = self.estimate(s_t, len(self.seen) - 1)

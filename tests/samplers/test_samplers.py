@@ -36,6 +36,9 @@ class Toy:
     mask: torch.Tensor = field(default_factory=lambda: torch.ones(2, 3, 3).bool())
     state: EmbeddingState = field(default_factory=lambda: EmbeddingState(5, 4))
 
+    def settle(self, estimate):
+        return estimate
+
     def denoise(self, x_t, t, c):
         return self.network(x_t, t, c)
 
