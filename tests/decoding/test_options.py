@@ -77,6 +77,7 @@ def read(kind: type, task: dict[str, Any] = TASK, generation: dict[str, Any] = G
 
 
 CANDIDATES = {"length_beam": 5, "length_beam_kind": "offsets", "noise_beam": 3, "oracle_length": False, "draft": None}
+CANDIDATES |= {"complete": False}
 
 
 def test_options_of_diffusion():
