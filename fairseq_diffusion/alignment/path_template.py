@@ -45,8 +45,10 @@ def best_with_template(graph: Graph, words: Tensor, template: Template, length_p
     gains, vertices = Gains.of(graph, words, template), words.shape[1]
     first = torch.zeros_like(gains.own[0, 0]).masked_fill(torch.arange(vertices, device=words.device) > 0, -torch.inf)
     delta = [F.pad(first.expand(len(words), 1, -1), (0, 0, 0, words.shape[2] - 1), value=-torch.inf)]
-    for _ in range(1, vertices):
-        into = (delta[-1][..., None] + gains.links[:, None]).amax(2)
+    arriving = gains.links.mT.contiguous()[:, None]
+    for k in range(1, vertices):  # k - 1 links lead to vertex k - 1 or beyond, so only those are looked at
+        into = (delta[-1][:, :, None, k - 1 :] + arriving[..., k:, k - 1 :]).amax(-1)
+        into = F.pad(into, (k, 0), value=-torch.inf)
         taken = F.pad(into[:, :-1] + gains.own[:, 1:], (0, 0, 1, 0), value=-torch.inf)
         delta.append(torch.maximum(into + gains.free, taken))
     rows, token, last = torch.arange(len(words), device=words.device), template.size - 1, graph.last

@@ -113,7 +113,7 @@ def test_truncated_checkpoint(data: Path, checkpoint: Path, tmp_path: Path):
         ("--sampler fixed_t --conditioning-sigma-start 0.9 --conditioning-sigma-end 0.5", "one noise level throughout"),
         ("--prune-after soon", "--prune-after 'soon'"),
         ("--stop-stable -1", "--stop-stable is -1"),
-        ("--selection best", "unknown selection 'best'; choose one of: joint, mbr, mbr_two_level, rescore, score"),
+        ("--selection best", "unknown selection 'best'; choose one of: joint, likelihood, .*, rescore, score"),
         ("--selection mbr,score", "mbr:5"),
         ("--selection rescore", "--iter-decode-with-external-reranker"),
         ("--iter-decode-with-external-reranker", "asks for --path OURS.pt:AR.pt, but there are 1 checkpoints"),

@@ -91,6 +91,7 @@ def test_python_completes_as_interactive_does(name: str, tmp_path: Path):
     again = model.complete(SOURCES, TEMPLATES, batch_size=2, **asked)
     assert [each.tokens for each in again] == [each.tokens for each in found]
     assert [each.score for each in again] == pytest.approx([each.score for each in found], abs=1e-5)
+    assert model.complete([], [], **asked) == []
     plain = model.translate(SOURCES, **asked)
     assert [each.text for each in plain] != [each.text for each in found]
     assert model.complete(["a\tb", ""], ["___"] * 2, **asked)[1].text == ""
