@@ -4,7 +4,7 @@
 # can be had again on any machine, `--training-minutes` counts the minutes of the one that `hundredths` was measured on.
 
 SYSTEMS="ar dinoiser difformer diffglat_ctc diffglat_dag diffglat glat_ctc glat nat da_transformer cmlm"
-SYSTEMS+=" mdlm rdm_absorb sundae"
+SYSTEMS+=" mdlm rdm_absorb sundae ddcap"
 SYSTEMS+=" dinoiser_unclipped dinoiser_plain difformer_unscaled difformer_rounding"
 SETS="raw distilled" GPUS=0 NEEDS_DATA=yes TOKENIZER=moses SPLIT_DASHES=false LOWERCASE=false
 declare -A titles=(
@@ -13,6 +13,7 @@ declare -A titles=(
     [difformer_unscaled]="Difformer, no noise factor" [difformer_rounding]="Difformer, rounding" [nat]=NAT [glat]=GLAT
     [glat_ctc]="GLAT + CTC" [cmlm]=CMLM [da_transformer]=DA-Transformer [diffglat]=Diff-Glat
     [diffglat_ctc]="Diff-Glat CTC" [diffglat_dag]="Diff-Glat DAG" [mdlm]=MDLM [rdm_absorb]="RDM, absorbing" [sundae]=SUNDAE
+    [ddcap]=DDCap
 )
 declare -A choices=([direction]="de-en en-de" [subset]="test valid") settings=([training-minutes]=90)
 . "$(dirname "${BASH_SOURCE[0]}")/../scripts/recipe.sh"
@@ -31,7 +32,7 @@ common=(
 declare -A hundredths=(
     [ar]=45 [dinoiser]=60 [dinoiser_unclipped]=60 [dinoiser_plain]=36 [difformer]=50 [difformer_unscaled]=50
     [difformer_rounding]=50 [nat]=36 [glat]=45 [glat_ctc]=95 [cmlm]=38 [da_transformer]=160 [diffglat]=60
-    [diffglat_ctc]=125 [diffglat_dag]=230 [mdlm]=36 [rdm_absorb]=39 [sundae]=100
+    [diffglat_ctc]=125 [diffglat_dag]=230 [mdlm]=36 [rdm_absorb]=39 [sundae]=100 [ddcap]=39
 )
 updates() { echo $((${settings[training-minutes]} * 6000 / ${hundredths[$1]})); } # SYSTEM: as many as take that long
 until_then() { # SYSTEM: flags; forty times a checkpoint
@@ -64,6 +65,7 @@ glancing() { echo "$(ours "$@")" --glance-updates "$(updates "$1")"; }
     mdlm=($(ours mdlm mdlm_iwslt_de_en))
     rdm_absorb=($(ours rdm_absorb rdm_iwslt_de_en_absorb))
     sundae=($(ours sundae sundae_iwslt_de_en))
+    ddcap=($(ours ddcap ddcap_iwslt_de_en))
 }
 
 ar_ways=("beam 5 | --beam 5 --batch-size 64" "greedy | --beam 1 --batch-size 64")
@@ -98,22 +100,25 @@ for steps in 2 5 10 20; do
     dinoiser_ways+=("$steps steps | --iter-decode-max-iter $steps --batch-size 64")
 done
 dinoiser_ways+=(
+    "20 steps, repeats dropped | --iter-decode-max-iter 20 --drop-repeats --batch-size 64"
     "5 lengths, joint, 20 steps | --iter-decode-max-iter 20 $five --selection joint --batch-size 64"
     "5 x 5, MBR, 20 steps | --iter-decode-max-iter 20 $five --noise-beam 5 --selection joint:15,mbr --batch-size 64"
     "5 x 5, rescored, 20 steps | --iter-decode-max-iter 20 $five --noise-beam 5 $rescore --batch-size 64"
 )
 difformer_ways=("${dinoiser_ways[@]}")
 dinoiser_ways+=("DDIM, 20 steps | --sampler ddim --iter-decode-max-iter 20 --batch-size 64")
-mdlm_ways=() rdm_absorb_ways=() sundae_ways=()
-for steps in 4 10 20; do
-    length="--iter-decode-max-iter $steps --batch-size 64"
-    mdlm_ways+=("surest first, $steps steps | --sampler confidence $length" "$steps steps | --sampler ancestral $length")
-    rdm_absorb_ways+=("$steps steps | $length")
-    sundae_ways+=("$steps steps | $length")
-done
-joint="$five --selection joint --iter-decode-max-iter 10 --batch-size 64"
-mdlm_ways+=("surest first, 5 lengths, joint, 10 steps | --sampler confidence $joint")
-rdm_absorb_ways+=("5 lengths, joint, 10 steps | $joint") sundae_ways+=("5 lengths, joint, 10 steps | $joint")
+token_ways() { # NAME FLAGS: ways of one sampler of a system that diffuses tokens, as NAME, and FLAGS of it
+    local name=$1 flags="$2 --batch-size 64 --iter-decode-max-iter" steps
+    for steps in 4 10 20; do printf '%s\n' "$name$steps steps, repeats dropped | $flags $steps --drop-repeats"; done
+    printf '%s\n' "${name}20 steps | $flags 20" \
+        "${name}5 lengths, joint, 10 steps, repeats dropped | $flags 10 $five --selection joint --drop-repeats" \
+        "${name}5 lengths, rescored, 10 steps, repeats dropped | $flags 10 $five $rescore --drop-repeats"
+}
+mapfile -t mdlm_ways < <(token_ways "surest first, " "--sampler confidence")
+mdlm_ways+=("drawn, 20 steps | --sampler ancestral --iter-decode-max-iter 20 --batch-size 64")
+mapfile -t rdm_absorb_ways < <(token_ways "" "")
+mapfile -t sundae_ways < <(token_ways "" "")
+mapfile -t ddcap_ways < <(token_ways "" "--guidance 1.06")
 one=("5 steps | --iter-decode-max-iter 5 --batch-size 64" "20 steps | --iter-decode-max-iter 20 --batch-size 64")
 dinoiser_unclipped_ways=("${one[@]}") dinoiser_plain_ways=("${one[@]}")
 difformer_unscaled_ways=("${one[@]}") difformer_rounding_ways=("${one[@]}")
