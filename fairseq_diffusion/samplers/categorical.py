@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any, Callable, NamedTuple
 
 import torch
@@ -17,16 +18,22 @@ from fairseq_diffusion.process.token_kernel import TokenKernel
 from fairseq_diffusion.samplers.grid import Grid
 from fairseq_diffusion.samplers.loop import AS_IT_IS, SAMPLERS, Batch, Drawing
 
-SAMPLE, STAY, REPLACE = range(3)  # streams of a step's key
+SAMPLE, STAY, REPLACE, AGAIN = range(4)  # streams of a step's key
+LEAST = 1e-12  # of a share
 ROUNDING = 1e-9  # so that a whole number of words is not one less
 
 
 class AncestralStep(NamedTuple):
-    """y_0 drawn from the estimate, then y_s from q(y_s | y_t, y_0): exactly the mixture of posteriors over y_0."""
+    """y_0 drawn from the estimate, then y_s from q(y_s | y_t, y_0): exactly the mixture of posteriors over y_0.
+
+    Where words are only ever hidden, one that is shown may be hidden again with a probability `again`; as many more of
+    the hidden ones are then shown, so that the share that is shown stays a_s (Wang et al. 2025, ReMDM).
+    """
 
     a_t: float
     a_s: float
     how: Drawing
+    again: float = 0.0
     words: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None  # a_s and a_t of words [S, K, L], if their own
     draws: bool = True
 
@@ -36,20 +43,30 @@ class AncestralStep(NamedTuple):
         u, v = (noise.uniform(noise.fold(keys, stream), s_t.shape[-1]) for stream in (STAY, REPLACE))
         shares = self.words(torch.where(state.hidden(s_t), y_0, s_t)) if self.words else self.shares()
         back = state.kernel.back(s_t, y_0, *shares, u, v)
+        if self.again:
+            back = torch.where(~state.hidden(s_t) & self._hides(keys, s_t.shape[-1]), state.mask, back)
         return torch.where(batch.free, back, s_t)
 
     def shares(self) -> tuple[Tensor, Tensor]:
-        """a_s and a_t on the host, as numbers."""
-        return torch.tensor(self.a_s, dtype=torch.float64), torch.tensor(self.a_t, dtype=torch.float64)
+        """What a hidden word is shown by: a_s and a_t on the host, as numbers."""
+        shown = self.a_s + self.again * self.a_t
+        return torch.tensor(shown, dtype=torch.float64), torch.tensor(self.a_t, dtype=torch.float64)
 
-    def stays_hidden(self, kernel: TokenKernel, keys: Tensor, positions: int) -> Tensor:
-        """Where a hidden word stays hidden, [S, K, L], whatever the estimate."""
-        return kernel.stays_hidden(*self.shares(), noise.uniform(noise.fold(keys, STAY), positions))
+    def _hides(self, keys: Tensor, positions: int) -> Tensor:
+        """Where a shown word is hidden again, [S, K, L]."""
+        return noise.uniform(noise.fold(keys, AGAIN), positions) < self.again
+
+    def hidden_next(self, hidden: Tensor, kernel: TokenKernel, keys: Tensor) -> Tensor:
+        """Where words are hidden behind the step, [S, K, L], if they are now where `hidden` is; whatever the
+        estimate."""
+        stays = kernel.stays_hidden(*self.shares(), noise.uniform(noise.fold(keys, STAY), hidden.shape[-1]))
+        return torch.where(hidden, stays, self._hides(keys, hidden.shape[-1]))
 
 
 class Ancestral(NamedTuple):
-    """The reverse process itself."""
+    """The reverse process itself; with `eta` shown words are hidden again, at each step with this probability at most."""
 
+    eta: float | None = None
     family: str = "categorical"
     needs_hidden: bool = False
     needs_replaced: bool = False
@@ -62,22 +79,25 @@ class Ancestral(NamedTuple):
         how = drawing_of(self, eta, temperature, drawing)
         if not how.temperature:
             raise UserError("--word-temperature 0 leaves nothing to draw; pass another, or --sampler confidence")
-        a = grid.level.alpha.square().tolist()
+        pairs = pairwise(grid.level.alpha.square().tolist())
         if grid.schedule is None or not grid.schedule.modifier.by_words:
-            return [AncestralStep(a_t, a_s, how) for a_t, a_s in zip(a, a[1:])]
-        t = grid.t.tolist()
-        own = [partial(shares_of_words, grid.schedule, *times) for times in zip(t[1:], t)]
-        return [AncestralStep(a_t, a_s, how, words) for a_t, a_s, words in zip(a, a[1:], own)]
+            most = (self.eta if eta is None else eta) or 0.0
+            return [AncestralStep(a_t, a_s, how, min(most, (1 - a_s) / max(a_t, LEAST))) for a_t, a_s in pairs]
+        if self.eta is not None:
+            raise UserError("words of this model have levels of their own (spindle); pass --sampler ancestral")
+        own = (partial(shares_of_words, grid.schedule, s, t) for t, s in pairwise(grid.t.tolist()))
+        return [AncestralStep(a_t, a_s, how, words=words) for (a_t, a_s), words in zip(pairs, own)]
 
     def busy(self, batch: Batch, steps: Sequence[AncestralStep], s: Tensor) -> Tensor | None:
         """Those that reveal a word: when each is revealed is drawn without the network (Chen et al. 2024)."""
         state: Any = batch.state
         if state.replaces or steps[0].words:
             return None
-        hidden = [state.hidden(s)]
+        places = [state.hidden(s)]
         for step, keys in zip(steps[:-1], batch.keys[1:]):
-            hidden.append(hidden[-1] & step.stays_hidden(state.kernel, keys, s.shape[-1]))
-        return any_revealed(torch.stack([*hidden, torch.zeros_like(hidden[0])]).sum(-1))
+            places.append(batch.free & step.hidden_next(places[-1], state.kernel, keys))
+        hidden = torch.stack([*places, torch.zeros_like(places[0])])
+        return (hidden[:-1] & ~hidden[1:]).any(-1)
 
 
 class ConfidenceStep(NamedTuple):
@@ -150,7 +170,8 @@ class Confidence(NamedTuple):
         words, left = batch.free.sum(-1), [state.hidden(s).sum(-1).double()]
         for step in steps[:-1]:
             left.append(torch.minimum(left[-1], step.to_hide(words)))
-        return any_revealed(torch.stack([*left, torch.zeros_like(left[0])]))
+        hidden = torch.stack([*left, torch.zeros_like(left[0])])
+        return hidden[1:] < hidden[:-1]
 
 
 class ResampleStep(NamedTuple):
@@ -200,6 +221,7 @@ class Resample(NamedTuple):
 
 
 SAMPLERS.register("ancestral")(Ancestral())
+SAMPLERS.register("remasking")(Ancestral(eta=0.02, needs_hidden=True))
 SAMPLERS.register("confidence")(Confidence())  # Chang et al. 2022
 SAMPLERS.register("mask_predict")(Confidence("then"))  # Ghazvininejad et al. 2019
 SAMPLERS.register("routing")(Confidence("doubts"))  # Zheng et al. 2024, deterministic, conditional
@@ -220,16 +242,17 @@ def lowest(merit: Tensor, count: Tensor) -> Tensor:
     return merit.argsort(dim=-1, stable=True).argsort(dim=-1) < count
 
 
-def any_revealed(hidden: Tensor) -> Tensor:
-    """Whether each step reveals a word, [M, S, K], for the numbers of hidden words before, between and behind them."""
-    return hidden[1:] < hidden[:-1]
-
-
 def drawing_of(sampler: Any, eta: float | None, temperature: float, drawing: Drawing) -> Drawing:
-    """How words are drawn, if no flag of Gaussian samplers is set."""
-    if eta is not None or temperature != 1:
-        flag = f"--temperature {temperature}" if eta is None else f"--eta {eta}"
-        raise UserError(f"{flag} is for Gaussian noise, and this model's states are words; drop it")
+    """How words are drawn, if no flag of other samplers is set."""
+    if temperature != 1:
+        raise UserError(
+            f"--temperature {temperature} is for Gaussian noise, and this model's states are words; drop it"
+        )
+    if eta is not None and (getattr(sampler, "eta", None) is None or not 0 <= eta <= 1):
+        raise UserError(
+            f"--eta is {eta}; with a model whose states are words it is the probability, from 0 to 1, that --sampler "
+            "remasking hides a shown word again; drop it, or pass that"
+        )
     at = sampler.word_temperature if drawing.temperature is None else drawing.temperature
     if at < 0:
         raise UserError(f"--word-temperature is {at}; pass a number above 0, or 0 for the most probable words")

@@ -30,7 +30,11 @@ class DiffusionOptions(Options):
     )
     conditioning_sigma_end: float | None = option(None, "cedi: the same behind the last step")
     final_time: float | None = option(None, "diffusion time at which sampling ends (default: 0.001)")
-    eta: float | None = option(None, "share of fresh noise, from 0 (ddim) to 1 (ddpm) (default: the sampler's)")
+    eta: float | None = option(
+        None,
+        "share of fresh noise, from 0 (ddim) to 1 (ddpm); remasking: probability that a shown word is hidden again, at "
+        "most (default: the sampler's)",
+    )
     temperature: float = option(1.0, "diffusion: divide the score by it; below 1 the model is trusted more")
     word_temperature: float | None = option(
         None, "tokens: temperature that words are drawn at; 0 takes the most probable (default: the sampler's)"

@@ -23,8 +23,8 @@ from fairseq_diffusion.translators.diffusion_options import DiffusionOptions
 
 MASK, L = WORDS, 9
 CATEGORICAL = [name for name in SAMPLERS if SAMPLERS[name].family == "categorical"]
-KNOWN = ["ancestral", "confidence"]  # of a model that hides words, whose busy steps are known beforehand
-HIDING = [name for name in CATEGORICAL if SAMPLERS[name].needs_hidden]
+KNOWN = ["ancestral", "confidence", "remasking"]  # of a model that hides words, whose busy steps are known beforehand
+HIDING = [name for name in CATEGORICAL if SAMPLERS[name].needs_hidden and name != "remasking"]
 
 
 def goes(name: str, share: float) -> bool:
@@ -198,6 +198,28 @@ def test_ancestral_steps_have_the_frequencies_of_the_process():
     assert (found - expected).abs().max() < 4 * (0.25 / count) ** 0.5
 
 
+@pytest.mark.parametrize("eta", [0.0, 0.1, 0.3])
+def test_shown_words_are_hidden_again_and_as_many_are_shown(eta):
+    """The share that is shown is a_s at every step; a shown word is hidden with probability eta, or all that have
+    room to be."""
+    count, steps = 5000, 6
+    s, grid = state(), make_grid(SCHEDULE, steps)
+    batch = Words(oracle, s, torch.ones(1, count, 3).bool())
+    estimate = torch.nn.functional.one_hot(torch.full((1, count, 3), 7), WORDS + 1).float() * 60
+    s_t, a = torch.tensor([BOS, MASK, EOS]).expand(1, count, 3), grid.level.alpha.square()
+    for i, step in enumerate(SAMPLERS["remasking"].steps(grid, eta)):
+        again = min(eta, float((1 - a[i + 1]) / a[i].clamp(min=1e-12)))
+        before, keys = s_t[0, :, 1] == 7, noise.fold(torch.arange(count)[None], i)
+        predicted = step.hidden_next(s_t == MASK, s.kernel, keys)[0, :, 1]
+        s_t = step(batch, s_t, estimate, estimate, keys)
+        shown, spread = s_t[0, :, 1] == 7, 4 * (0.25 / count) ** 0.5
+        assert torch.equal(predicted, ~shown)
+        assert abs(float(shown.double().mean()) - float(a[i + 1])) < spread
+        hidden = (before & ~shown).sum() / before.sum().clamp(min=1)
+        assert abs(float(hidden) - again * bool(before.any())) < 4 * (0.25 / before.sum().clamp(min=1)) ** 0.5
+        assert (hidden == 0) or eta > 0
+
+
 def test_a_half_precision_network_draws_from_the_same_distribution():
     """Noise is fp32, whatever the estimate was computed in."""
     s, x = state(), torch.randn(2, 3, 5, WORDS + 1).bfloat16()
@@ -328,7 +350,8 @@ def test_rdm_hides_the_share_of_its_paper(steps):
 @pytest.mark.parametrize(
     "name, options, said",
     [
-        ("ancestral", {"eta": 0.5}, "--eta 0.5 is for Gaussian noise"),
+        ("ancestral", {"eta": 0.5}, "--eta is 0.5; with a model whose states are words it is the probability"),
+        ("remasking", {"eta": 1.5}, "--eta is 1.5"),
         ("confidence", {"temperature": 0.5}, "--temperature 0.5 is for Gaussian noise"),
         ("confidence", {"drawing": Drawing(-1.0)}, "--word-temperature is -1.0"),
         ("ancestral", {"drawing": Drawing(0.0)}, "--word-temperature 0 leaves nothing to draw"),
