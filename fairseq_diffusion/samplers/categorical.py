@@ -64,7 +64,7 @@ class AncestralStep(NamedTuple):
 
 
 class Ancestral(NamedTuple):
-    """The reverse process itself; with `eta` shown words are hidden again, at each step with this probability at most."""
+    """The reverse process itself; with `eta` shown words are hidden again, at a step with this probability at most."""
 
     eta: float | None = None
     family: str = "categorical"

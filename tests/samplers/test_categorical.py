@@ -284,7 +284,9 @@ def test_calls_that_would_change_nothing_are_left_out(name, options, monkeypatch
     each = 2 if "guidance" in options else 1
     assert (every.calls == 30 * each).all()
     first = each if "draft" in options else 0  # which scores the words that stay
-    assert (found.calls <= first + keys.shape[-1] * each * (n - 2)[:, None]).all()
+    if name != "remasking":  # which reveals some words several times
+        assert (found.calls <= first + keys.shape[-1] * each * (n - 2)[:, None]).all()
+    assert (found.calls < every.calls).any()
     assert (found.calls[n == 14] > 0).all() and (found.calls[n == 2] == first).all()
     if name == "confidence" and "draft" not in options:
         assert torch.equal(found.calls, each * (n - 2)[:, None].expand(found.calls.shape))
