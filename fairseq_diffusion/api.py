@@ -163,7 +163,7 @@ class TranslationModel:
         In a template such as "___ dog ___ snow ___" a ``___`` stands for any number of words, also none; words without
         one between them stand side by side.  `options` are the other arguments of `translate`.
         """
-        if isinstance(templates, str):
+        if isinstance(sources, str) or isinstance(templates, str):
             raise UserError("complete() takes a list of sources and a list of as many templates")
         encode, dictionary = self.preparation.of_target.encode, self.task.target_dictionary
         rows = [template_row(text, encode, dictionary) for text in templates]
@@ -184,7 +184,7 @@ class TranslationModel:
         cfg = self._configured(asked)
         cfg.task.complete = rows is not None
         tokens = self._prepared(sentences)
-        if rows is not None and (lost := [i for i, row in enumerate(rows) if i not in tokens and len(row) > 2]):
+        if rows is not None and (lost := [i for i, row in enumerate(rows) if i not in tokens and (row > 0).sum() > 1]):
             raise UserError(f"source {lost[0]} (counted from 0) is empty, but has a template; pass its source, or ___")
         self.task.cfg = cfg.task
         models = [*self.models[:1], *self.models[2:]] if self.has_draft and cfg.task.draft is None else self.models

@@ -137,8 +137,8 @@ def _first_line(error: Exception) -> str:
 
 
 def is_noise_schedule(key: str) -> bool:
-    """Whether an entry of a model belongs to its noise schedule, of which no average makes sense."""
-    return ".schedule." in f".{key}"
+    """Whether an entry of a model belongs to its noise schedule or time sampler, of which no average makes sense."""
+    return any(f".{part}." in f".{key}" for part in ("schedule", "time_sampler"))
 
 
 def with_ema(state: dict[str, Any], path: str) -> dict[str, Any]:

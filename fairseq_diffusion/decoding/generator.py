@@ -50,7 +50,9 @@ class Generator:
         """
         self.options, self.selection, self.teacher, self.drafts = options, selection, teacher, drafts
         self.decoder = translator.decoder_for(options)
-        likelihoods = LikelihoodScorer(translator, dictionary, selection.likelihood_samples, seed=selection.seed)
+        likelihoods = None
+        if "likelihood" in selection.chain:
+            likelihoods = LikelihoodScorer(translator, dictionary, selection.likelihood_samples, seed=selection.seed)
         utility = selection.mbr_utility, selection.mbr_units
         self.select = Selector(selection.chain, *utility, dictionary, teacher, likelihoods)
         self.bos, self.pad, self.eos = dictionary.bos(), dictionary.pad(), dictionary.eos()

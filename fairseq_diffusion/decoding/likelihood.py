@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
-from fairseq_diffusion.objective.likelihood import Likelihood, check_samples
+from fairseq_diffusion.objective.likelihood import Likelihood
 from fairseq_diffusion.translators.base import Translator
 
 POSITIONS = 2048  # of candidates that are scored at once
@@ -40,7 +40,7 @@ class LikelihoodScorer:
     under the same noise, in any batch."""
 
     def __init__(self, translator: Translator, dictionary: Any, samples: int, steps: int | None = None, seed: int = 1):
-        check_samples(samples)
+        translator.check_likelihood(samples, steps)
         self.translator, self.samples, self.steps, self.seed = translator, samples, steps, seed
         self.bos, self.pad, self.eos = dictionary.bos(), dictionary.pad(), dictionary.eos()
 

@@ -87,7 +87,7 @@ class TranslatorModel(BaseFairseqModel):
         self, src_tokens: Tensor, target: Tensor | None = None, ids: Tensor | None = None, **other: Any
     ) -> Losses:
         """Losses of targets [B, L] given sources [B, S], padded on either side; noise depends on (seed, update,
-        sentence id) only."""
+        sentence id) only, but for what a time sampler has learnt."""
         if target is None or ids is None:
             raise UserError("this model computes its own losses: train with --criterion diffusion_loss")
         keys = noise.fold(ids, self.cfg.seed, self.num_updates if self.training else VALIDATION)

@@ -47,7 +47,7 @@ def score_entropy(x: Tensor, table: Tensor, rows: Moments, kernel: TokenKernel, 
     """
     size = chunk_rows(len(table), x.device, x.shape[1])
     with torch.autocast(x.device.type, enabled=False):
-        parts = [slice(i, i + size) for i in range(0, len(x), size)]
+        parts = [slice(i, i + size) for i in range(0, max(len(x), 1), size)]
         losses = [checkpoint(_chunk, x[p], table, rows.of(p), kernel, normalised, use_reentrant=False) for p in parts]
         return torch.cat(losses)
 

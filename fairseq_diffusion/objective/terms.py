@@ -95,8 +95,8 @@ def corrupted(outcome: Outcome, mask: Tensor) -> Tensor:
 
 @term("elbo", "categorical")
 def elbo(outcome: Outcome, mask: Tensor) -> Tensor:
-    """`corrupted` times the rate at which words are revealed.  Where they are only ever hidden, its mean over times is
-    the negative evidence lower bound (Sahoo et al. 2024; in T steps Austin et al. 2021)."""
+    """`corrupted` times the rate at which words are revealed.  Where they are only ever hidden, all at one rate, its
+    mean over times is the negative evidence lower bound (Sahoo et al. 2024; in T steps Austin et al. 2021)."""
     return corrupted(outcome, mask) * outcome.schedule.reveal_rate(outcome.t, outcome.tokens).float()
 
 

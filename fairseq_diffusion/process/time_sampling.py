@@ -43,17 +43,18 @@ class SecondMoment(TimeSampler):
     of the mean squared loss there (Nichol and Dhariwal 2021, section 3.3), a running mean that is saved with the model.
 
     Until each bin has been seen ten times all are as probable.  In validation all are, too, and nothing is learnt.
-    Each rank has means of its own; weights are right for any.
+    Each rank has means of its own, of which the first's are saved; weights are right for any.  Loss terms that do not
+    depend on the time (rounding, prior) blur what is learnt.
     """
 
     bins, decay, enough, least = 100, 0.9, 10, 1e-3  # `least`: share of the probability that all bins have alike
     moment: Tensor
-    seen: Tensor
+    seen: Tensor  # in fp64, as fairseq's moving average takes no whole numbers
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("moment", torch.zeros(self.bins, dtype=torch.float64))
-        self.register_buffer("seen", torch.zeros(self.bins, dtype=torch.long))
+        self.register_buffer("seen", torch.zeros(self.bins, dtype=torch.float64))
 
     def probability(self) -> Tensor:
         """Of each bin, [K] in fp64."""
@@ -73,9 +74,9 @@ class SecondMoment(TimeSampler):
 
     @torch.no_grad()
     def observe(self, u: Tensor, loss: Tensor) -> None:
-        k = (u * self.bins).long().clamp(max=self.bins - 1)
-        count = torch.zeros_like(self.seen).index_add_(0, k, torch.ones_like(k))
-        squares = torch.zeros_like(self.moment).index_add_(0, k, loss.detach().double().square())
+        k, finite = (u * self.bins).long().clamp(max=self.bins - 1), loss.isfinite()  # fp16 may overflow
+        count = torch.zeros_like(self.seen).index_add_(0, k, finite.double())
+        squares = torch.zeros_like(self.moment).index_add_(0, k, loss.detach().double().where(finite, 0.0).square())
         mean = squares / count.clamp(min=1)
         running = torch.where(self.seen > 0, torch.lerp(mean, self.moment, self.decay), mean)
         self.moment.copy_(torch.where(count > 0, running, self.moment))

@@ -232,7 +232,7 @@ SAMPLERS.register("renoise")(Resample(returns=True, word_temperature=0.0))  # Zh
 
 def shares_of_words(schedule: Schedule, s: float, t: float, words: Tensor) -> tuple[Tensor, Tensor]:
     """The shares kept of words [..., L] at times s and t, each [..., L]."""
-    at = (torch.tensor(time, dtype=torch.float64, device=words.device) for time in (s, t))
+    at = (torch.full((), time, dtype=torch.float64, device=words.device) for time in (s, t))
     a_s, a_t = (schedule.level(time, tokens=words).alpha.square() for time in at)
     return a_s, a_t
 

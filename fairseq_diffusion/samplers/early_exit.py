@@ -39,7 +39,7 @@ class ActiveRows:
         """Rows of the batch, [S', K'], that are finished, and in it for the others' sake."""
         return self.finished[self.index]
 
-    def count_calls(self, count: int, sentences: list[int] | None = None) -> None:
+    def count_calls(self, count: int, sentences: Tensor | None = None) -> None:
         """The network was called `count` times for all rows of the batch, or for these `sentences` of a whole one."""
         self.calls[self.index if sentences is None else sentences] += count
 

@@ -155,23 +155,25 @@ def from_noise(batch: Batch, grid: Grid) -> tuple[Tensor, Tensor]:
     return s, batch.state.blank(s)
 
 
-def refined(batch: Batch, refine: Refinement, s_t: Tensor, t: Tensor, c: Tensor, sentences: list[int] | None) -> Tensor:
+def refined(batch: Batch, refine: Refinement, s_t: Tensor, t: Tensor, c: Tensor, sentences: Tensor | None) -> Tensor:
     """The next estimate, of these `sentences` alone if they are not all; the others keep theirs, c."""
     if sentences is None:
         return refine(batch, s_t, t, batch.denoise(s_t, t, c))
-    if not sentences:
+    if not len(sentences):
         return c
-    here = torch.tensor(sentences, device=s_t.device)
-    part = batch.select(here, torch.arange(s_t.shape[1], device=s_t.device).expand(len(here), -1))
-    return c.index_copy(0, here, refine(part, s_t[here], t, part.denoise(s_t[here], t, c[here])))
+    part = batch.select(sentences, torch.arange(s_t.shape[1], device=s_t.device).expand(len(sentences), -1))
+    s, own = s_t[sentences], c[sentences]
+    return c.index_copy(0, sentences, refine(part, s, t, part.denoise(s, t, own)))
 
 
-def called(busy: Tensor | None, steps: int) -> list[list[int] | None]:
-    """For each step the sentences that the network is called for, where not all; busy [M, S, K]."""
+def called(busy: Tensor | None, steps: int) -> list[Tensor | None]:
+    """For each step the numbers of the sentences that the network is called for, where not all; busy [M, S, K]."""
     if busy is None:
         return [None] * steps
-    any_candidate = busy.any(-1).tolist()
-    return [None if all(row) else [i for i, it in enumerate(row) if it] for row in any_candidate]
+    any_candidate = busy.any(-1)
+    order = (~any_candidate).long().argsort(dim=-1, stable=True)
+    counts = any_candidate.sum(-1).tolist()  # the one time that the host waits
+    return [None if count == order.shape[1] else numbers[:count] for count, numbers in zip(counts, order)]
 
 
 @torch.no_grad()

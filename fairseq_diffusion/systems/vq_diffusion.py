@@ -7,7 +7,7 @@ tenths are hidden and the others replaced by words drawn uniformly, so the netwo
 
 *Loss.*  The variational bound, and a little of the cross-entropy of all words:
 
-    E_t  T KL(q(y_(t-1) | y_t, y_0) || p(y_(t-1) | y_t)) - 0.0005 log p(y_0 | y_t)
+    E_t  T (KL(q(y_(t-1) | y_t, y_0) || p(y_(t-1) | y_t)) - 0.0005 log p(y_0 | y_t))
 
 Times are drawn in proportion to the root of their mean squared loss, and weighted back.
 
@@ -30,7 +30,7 @@ preset(
     base="d3pm_absorb",
     mask_share=0.9,
     diffusion_steps=100,
-    objective="vlb=1,anchor=0.0005",
+    objective="vlb=1,anchor=0.05",
     time_sampler="second_moment",
     time_conditioning="norm",
     source_drop=0.1,

@@ -165,10 +165,7 @@ class Options:
         "begin with the translation of the second checkpoint on --path: at this diffusion time, or in several passes "
         "with this share of its words hidden; from above 0 to 1",
     )
-
-    drop_repeats: bool = option(
-        False, "drop a word that repeats its neighbour (a model without CTC or DAG may stutter)"
-    )
+    drop_repeats: bool = option(False, "drop a word that repeats its neighbour (models without CTC or DAG may stutter)")
     complete: bool = option(
         False,
         "fairseq-interactive: complete the template behind a tab in each line, such as ___ dog ___ snow ___, where ___ "
@@ -262,6 +259,9 @@ class Translator(nn.Module, ABC):
             steps: T of a chain, for a model that does not have its own.
         """
         raise UserError(f"{self.name} models define no likelihood; write the method `likelihood` of their translator")
+
+    def check_likelihood(self, samples: int, steps: int | None = None) -> None:
+        """Refuse what `likelihood` cannot do with these."""
 
     def length_nll(self, source: Source, mask: Tensor) -> Tensor:
         """-log p(length | x) of targets of which mask [B, L] is real, [B] in fp64; 0 where none is predicted."""

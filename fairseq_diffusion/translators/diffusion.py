@@ -27,7 +27,7 @@ from fairseq_diffusion.samplers.halving import Halving
 from fairseq_diffusion.states.base import State
 from fairseq_diffusion.translators.base import Losses, Source, Translator
 from fairseq_diffusion.translators.diffusion_decoding import DiffusionDecoder
-from fairseq_diffusion.translators.diffusion_likelihood import chain_likelihood
+from fairseq_diffusion.translators.diffusion_likelihood import chain_likelihood, check_chain
 from fairseq_diffusion.translators.diffusion_options import DiffusionOptions
 
 SELF_CONDITIONING = ("none", "random", "both")
@@ -117,9 +117,9 @@ class DiffusionTranslator(Translator):
         return noise.uniform(noise.fold(keys, Stream.SOURCE_DROP), 1)[:, 0] < self.source_drop
 
     def without_source(self, source: Source) -> Source:
-        """The batch as the unconditional estimate of guidance sees it: every source dropped."""
-        everyone = torch.ones_like(source.mask[:, 0])
-        return Source(source.mask, source.states, self._memory(source.states, source.mask, everyone))
+        """The batch as the unconditional estimate of guidance sees it: every source, which has a <s>, is dropped."""
+        first = source.mask & (torch.arange(source.mask.shape[1], device=source.mask.device) == 0)
+        return Source(first, source.states, self._memory(source.states, source.mask, source.mask[:, 0]))
 
     def null_source(self) -> Tensor:
         """What the denoiser reads in a source's place, [h]."""
@@ -292,6 +292,9 @@ class DiffusionTranslator(Translator):
         self, source: Source, target: Tensor, mask: Tensor, keys: Tensor, samples: int, steps: int | None = None
     ) -> Likelihood:
         return chain_likelihood(self, source, target, mask, keys, samples, steps)
+
+    def check_likelihood(self, samples: int, steps: int | None = None) -> None:
+        check_chain(self, samples, steps)
 
     def decoder_for(self, options: DiffusionOptions) -> DiffusionDecoder:
         return DiffusionDecoder(self, options)

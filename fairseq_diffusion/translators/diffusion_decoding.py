@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, cast
 
 import torch
 from torch import Tensor
 
 from fairseq_diffusion.alignment.base import Words, side_by_side, without_repeats
 from fairseq_diffusion.alignment.template import Known, Template, known_words
+from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.kernels.launch import power_of_two
 from fairseq_diffusion.process.level import Level
@@ -43,6 +43,7 @@ class Rows:
     source: Source
     keys: Tensor  # [M, S, K], for the M random numbers that are drawn on the way
     mask: Tensor  # [S, K, L], true at real positions
+    null: Source | None = None  # the batch without its sources, for guidance
     known: Known | None = None  # [S, K, L], words of a template
 
     @property
@@ -76,7 +77,7 @@ class Rows:
         return self._denoised(s_t, t, c, self.source)
 
     def denoise_without_source(self, s_t: Tensor, t: Tensor) -> Tensor:
-        return self._denoised(s_t, t, self.state.blank(s_t), self.null)
+        return self._denoised(s_t, t, self.state.blank(s_t), cast(Source, self.null))
 
     def drafted(self, tokens: Tensor, level: Level) -> tuple[Tensor, Tensor]:
         """Tokens [S, L] at a level of noise, and as an estimate: what sampling begins with."""
@@ -87,11 +88,6 @@ class Rows:
         s, estimate = (x.view(*keys.shape, *x.shape[1:]) for x in parts)
         return s, estimate
 
-    @cached_property
-    def null(self) -> Source:
-        """The batch without its sources; its keys and values are made once, as those of the sources are."""
-        return self.translator.without_source(self.source)
-
     def _denoised(self, s_t: Tensor, t: Tensor, c: Tensor, source: Source) -> Tensor:
         flat = self.network(s_t.flatten(0, 1), t[None], c.flatten(0, 1), self.mask.flatten(0, 1), source)
         return flat.view(c.shape)
@@ -100,7 +96,8 @@ class Rows:
         rows = sentences[:, None]
         keys, mask = self.keys[:, rows, members], self.mask[rows, members]
         known = self.known and Known(*(part[rows, members] for part in self.known))
-        return replace(self, source=self.source.select(sentences), keys=keys, mask=mask, known=known)
+        source, null = self.source.select(sentences), self.null and self.null.select(sentences)
+        return replace(self, source=source, keys=keys, mask=mask, null=null, known=known)
 
 
 class DiffusionDecoder(Decoder):
@@ -113,6 +110,11 @@ class DiffusionDecoder(Decoder):
         words = translator.state.family == "categorical"
         if words:
             check_words(o, translator.state)
+        if o.draft is not None and translator.schedule.modifier.by_words:
+            raise UserError(
+                "--draft begins at one level of noise, but each word of this model has its own (--schedule-modifier "
+                "spindle); drop it"
+            )
         trained = translator.schedule.modifier.factor
         check_prediction(translator.prediction.__name__, trained, o.decode_noise_factor)
         self.conditioning = o.conditioning(self.sampler)
@@ -141,7 +143,8 @@ class DiffusionDecoder(Decoder):
     def __call__(self, source: Source, lengths: Lengths, keys: Tensor, on_step: OnStep | None = None) -> Candidates:
         positions = lengths.positions.repeat_interleave(keys.shape[2], 1)
         mask = torch.arange(lengths.width, device=positions.device) < positions[..., None]
-        rows = Rows(self.translator, self.network, source, self._draw_keys(keys.flatten(1)), mask)
+        null = None if self.options.guidance == 1 else self.translator.without_source(source)
+        rows = Rows(self.translator, self.network, source, self._draw_keys(keys.flatten(1)), mask, null)
         refine = Refinement(self.options.guidance, self.translator.state.clamp if self.options.clamp else None)
         placing = 0
         if lengths.template is not None:
@@ -173,7 +176,8 @@ class DiffusionDecoder(Decoder):
         watch = None if on_step is None else History(rows.mask, rows.read, on_step)
         s, estimate = start or from_noise(rows, self.grid)
         s = s if rows.known is None else rows.state.show(s, rows.known.tokens)
-        busy = None if leaves or self.fixed_shapes else self.sampler.busy(rows, self.steps, s)
+        every = leaves or self.fixed_shapes or on_step is not None  # call: a history has its estimates, too
+        busy = None if every else self.sampler.busy(rows, self.steps, s)
         if busy is not None and self.translator.self_conditioning != "none":
             busy = None  # an estimate that changes nothing conditions the next
         if busy is not None and start:

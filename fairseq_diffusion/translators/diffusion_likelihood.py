@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from fairseq_diffusion.translators.diffusion import DiffusionTranslator
 
 
+def check_chain(translator: DiffusionTranslator, samples: int, steps: int | None) -> None:
+    """Refuse what there is no bound of."""
+    check_samples(samples)
+    bound_for(translator.state, translator.schedule, steps)
+
+
 @torch.no_grad()
 def chain_likelihood(
     translator: DiffusionTranslator,
@@ -29,7 +35,7 @@ def chain_likelihood(
 
     Estimates are made without an earlier one, and targets are neither smoothed nor drawn anew.
     """
-    check_samples(samples)
+    check_chain(translator, samples, steps)
 
     def denoise(s_t: Tensor, t: Tensor) -> Tensor:
         rows = mask.repeat_interleave(len(s_t) // len(mask), 0)

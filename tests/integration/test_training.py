@@ -16,12 +16,17 @@ from fairseq_diffusion.alignment.base import Words
 from fairseq_diffusion.translators.diffusion_decoding import DiffusionDecoder
 
 
+# what a model learns or knows beside its weights
+LEARNT = "--time-sampler second_moment --schedule-modifier spindle --store-ema --ema-decay 0.9"
+
+
 @pytest.mark.parametrize(
     "flags, cut_at",
     [
         ("--schedule-update 9 --disable-validation", 18),
         ("--schedule-update 7 --update-freq 2 --disable-validation", 19),
         ("--arch mdlm_toy --disable-validation", 18),
+        (f"--arch mdlm_toy --disable-validation {LEARNT}", 18),
         (DEFAULT_WORKERS, 18),
         (DEFAULT_WORKERS, 20),
     ],

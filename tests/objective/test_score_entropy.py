@@ -118,6 +118,13 @@ def test_losses_are_due_at_free_positions_alone():
     assert terms["score_entropy"].isfinite().all() and (terms["score_entropy"] > 0).all()
 
 
+def test_no_rows_cost_nothing():
+    empty = torch.zeros(0, dtype=torch.long)
+    x, a = torch.zeros(0, 5, requires_grad=True), torch.zeros(0).double()
+    loss = score_entropy(x, torch.randn(V, 5), Moments(empty, empty, a, a), TokenKernel(0.3, FIRST, K, V), True)
+    assert loss.shape == (0,) and loss.requires_grad
+
+
 def test_rows_are_divided_into_chunks(monkeypatch):
     kernel, x, table = TokenKernel(0.3, FIRST, K, V), torch.randn(9, 5), torch.randn(V, 5)
     a = torch.linspace(0.9, 0.5, 9).double()

@@ -150,6 +150,12 @@ def test_what_does_not_go_with_it_is_refused(flags, said):
         build(**{**SPINDLE, **flags})
 
 
+def test_a_draft_is_refused():
+    translator = build(**SPINDLE, objective="elbo")
+    with pytest.raises(UserError, match="--draft begins at one level of noise, but each word"):
+        translator.decoder_for(DiffusionOptions(steps=3, sampler="confidence", draft=0.5))
+
+
 def test_there_is_no_bound_on_its_likelihood():
     translator = build(**SPINDLE, objective="elbo")
     source, target, keys = batch()

@@ -49,11 +49,13 @@ def test_times_are_even_until_all_bins_are_seen_often_enough_and_in_validation()
 
 
 def test_the_running_mean_of_each_bin():
-    """The first mean as it is, then a tenth of each new one; a bin without sentences keeps its own."""
+    """The first mean as it is, then a tenth of each new one; a bin without sentences keeps its own.  What overflows is
+    left out."""
     sampler = SecondMoment()
     sampler.observe(torch.tensor([0.001, 0.002, 0.55]).double(), torch.tensor([1.0, 3.0, 2.0]))
     sampler.observe(torch.tensor([0.003, 1.0]).double(), torch.tensor([4.0, 5.0]))
-    expected, seen = torch.zeros(100).double(), torch.zeros(100).long()
+    sampler.observe(torch.tensor([0.4, 0.401, 1.0]).double(), torch.tensor([torch.inf, torch.nan, torch.nan]))
+    expected, seen = torch.zeros(100).double(), torch.zeros(100).double()
     expected[0], expected[55], expected[99] = 0.9 * 5 + 0.1 * 16, 4, 25
     seen[0], seen[55], seen[99] = 3, 1, 1
     torch.testing.assert_close(sampler.moment, expected)

@@ -292,6 +292,29 @@ def test_calls_that_would_change_nothing_are_left_out(name, options, monkeypatch
         assert torch.equal(found.calls, each * (n - 2)[:, None].expand(found.calls.shape))
 
 
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_a_history_has_the_estimates_of_all_steps(guidance):
+    """So all calls are made for it; and without one, what guidance reads for a source is made once a batch."""
+    translator, made = build(**WORDS_ONLY, sampler="ancestral", source_drop=0.1), []
+    without = translator.without_source
+    translator.without_source = lambda source: (made.append(source), without(source))[1]
+    decoder = translator.decoder_for(DiffusionOptions(steps=12, sampler="ancestral", guidance=guidance))
+    keys, lengths = (
+        noise.fold(torch.arange(7)[:, None, None], torch.arange(1)),
+        Lengths(torch.full((7, 1), 9), torch.zeros(7, 1), 9),
+    )
+    steps = []
+    watched = decoder(encode(translator, sources()), lengths, keys, steps.append)
+    assert (watched.calls == 12 * guidance).all() and len(steps) == 12
+    hidden = steps[0].log_p[0, 0, 1:8]
+    assert len(set(hidden.tolist())) > 1  # an estimate, and not that of nothing
+    assert len(made) == (guidance != 1)
+    made.clear()
+    found = decoder(encode(translator, sources()), lengths, keys)
+    assert torch.equal(found.tokens, watched.tokens) and (found.calls < 12 * guidance).any()
+    assert len(made) == (guidance != 1)
+
+
 def draft_of(n):
     """Words between <s> and </s>, n positions with them."""
     place = torch.arange(14)
