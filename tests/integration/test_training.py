@@ -15,7 +15,6 @@ from support import DEFAULT_WORKERS, TINY, TINY_WORDS, call, different, generate
 from fairseq_diffusion.alignment.base import Words
 from fairseq_diffusion.translators.diffusion_decoding import DiffusionDecoder
 
-
 # what a model learns or knows beside its weights
 LEARNT = "--time-sampler second_moment --schedule-modifier spindle --store-ema --ema-decay 0.9"
 
