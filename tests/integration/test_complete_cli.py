@@ -136,7 +136,7 @@ def test_what_is_refused(data: Path, teacher: Path, tmp_path: Path):
     model = fairseq_diffusion.load(stored[1], data=stored[0], device="cpu")
     for sources, templates, words in (
         (["A"], "___ a", "a list of sources and a list of as many templates"),
-        ("A", ["___ a"], "a list of sentences"),
+        ("A", ["___ a"], "a list of sources"),
         (["A", "B"], ["___ a"], "2 sources and 1 templates"),
         (["A"], [" "], "a template is empty; write ___"),
         (["A", ""], ["___", "___ a"], r"source 1 \(counted from 0\) is empty, but has a template"),

@@ -67,7 +67,7 @@ def test_losses_stay_near_those_of_fp32(data: Path, tmp_path: Path, plain: Any, 
     checkpoint, expected = plain(kind)
     losses = train(data, tmp_path / "half", kind, HALF[precision])
     assert len(losses) >= UPDATES and all(map(math.isfinite, losses))
-    assert losses[:10] == pytest.approx(expected[:10], rel=0.01) and losses[:10] != expected[:10]
+    assert losses[:10] == pytest.approx(expected[:10], rel=0.02) and losses[:10] != expected[:10]
     assert losses[-1] < 0.9 * losses[0]
     one, other = read(checkpoint)["model"], read(tmp_path / "half" / "checkpoint_last.pt")["model"]
     kept = [name for name in one if name.endswith((".W", "sigma_min"))]

@@ -45,7 +45,7 @@ def test_facts_are_those_of_the_run(data: Path, ours: Path, tmp_path: Path):
         **{"trained_noise_factor": 1.0, "final_time": 0.001, "length_beam_kind": "top_k"},
         **{"length_beam": 3, "noise_beam": 4, "selection": "mbr_two_level", "utility": "chrf of characters"},
         **{"prune_after": "never", "stop_stable": "never", "rescored": False, "oracle_length": False, "seed": 5},
-        **{"candidate_positions": "by device", "execution": "eager", "draft": "none"},
+        **{"candidate_positions": "by device", "execution": "eager", "draft": "none", "drop_repeats": False},
     }
     assert (report["system"], report["task"]) == ("dinoiser_toy", "diffusion_translation")
     assert (report["data"]["decoded"], report["data"]["sentences"], report["data"]["skipped"]) == (N, N, 0)

@@ -79,7 +79,7 @@ def test_bleu_is_logged_even_for_empty_outputs(data: Path, checkpoint: Path, tmp
     words = DiffusionDecoder._words
 
     def none(*given: Any) -> Words:
-        return words(*given)._replace(mask=torch.zeros_like(given[-1]))
+        return words(*given)._replace(mask=torch.zeros_like(given[-1].mask))
 
     monkeypatch.setattr(DiffusionDecoder, "_words", none)
     log = tmp_path / "log"
