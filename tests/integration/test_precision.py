@@ -63,7 +63,7 @@ def plain(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("precision", HALF)
 def test_losses_stay_near_those_of_fp32(data: Path, tmp_path: Path, plain: Any, kind: str, precision: str):
-    """Within 1 % over the first ten updates, and it learns: what glancing shows is decided by words, and drifts."""
+    """Within 2 % over the first ten updates, and it learns: what glancing shows is decided by words, and drifts."""
     checkpoint, expected = plain(kind)
     losses = train(data, tmp_path / "half", kind, HALF[precision])
     assert len(losses) >= UPDATES and all(map(math.isfinite, losses))
