@@ -28,7 +28,8 @@ common=(
     --keep-interval-updates 10 --no-epoch-checkpoints --validate-interval 1000
     --seed 1 --log-format json --log-interval 100 --no-progress-bar
 )
-# An update's time on one thread of an Intel Xeon of the fourth generation, torch 2.13.0, in hundredths of a second.
+# An update's time on one thread of an Intel Xeon of the fourth generation, torch 2.13.0, in hundredths of a second
+# (systems that diffuse tokens: of an AMD EPYC, scaled as the Transformer's is).
 declare -A hundredths=(
     [ar]=45 [dinoiser]=60 [dinoiser_unclipped]=60 [dinoiser_plain]=36 [difformer]=50 [difformer_unscaled]=50
     [difformer_rounding]=50 [nat]=36 [glat]=45 [glat_ctc]=95 [cmlm]=38 [da_transformer]=160 [diffglat]=60
