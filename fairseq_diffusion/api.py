@@ -205,7 +205,7 @@ class TranslationModel:
         asked = {RENAMED_FLAGS.get(name, name): value for name, value in asked.items()}
         if unknown := sorted(asked.keys() - WHERE.keys()):
             raise UserError(
-                f"translate() has no option {unknown[0]!r}; besides sentences and batch_size it takes "
+                f"a translation has no option {unknown[0]!r}; besides its texts and batch_size it takes "
                 f"{', '.join(WHERE)}"
             )
         cfg = copy.deepcopy(self.cfg)

@@ -20,7 +20,7 @@ class TimeSampler(KeepsPrecision):
         return u, torch.ones_like(u)
 
     def observe(self, u: Tensor, loss: Tensor) -> None:
-        """Told in training what sentences cost, [B], at their u [B], before any weight."""
+        """Called in training with the loss of each sentence, [B], at its u [B], before any weight."""
 
 
 TIME_SAMPLERS: Registry[type[TimeSampler]] = Registry("time sampler")

@@ -273,7 +273,7 @@ class Translator(nn.Module, ABC):
         """Called before each training update, for schedules that adapt to what is learnt."""
 
     def count_words(self, counts: Tensor) -> None:
-        """Told when the model is built how often each word of the target's dictionary is in the training data, [V]."""
+        """Called when the model is built: how often each word of the target dictionary is in the training data, [V]."""
 
     def lengths(self, source: Source, beam: int, how: str, template: Template | None = None) -> Lengths:
         """`beam` lengths to try for each source, chosen `how`, a name in network.length.BEAMS, and with room for the

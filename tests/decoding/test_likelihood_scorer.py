@@ -63,18 +63,13 @@ def test_candidates_are_scored_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch):
         assert one == pytest.approx(other, rel=1e-4)
 
 
+MANY = {"steps": 3, "sampler": "ancestral", "length_beam": 4, "noise_beam": 3, "nbest": 12}
+
+
 def test_a_generator_ranks_candidates_by_it():
     """Best first, and otherwise than by the score."""
     model, batch = build(**TOKENS), {"net_input": NET_INPUT}
-    asked = {
-        "steps": 3,
-        "sampler": "ancestral",
-        "length_beam": 4,
-        "noise_beam": 3,
-        "nbest": 12,
-        "seed": 3,
-        "likelihood_samples": 4,
-    }
+    asked = {**MANY, "seed": 3, "likelihood_samples": 4}
     chosen, usual = (
         generator_of(model, selection=selection, **asked).generate([Model(model)], batch)
         for selection in ("likelihood", "score")
@@ -88,14 +83,7 @@ def test_a_generator_ranks_candidates_by_it():
 
 def test_it_is_a_stage_like_others():
     model = build(**TOKENS)
-    asked = {
-        "steps": 3,
-        "sampler": "ancestral",
-        "length_beam": 4,
-        "noise_beam": 3,
-        "nbest": 12,
-        "selection": "score:2,likelihood",
-    }
+    asked = {**MANY, "selection": "score:2,likelihood"}
     found = generator_of(model, **asked).generate([Model(model)], {"net_input": NET_INPUT})
     by_score = generator_of(model, **{**asked, "selection": "score"}).generate([Model(model)], {"net_input": NET_INPUT})
     for one, other in zip(found, by_score):
