@@ -64,10 +64,18 @@ def best_rows(
     bias: Tensor | None = None,
     keys: Tensor | None = None,
     truncation: Truncation = ALL,
+    mask: Tensor | None = None,
 ) -> Tensor:
-    """The likeliest row alone, [N]: cheaper than with its log-probability.  Portable where samples are truncated."""
+    """The likeliest row alone, [N]: cheaper than with its log-probability.  Portable where samples are truncated.
+
+    Outside `mask` [N] the result has no meaning; on a CPU, and in Triton, it is not computed there.
+    """
     if truncation == ALL and choice.uses_triton(x, table):
-        return launch.scan(x, table, banned=banned, bias=bias, keys=keys, best=True).word
+        return launch.scan(x, table, banned=banned, bias=bias, keys=keys, mask=mask, best=True).word
+    if mask is not None and x.device.type == "cpu":
+        rows = mask.nonzero()[:, 0]
+        found = best_rows(x[rows], table, banned, bias, None if keys is None else keys[rows], truncation)
+        return found.new_zeros(len(mask)).index_put((rows,), found)
     words = []
     for rows, logits, _ in _logits(x, table, banned, bias, total=False):
         words.append(_winner(truncation(logits), len(table), None if keys is None else keys[rows])[1])

@@ -39,13 +39,20 @@ class AncestralStep(NamedTuple):
 
     def __call__(self, batch: Batch, s_t: Tensor, estimate: Tensor, previous: Tensor, keys: Tensor) -> Tensor:
         state: Any = batch.state
-        y_0 = state.sample(estimate, noise.fold(keys, SAMPLE), *self.how)
         u, v = (noise.uniform(noise.fold(keys, stream), s_t.shape[-1]) for stream in (STAY, REPLACE))
+        y_0 = state.sample(estimate, noise.fold(keys, SAMPLE), self._to_draw(batch, s_t, u), *self.how)
         shares = self.words(torch.where(state.hidden(s_t), y_0, s_t)) if self.words else self.shares()
         back = state.kernel.back(s_t, y_0, *shares, u, v)
         if self.again:
             back = torch.where(~state.hidden(s_t) & self._hides(keys, s_t.shape[-1]), state.mask, back)
         return torch.where(batch.free, back, s_t)
+
+    def _to_draw(self, batch: Batch, s_t: Tensor, u: Tensor) -> Tensor:
+        """Where y_0 matters, [S, K, L]: of words that are only ever hidden, those that are shown now."""
+        state: Any = batch.state
+        if state.replaces or self.words:
+            return batch.free
+        return batch.free & state.hidden(s_t) & ~state.kernel.stays_hidden(*self.shares(), u)
 
     def shares(self) -> tuple[Tensor, Tensor]:
         """What a hidden word is shown by: a_s and a_t on the host, as numbers."""
@@ -125,7 +132,7 @@ class ConfidenceStep(NamedTuple):
         free, hidden = batch.free, state.hidden(s_t)
         words, log_p = state.round(estimate)
         if keys is not None:
-            words = torch.where(hidden, state.sample(estimate, keys, *self.how), words)
+            words = torch.where(hidden, state.sample(estimate, keys, free & hidden, *self.how), words)
             log_p = torch.where(hidden, -state.nll(estimate, words, mask=hidden), log_p)
         merit, may_hide = self._of_shown(state, s_t, words, log_p, previous)
         merit = torch.where(hidden, log_p, merit).masked_fill(~free, torch.inf)
@@ -188,7 +195,7 @@ class ResampleStep(NamedTuple):
         state: Any = batch.state
         free = batch.free
         if keys is not None and self.how.temperature:
-            words = state.sample(estimate, noise.fold(keys, SAMPLE), *self.how)
+            words = state.sample(estimate, noise.fold(keys, SAMPLE), free, *self.how)
             log_p = -state.nll(estimate, words, mask=free) if self.noise else torch.zeros_like(estimate[..., 0])
         else:
             words, log_p = state.round(estimate)

@@ -136,11 +136,14 @@ class State(nn.Module, ABC):
         """The words of s_t and its estimate, [..., L], with log-probabilities: a state that shows words keeps them."""
         return self.round(estimate)
 
-    def sample(self, estimate: Tensor, keys: Tensor, temperature: float = 1.0, truncation: Truncation = ALL) -> Tensor:
-        """Words [..., L] drawn from p(. | estimate)^(1 / temperature), truncated, by random keys [...]."""
+    def sample(
+        self, estimate: Tensor, keys: Tensor, mask: Tensor, temperature: float = 1.0, truncation: Truncation = ALL
+    ) -> Tensor:
+        """Words [..., L] drawn from p(. | estimate)^(1 / temperature), truncated, by random keys [...], where mask
+        [..., L] is true; elsewhere they have no meaning."""
         each = noise.fold(keys[..., None], torch.arange(estimate.shape[-2], device=keys.device))
-        rows = estimate.flatten(0, -2) / temperature
-        return best_rows(rows, self.readout(), self.banned, None, each.flatten(), truncation).view(estimate.shape[:-1])
+        rows, how = estimate.flatten(0, -2) / temperature, (None, each.flatten(), truncation, mask.flatten())
+        return best_rows(rows, self.readout(), self.banned, *how).view(mask.shape)
 
     def clamp(self, estimate: Tensor) -> Tensor:
         """An estimate [..., L, d] moved to the vectors of its most probable tokens (Li et al. 2022, section 4.2)."""

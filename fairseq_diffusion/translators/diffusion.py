@@ -211,11 +211,11 @@ class DiffusionTranslator(Translator):
     ) -> list[Tensor]:
         """Estimates of s_t, and then of words drawn from the estimate before, without a gradient through them (Savinov
         et al. 2022); where words are hidden, the drawn ones are hidden again at the same level."""
-        state, estimates = self.state, list[Tensor]()
+        state, free, estimates = self.state, self.state.free(mask), list[Tensor]()
         for k in range(self.unroll):
             if k:
-                drawn = state.sample(estimates[-1].detach(), noise.fold(keys, k, 0))
-                s_t = torch.where(state.free(mask), drawn, s_0)
+                drawn = state.sample(estimates[-1].detach(), noise.fold(keys, k, 0), free)
+                s_t = torch.where(free, drawn, s_0)
                 s_t = state.corrupt(s_t, level, noise.fold(keys, k, 1), mask) if state.hides else s_t
             estimates.append(self.denoise(s_t, t, state.blank(s_t), mask, source))
         return estimates

@@ -70,6 +70,9 @@ def test_samples_follow_the_softmax_without_what_is_banned():
     assert torch.allclose(log_p, logits.log_softmax(0)[words], atol=1e-6)
     assert torch.equal(words, best_rows(x, table, banned, keys=keys))
     assert torch.equal(words[7:9], best_rows(x[7:9], table, banned, keys=keys[7:9]))
+    mask = torch.arange(N) % 3 == 0
+    assert torch.equal(words[mask], best_rows(x, table, banned, keys=keys, mask=mask)[mask])
+    assert best_rows(x[:5], table, keys=keys[:5], mask=mask[:5] & False).shape == (5,)
 
 
 def test_noise_keeps_its_digits_where_words_win():

@@ -118,7 +118,7 @@ def test_unrolled_passes_see_words_drawn_from_the_estimate_before(share, monkeyp
     assert len(seen) == 3 and all(torch.equal(s_t[~free], target[~free]) for s_t in seen)
     assert (seen[1] != seen[0]).any() and (seen[2] != seen[1]).any()
     for k in (1, 2):
-        drawn = translator.state.sample(made[k - 1], noise.fold(noise.fold(keys, Stream.UNROLL), k, 0))
+        drawn = translator.state.sample(made[k - 1], noise.fold(noise.fold(keys, Stream.UNROLL), k, 0), free)
         hidden = seen[k] == MASK
         assert torch.equal(seen[k][free & ~hidden], drawn[free & ~hidden])
         assert bool(hidden.any()) == bool(share)

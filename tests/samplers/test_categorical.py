@@ -12,7 +12,7 @@ from fairseq_diffusion.alignment.base import Symbols
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.kernels.log_probs import linear_cross_entropy
-from fairseq_diffusion.kernels.rounding import Truncation
+from fairseq_diffusion.kernels.rounding import ALL, Truncation
 from fairseq_diffusion.process.schedule import Schedule
 from fairseq_diffusion.samplers.grid import GRIDS, make_grid
 from fairseq_diffusion.samplers.loop import SAMPLERS, Drawing, sample
@@ -223,16 +223,35 @@ def test_shown_words_are_hidden_again_and_as_many_are_shown(eta):
 def test_a_half_precision_network_draws_from_the_same_distribution():
     """Noise is fp32, whatever the estimate was computed in."""
     s, x = state(), torch.randn(2, 3, 5, WORDS + 1).bfloat16()
-    keys = noise.fold(torch.arange(6).view(2, 3), 9)
-    assert torch.equal(s.sample(x.float(), keys), s.sample(x, keys))
+    keys, every = noise.fold(torch.arange(6).view(2, 3), 9), torch.ones(2, 3, 5, dtype=torch.bool)
+    assert torch.equal(s.sample(x.float(), keys, every), s.sample(x, keys, every))
+
+
+def test_words_are_drawn_only_where_a_step_shows_them(monkeypatch):
+    """On a CPU, drawing them everywhere would take most of a step's time."""
+    drawn, best = [], base.best_rows
+
+    def watched(x, table, banned, bias, keys, truncation, mask):
+        drawn.append(mask.view(REAL.shape))
+        return best(x, table, banned, bias, keys, truncation, mask)
+
+    monkeypatch.setattr(base, "best_rows", watched)
+    batch, grid = Words(oracle), make_grid(SCHEDULE, 6)
+    sample(batch, grid, SAMPLERS["ancestral"].steps(grid))
+    shown = [before.eq(MASK) & after.ne(MASK) for before, after in zip(batch.seen, batch.seen[1:])]
+    assert all(torch.equal(*pair) for pair in zip(drawn, shown)) and len(drawn) == 5 and any(map(torch.any, shown))
 
 
 @pytest.mark.parametrize("name", CATEGORICAL)
 def test_nothing_waits_for_the_device(name, monkeypatch):
-    """But for leaving out rows of a loss, which is done on a CPU only; and, once, for which calls are needed."""
+    """But for leaving out rows, which is done on a CPU only; and, once, for which calls are needed."""
+    best = base.best_rows
 
     def everywhere(x, weight, target, label_smoothing, mask):
         return linear_cross_entropy(x, weight, target, label_smoothing)
+
+    def best_everywhere(x, table, banned, bias=None, keys=None, truncation=ALL, mask=None):
+        return best(x, table, banned, bias, keys, truncation)
 
     share = 1.0 if goes(name, 1.0) else 0.0
     translator = build(**WORDS_ONLY, mask_share=share, sampler=name)
@@ -243,6 +262,7 @@ def test_nothing_waits_for_the_device(name, monkeypatch):
     lengths = Lengths(torch.full((7, 2), 9), torch.zeros(7, 2), 9)
     keys = noise.fold(torch.arange(7)[:, None, None], torch.arange(4).view(2, 2))
     monkeypatch.setattr(base, "linear_cross_entropy", everywhere)
+    monkeypatch.setattr(base, "best_rows", best_everywhere)
     looked, tolist = [], torch.Tensor.tolist
     monkeypatch.setattr(torch.Tensor, "tolist", lambda x: (looked.append(x), tolist(x))[1])
     with HostLooks() as looks:

@@ -116,11 +116,11 @@ def test_words_are_drawn_by_their_probability(state):
     """At a temperature; by a key of their own, and so alike in any batch."""
     keys = noise.fold(torch.arange(4000), 1)
     row, temperature = 0.3 * torch.randn(8), 0.5
-    drawn = state.sample(row.expand(4000, 2, 8), keys, temperature)
+    drawn = state.sample(row.expand(4000, 2, 8), keys, torch.ones(4000, 2, dtype=torch.bool), temperature)
     p = (row @ state.table().T / temperature).softmax(-1)
     found = drawn.flatten().bincount(minlength=50) / 8000
     assert (found - p).abs().max() < 0.03
-    assert torch.equal(state.sample(row.expand(3, 1, 8), keys[5:8], temperature), drawn[5:8, :1])
+    assert torch.equal(state.sample(row.expand(3, 1, 8), keys[5:8], torch.ones(3, 1, dtype=torch.bool), temperature), drawn[5:8, :1])
     assert (drawn[:, 0] != drawn[:, 1]).any()
 
 

@@ -95,6 +95,6 @@ def test_nothing_reads_or_draws_a_special_symbol():
         s.weight[[BOS, PAD, EOS]] += 3.0
     estimate += s.weight[BOS]
     s_t = torch.full((1, 50), MASK)
-    drawn = [s.sample(estimate, torch.tensor([key])) for key in range(20)]
+    drawn = [s.sample(estimate, torch.tensor([key]), s_t == MASK) for key in range(20)]
     for words in (s.read(s_t, estimate)[0], *drawn):
         assert not torch.isin(words, torch.tensor([BOS, PAD, EOS, MASK])).any()

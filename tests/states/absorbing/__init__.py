@@ -88,7 +88,7 @@ class Reveal(NamedTuple):
     draws: bool = True
 
     def __call__(self, batch, s_t, estimate, previous, keys):
-        words = batch.state.sample(estimate, keys)
+        words = batch.state.sample(estimate, keys, batch.free)
         reveal = noise.uniform(noise.fold(keys, 1), s_t.shape[-1]) < self.probability
         return torch.where((s_t == batch.state.mask) & reveal, words, s_t)
 
