@@ -29,6 +29,7 @@ class Outcome:
     tokens: Tensor  # [B, L]
     s_0: Tensor  # [B, L, ...], or in its place what a teacher estimates
     s_t: Tensor  # [B, L, ...]
+    noised: Tensor  # [B, L], where it is noise
     t: Tensor  # [B, 1]
     level: Level  # of s_t
     weight: Tensor  # [B], importance of the time drawn
@@ -89,8 +90,8 @@ def prior(outcome: Outcome, mask: Tensor) -> Tensor:
 
 @term("corrupted", "categorical")
 def corrupted(outcome: Outcome, mask: Tensor) -> Tensor:
-    """-log p(y | x_0-hat) of the words that were hidden or replaced."""
-    return cross_entropy(outcome, mask & (outcome.s_t != outcome.s_0))
+    """-log p(y | x_0-hat) of the words that were hidden or replaced, be it by themselves."""
+    return cross_entropy(outcome, mask & outcome.noised)
 
 
 @term("elbo", "categorical")

@@ -108,7 +108,8 @@ class Ancestral(NamedTuple):
 
 
 class ConfidenceStep(NamedTuple):
-    """Of n words the floor(n (1 - a_s)) with the lowest probability are hidden, the others shown.
+    """Of n words the floor(n (1 - a_s)) with the lowest probability are hidden, the others shown.  With a kernel that
+    replaces words, hidden ones are noise, drawn anew.
 
     `rule` says what becomes of words that were shown before: they "stay"; they may be hidden again, by the probability
     that they were read with ("then"), or by that of what the estimate has in their place "now"; or by the latter, but
@@ -118,38 +119,37 @@ class ConfidenceStep(NamedTuple):
     hidden: float  # 1 - a_s
     how: Drawing
     rule: str
-
-    @property
-    def draws(self) -> bool:
-        return self.how.temperature != 0
+    draws: bool = True
 
     def to_hide(self, words: Tensor) -> Tensor:
         """How many of so many words are to be hidden."""
         return (words.double() * self.hidden + ROUNDING).floor()
 
-    def __call__(self, batch: Batch, s_t: Tensor, estimate: Tensor, previous: Tensor, keys: Tensor | None) -> Tensor:
+    def __call__(self, batch: Batch, s_t: Tensor, estimate: Tensor, previous: Tensor, keys: Tensor) -> Tensor:
         state: Any = batch.state
         free, hidden = batch.free, state.hidden(s_t)
         words, log_p = state.round(estimate)
-        if keys is not None:
+        if self.how.temperature:
             words = torch.where(hidden, state.sample(estimate, keys, free & hidden, *self.how), words)
             log_p = torch.where(hidden, -state.nll(estimate, words, mask=hidden), log_p)
         merit, may_hide = self._of_shown(state, s_t, words, log_p, previous)
         merit = torch.where(hidden, log_p, merit).masked_fill(~free, torch.inf)
         low = lowest(merit, self.to_hide(free.sum(-1, keepdim=True)))
-        return torch.where(free & low & (hidden | may_hide), state.mask, torch.where(hidden & free, words, s_t))
+        fresh = state.kernel.noise(noise.uniform(noise.fold(keys, REPLACE), s_t.shape[-1]))
+        shown = torch.where(hidden & free, state.shown(words), s_t)
+        return torch.where(free & low & (hidden | may_hide), fresh, shown)
 
     def _of_shown(
         self, state: Any, s_t: Tensor, words: Tensor, log_p: Tensor, previous: Tensor
     ) -> tuple[Tensor, Tensor]:
         """What words that are shown are ranked by, and which may be hidden again; no matter elsewhere."""
-        shown = ~state.hidden(s_t)
+        shown, there = ~state.hidden(s_t), state.plain(s_t)
         if self.rule == "stay":
             return torch.full_like(log_p, torch.inf), torch.zeros_like(shown)
         if self.rule == "now":
             return log_p, shown
-        then = -state.nll(previous, s_t.where(shown, 0), mask=shown)
-        return (then, shown) if self.rule == "then" else (log_p, (words == s_t) & (log_p < then))
+        then = -state.nll(previous, there.where(shown, 0), mask=shown)
+        return (then, shown) if self.rule == "then" else (log_p, shown & (words == there) & (log_p < then))
 
 
 class Confidence(NamedTuple):
@@ -157,7 +157,7 @@ class Confidence(NamedTuple):
 
     rule: str = "stay"
     family: str = "categorical"
-    needs_hidden: bool = True
+    needs_hidden: bool = False
     needs_replaced: bool = False
     conditioning: None = None
     word_temperature: float = 0.0
@@ -174,7 +174,7 @@ class Confidence(NamedTuple):
         state: Any = batch.state
         if self.rule != "stay":
             return None
-        words, left = batch.free.sum(-1), [state.hidden(s).sum(-1).double()]
+        words, left = batch.free.sum(-1), [(batch.free & state.hidden(s)).sum(-1).double()]
         for step in steps[:-1]:
             left.append(torch.minimum(left[-1], step.to_hide(words)))
         hidden = torch.stack([*left, torch.zeros_like(left[0])])

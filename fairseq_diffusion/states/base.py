@@ -63,6 +63,10 @@ class State(nn.Module, ABC):
         """s_t of the shape of s_0 at `level` (which broadcasts to [B, L]), by random keys [B]; mask [B, L] is true at
         real positions."""
 
+    def noised(self, level: Level, keys: Tensor, mask: Tensor) -> Tensor:
+        """Where `corrupt` with the same keys makes noise, [B, L]: everywhere, unless it leaves words as they are."""
+        return mask
+
     @abstractmethod
     def prior(self, keys: Tensor, mask: Tensor, level: Level) -> Tensor:
         """s_T [..., L, ...] for random keys [...] and mask [..., L]; `level` is the first of the grid, on the host."""

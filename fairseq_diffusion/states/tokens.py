@@ -25,7 +25,8 @@ class Entrance(nn.Module):
 
     def forward(self, s_t: Tensor, c: Tensor | None) -> Tensor:
         """s_t [B, L], c [B, L, h] or None -> [B, L, h]."""
-        x = self.state[0].embed(s_t)
+        state = self.state[0]
+        x = state.embed(state.plain(s_t))
         return x if c is None or self.condition is None else x + self.condition(c)
 
 
@@ -34,8 +35,11 @@ class TokenState(State):
     """Words y_t of which a share alpha^2 is kept; the others are hidden or replaced (see process.token_kernel).
 
     An estimate is the denoiser's last hidden state, read against output words that are tied to the input's.  <s> and
-    </s> around a sentence are known with its length, so they are neither corrupted nor predicted.  Where words are
-    only ever hidden, a word that is seen is there for good, with the estimate that it was read from.
+    </s> around a sentence are known with its length, so they are neither corrupted nor predicted.
+
+    In sampling a word may be shown: it is there for good, with the estimate that it was read from.  Where words are
+    only ever hidden, these are all that are seen.  Elsewhere noise looks like words, so a shown word w is w + V in s_t,
+    which the network does not see.
     """
 
     family = "categorical"
@@ -75,10 +79,13 @@ class TokenState(State):
         place = mask.long().cumsum(-1)
         return mask & (place > 1) & (place < place[..., -1:])
 
+    def noised(self, level: Level, keys: Tensor, mask: Tensor) -> Tensor:
+        u = noise.uniform(keys, mask.shape[1])
+        return self.free(mask) & (u >= level.alpha.to(u).square())
+
     def corrupt(self, s_0: Tensor, level: Level, keys: Tensor, mask: Tensor) -> Tensor:
-        kept, what = noise.uniform(keys, s_0.shape[1]), noise.uniform(noise.fold(keys, 1), s_0.shape[1])
-        corrupted = self.free(mask) & (kept >= level.alpha.to(kept).square())
-        return torch.where(corrupted, self.kernel.noise(what), s_0)
+        words = self.kernel.noise(noise.uniform(noise.fold(keys, 1), s_0.shape[1]))
+        return torch.where(self.noised(level, keys, mask), words, s_0)
 
     def prior(self, keys: Tensor, mask: Tensor, level: Level) -> Tensor:
         words = self.kernel.noise(noise.uniform(keys, mask.shape[-1]))
@@ -101,23 +108,28 @@ class TokenState(State):
         return self.weight[: self.words].float()
 
     def hidden(self, s_t: Tensor) -> Tensor:
-        """Where s_t [...] has no word."""
-        return s_t == self.mask
+        """Where s_t [...] has no word that is shown."""
+        return s_t < len(self.weight) if self.replaces else s_t == self.mask
+
+    def shown(self, words: Tensor) -> Tensor:
+        """These words [...] as s_t has them once they are shown."""
+        return words + len(self.weight) if self.replaces else words
+
+    def plain(self, s_t: Tensor) -> Tensor:
+        """s_t [...] without the difference between shown words and others."""
+        return s_t % len(self.weight)
 
     def known(self, s_t: Tensor) -> Tensor:
         """Where s_t [...] has a symbol that was there from the start."""
         return torch.isin(s_t, self.banned)
 
     def carried(self, s_t: Tensor, estimate: Tensor, previous: Tensor) -> Tensor:
-        if self.replaces:
-            return estimate
         return torch.where(self.hidden(s_t)[..., None], estimate, previous)
 
     def read(self, s_t: Tensor, estimate: Tensor) -> tuple[Tensor, Tensor]:
         words, log_p = self.round(estimate)
         known = self.known(s_t)
-        if not self.replaces:
-            seen = ~self.hidden(s_t) & ~known
-            words = torch.where(seen, s_t, words)
-            log_p = torch.where(seen, -self.nll(estimate, torch.where(seen, s_t, self.eos), mask=seen), log_p)
+        shown = ~self.hidden(s_t) & ~known
+        words = torch.where(shown, self.plain(s_t), words)
+        log_p = torch.where(shown, -self.nll(estimate, torch.where(shown, words, self.eos), mask=shown), log_p)
         return torch.where(known, s_t, words), log_p.masked_fill(known, 0)

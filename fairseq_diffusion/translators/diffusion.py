@@ -197,14 +197,15 @@ class DiffusionTranslator(Translator):
         t = self.schedule.training_time(u)
         positions = torch.arange(target.shape[1], device=target.device)
         level = self.schedule.level(t[:, None], positions=positions, tokens=target)
-        s_t = self.state.corrupt(s_0, level, noise.fold(keys, Stream.STATE), mask)
+        own = noise.fold(keys, Stream.STATE)
+        s_t, noised = self.state.corrupt(s_0, level, own, mask), self.state.noised(level, own, mask)
         if self.unroll > 1:
             estimates = self._unrolled(source, s_0, s_t, t, level, mask, noise.fold(keys, Stream.UNROLL))
         else:
             estimates = self._passes(
                 lambda c: self.denoise(s_t, t, c, mask, source), s_t, self.self_conditioning, second_pass
             )
-        return self._result(target, s_0, s_t, t, level, weight, u, estimates)
+        return Outcome(target, s_0, s_t, noised, t[:, None], level, weight, u, estimates, *self._parts())
 
     def _unrolled(
         self, source: Source, s_0: Tensor, s_t: Tensor, t: Tensor, level: Any, mask: Tensor, keys: Tensor
@@ -243,13 +244,11 @@ class DiffusionTranslator(Translator):
         estimates = self._passes(
             lambda c: self.denoise(s_t, pair.t, pair.condition(c), mask, source), s_t, conditioning, second_pass
         )
-        return self._result(target, wanted, s_t, pair.t, pair.level, weight, u, estimates)
+        seen = target, wanted, s_t, mask
+        return Outcome(*seen, pair.t[:, None], pair.level, weight, u, estimates, *self._parts())
 
-    def _result(
-        self, target: Tensor, s_0: Tensor, s_t: Tensor, t: Tensor, level: Any, weight: Tensor, u: Tensor, estimates: Any
-    ) -> Outcome:
-        parts = (level, weight, u, estimates, self.state, self.schedule, self.label_smoothing)
-        return Outcome(target, s_0, s_t, t[:, None], *parts)
+    def _parts(self) -> tuple[State, Schedule, float]:
+        return self.state, self.schedule, self.label_smoothing
 
     def _errors(self, outcome: Outcome, mask: Tensor) -> dict[str, Any]:
         error = self.state.error(outcome.estimates[-1].detach(), outcome.s_0.detach())

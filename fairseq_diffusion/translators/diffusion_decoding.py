@@ -130,7 +130,7 @@ class DiffusionDecoder(Decoder):
         )
         self.steps = self.sampler.steps(self.grid, o.eta, o.temperature, o.drawing)
         if words:
-            check_draws(o, translator.state, any(step.draws for step in self.steps))
+            check_draws(o, translator.state, self.sampler)
         if o.guidance != 1:
             translator.null_source()
         self.fixed_shapes = o.execution != EAGER

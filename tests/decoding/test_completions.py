@@ -128,7 +128,7 @@ def test_neither_batch_nor_padding_changes_a_translation(kind):
 def test_lengths_without_room_are_not_tried(kind):
     """There are always as many as asked for, each with room; words without gaps have one length."""
     beam = {"length_beam": 3, **({} if kind.startswith("one pass") else {"noise_beam": 2})}
-    if SAMPLERS[KINDS[kind][1].get("sampler", "ddim")].needs_hidden:
+    if SAMPLERS[KINDS[kind][1].get("sampler", "ddim")].word_temperature == 0:
         beam["word_temperature"] = 1.0
     found = decode(kind, **beam)
     check_contained(found)

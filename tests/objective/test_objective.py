@@ -20,9 +20,8 @@ def outcome(passes=2, sigma_last=1.0, smoothing=0.0):
     level, schedule = Level.variance_preserving(times([[0.5]])), Schedule()
     schedule.level = lambda t: Level.variance_preserving(sigma_last * t)
     t = times([[0.5]] * 3)
-    return Outcome(
-        tokens, x_0, torch.randn(3, 5, 4), t, level, torch.ones(3), t[:, 0], estimates, state, schedule, smoothing
-    )
+    seen = tokens, x_0, torch.randn(3, 5, 4), EVERYWHERE
+    return Outcome(*seen, t, level, torch.ones(3), t[:, 0], estimates, state, schedule, smoothing)
 
 
 EVERYWHERE = torch.ones(3, 5, dtype=torch.bool)

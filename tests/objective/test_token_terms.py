@@ -1,5 +1,7 @@
 """Losses of words: the bound by brute force, its rate, and a batch's loss written out."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from gaussians import BOS, EOS, PAD, WORDS, build, encode
@@ -9,6 +11,7 @@ from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.kernels.noise import Stream
 from fairseq_diffusion.objective import token_bound
+from fairseq_diffusion.objective.terms import TERMS
 from fairseq_diffusion.objective.token_bound import Rows, divergence
 from fairseq_diffusion.process.curves import CURVES
 from fairseq_diffusion.process.schedule import Schedule
@@ -79,10 +82,28 @@ def test_a_batchs_loss_written_out(objective, share):
         nll = -(x @ translator.state.weight[:WORDS].T).log_softmax(-1)
         for i in range(1, n - 1):
             words += 1
-            if s_t[i] != target[b, i] or objective == "anchor":
+            if kept[i] >= 1 - t or objective == "anchor":
                 total += float(nll[i, target[b, i]]) * (1 / t if objective == "elbo" else 1.0)
     mean = losses.terms[objective].sum() / losses.sample_size
     assert float(mean) == pytest.approx(total / words, rel=1e-4)
+
+
+def test_noise_that_leaves_a_word_as_it_is_has_a_loss_too():
+    """Else a word that is seen could be taken for one that is not the answer."""
+    translator = build(**TOKENS, objective="corrupted", mask_share=0.0)
+    state, keys = translator.state, torch.arange(400)
+    target = torch.tensor([BOS, 5, 6, EOS]).expand(400, 4)
+    mask, level = torch.ones_like(target).bool(), translator.schedule.level(torch.full((400, 1), 0.5))
+    noised, s_t = state.noised(level, keys, mask), state.corrupt(target, level, keys, mask)
+    same = noised & (s_t == target)
+    assert same.any() and not (~noised & (s_t != target)).any()
+    assert abs(float(noised[:, 1:3].double().mean()) - 0.5) < 4 * (0.25 / 800) ** 0.5
+    x = torch.randn(400, 4, state.dim)
+    outcome = SimpleNamespace(
+        estimates=[x], noised=noised, tokens=target, state=state, label_smoothing=0.0, weight=torch.ones(400)
+    )
+    loss = TERMS["corrupted"](outcome, mask)
+    assert (loss[same] > 0).all() and (loss[~noised] == 0).all()
 
 
 @pytest.mark.parametrize("steps", [0, 5])

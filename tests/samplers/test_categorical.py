@@ -14,6 +14,7 @@ from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.kernels.log_probs import linear_cross_entropy
 from fairseq_diffusion.kernels.rounding import ALL, Truncation
 from fairseq_diffusion.process.schedule import Schedule
+from fairseq_diffusion.samplers.categorical import Confidence
 from fairseq_diffusion.samplers.grid import GRIDS, make_grid
 from fairseq_diffusion.samplers.loop import SAMPLERS, Drawing, sample
 from fairseq_diffusion.states import base
@@ -24,7 +25,8 @@ from fairseq_diffusion.translators.diffusion_options import DiffusionOptions
 MASK, L = WORDS, 9
 CATEGORICAL = [name for name in SAMPLERS if SAMPLERS[name].family == "categorical"]
 KNOWN = ["ancestral", "confidence", "remasking"]  # of a model that hides words, whose busy steps are known beforehand
-HIDING = [name for name in CATEGORICAL if SAMPLERS[name].needs_hidden and name != "remasking"]
+BY_CONFIDENCE = [name for name in CATEGORICAL if isinstance(SAMPLERS[name], Confidence)]
+SHARES = (0.0, 0.5, 1.0)
 
 
 def goes(name: str, share: float) -> bool:
@@ -87,7 +89,7 @@ def run(name: str, batch: Words, steps: int, **drawing: Any) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    "name, share", [(name, share) for name in CATEGORICAL for share in (0.0, 0.5, 1.0) if goes(name, share)]
+    "name, share", [(name, share) for name in CATEGORICAL for share in SHARES if goes(name, share)]
 )
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 20])
 def test_an_oracle_leads_to_the_truth(name, share, steps):
@@ -98,47 +100,59 @@ def test_an_oracle_leads_to_the_truth(name, share, steps):
     assert torch.equal(read[~free], batch.state.prior(batch.keys[0], REAL, SCHEDULE.level(torch.ones(1)))[~free])
 
 
-@pytest.mark.parametrize("name", HIDING)
+@pytest.mark.parametrize("share", SHARES)
+@pytest.mark.parametrize("name", BY_CONFIDENCE)
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 7, 12])
-def test_the_surest_words_are_shown_first_and_as_many_as_it_says(name, steps):
-    """Of n words floor(n (N - p) / N) are hidden behind step p; those that are shown are the likeliest so far."""
+def test_the_surest_words_are_shown_first_and_as_many_as_it_says(name, steps, share):
+    """Of n words floor(n (N - p) / N) are hidden, or noise drawn anew, behind step p; those that are shown are the
+    likeliest so far."""
     sure = torch.rand(REAL.shape, generator=torch.Generator().manual_seed(2))
 
     def unsure(s_t, call):
         return (2 + 4 * sure[..., None]) * torch.nn.functional.one_hot(TRUTH, WORDS).float()
 
-    batch = Words(unsure)
+    batch = Words(unsure, state(share))
     run(name, batch, steps)
     free = batch.state.free(REAL)
     n = free.sum(-1)
     for p, s_t in enumerate(batch.seen):
-        hidden = (s_t == MASK) & free
+        hidden = batch.state.hidden(s_t) & free
+        assert torch.equal(batch.state.plain(s_t)[free & ~hidden], TRUTH[free & ~hidden])
+        if p and hidden.sum() > 5:
+            assert (s_t == batch.seen[p - 1])[hidden].all() == (share == 1)
         assert torch.equal(hidden.sum(-1), n * (steps - p) // steps)
         least = sure.masked_fill(hidden | ~free, 9).amin(-1)
         assert (sure.masked_fill(~hidden, -9).amax(-1) < least).all()
 
 
-def hidden_again(name: str, sureness: Callable) -> bool:
+def hidden_again(name: str, share: float, sureness: Callable) -> bool:
     """Whether a word shown in the second of three calls is hidden in the third; a call's `sureness` is [3, 2, L]."""
+    s = state(share)
 
     def network(s_t, call):
-        return sureness(s_t, call)[..., None] * torch.nn.functional.one_hot(TRUTH, WORDS).float()
+        return sureness(s.hidden(s_t), call)[..., None] * torch.nn.functional.one_hot(TRUTH, WORDS).float()
 
-    batch = Words(network)
+    batch = Words(network, s)
     run(name, batch, 3)
-    _, second, third = (s_t == MASK for s_t in batch.seen)
+    _, second, third = (s.hidden(s_t) & s.free(REAL) for s_t in batch.seen)
     return bool((third & ~second).any())
 
 
-def test_words_that_are_shown_compete_with_those_that_are_not_or_stay():
+@pytest.mark.parametrize("share", SHARES)
+def test_words_that_are_shown_compete_with_those_that_are_not_or_stay(share):
     """Either the network is surer of all words in a later call than it was when the first were shown (mask-predict
     compares with then); or it begins to doubt what is shown (RDM compares with now).  Where it would say another word
     now, only unconditional routing hides the one that is shown."""
     place = torch.arange(L).expand(REAL.shape) / 10
-    surer = {name: hidden_again(name, lambda s_t, call: 3.0 + 3 * call + place) for name in HIDING}
-    doubts = {name: hidden_again(name, lambda s_t, call: torch.where(s_t == MASK, 3.0, 1.0)) for name in HIDING}
-    others = {name: hidden_again(name, lambda s_t, call: torch.where(s_t == MASK, 3.0, -3.0)) for name in HIDING}
-    none = dict.fromkeys(HIDING, False)
+    surer, doubts, others = (
+        {name: hidden_again(name, share, sureness) for name in BY_CONFIDENCE}
+        for sureness in (
+            lambda hidden, call: 3.0 + 3 * call + place,
+            lambda hidden, call: torch.where(hidden, 3.0, 1.0),
+            lambda hidden, call: torch.where(hidden, 3.0, -3.0),
+        )
+    )
+    none = dict.fromkeys(BY_CONFIDENCE, False)
     assert surer == {**none, "mask_predict": True}
     assert doubts == {**none, "routing": True, "routing_unconditional": True}
     assert others == {**none, "routing_unconditional": True}
@@ -164,15 +178,16 @@ def test_resampling_draws_all_words_anew():
     assert not torch.equal(warm[0].seen[1], warm[1].seen[1])
 
 
-@pytest.mark.parametrize("name", HIDING)
-def test_words_may_be_drawn_at_a_temperature(name):
+@pytest.mark.parametrize("share", SHARES)
+@pytest.mark.parametrize("name", BY_CONFIDENCE)
+def test_words_may_be_drawn_at_a_temperature(name, share):
     """The same for a key, others for another; so few that they are cold are the most probable ones."""
 
     def flat(s_t, call):
         return torch.randn(*REAL.shape, WORDS, generator=torch.Generator().manual_seed(call))
 
     plain, cold, warm, same, other = (
-        run(name, Words(flat, seed=seed), 4, temperature=at)
+        run(name, Words(flat, state(share), seed=seed), 4, temperature=at)
         for at, seed in ((None, 0), (1e-4, 0), (1.0, 0), (1.0, 0), (1.0, 1))
     )
     assert torch.equal(plain, cold) and torch.equal(warm, same)
@@ -416,8 +431,8 @@ def test_what_has_no_meaning_is_refused(name, options, said):
 
 def test_a_sampler_goes_with_what_words_became_in_training():
     for share in (0.0, 0.5):
-        with pytest.raises(UserError, match="--sampler confidence takes words that are seen for right"):
-            build(**WORDS_ONLY, mask_share=share, sampler="confidence")
+        with pytest.raises(UserError, match="--sampler remasking takes words that are seen for right"):
+            build(**WORDS_ONLY, mask_share=share, sampler="remasking")
         translator = build(**WORDS_ONLY, mask_share=share)
     with pytest.raises(UserError, match="--clamp moves vectors"):
         translator.decoder_for(DiffusionOptions(sampler="ancestral", clamp=True))

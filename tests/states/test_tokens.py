@@ -89,6 +89,23 @@ def test_a_word_that_is_seen_keeps_its_estimate_where_words_are_only_hidden():
     assert torch.equal(state(0.4).carried(s_t, estimate, previous), estimate)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.4])
+def test_where_noise_looks_like_words_shown_ones_are_remembered_and_the_network_does_not_see_which(share):
+    s, (estimate, previous) = state(share), torch.randn(2, 2, 7, 8)
+    shown = FREE & (torch.arange(7) % 2 == 0)
+    s_t = torch.where(shown, s.shown(SENTENCE), SENTENCE)
+    assert torch.equal(s.hidden(s_t), ~shown) and torch.equal(s.plain(s_t), SENTENCE)
+    tokens, log_p = s.read(s_t, estimate)
+    assert torch.equal(tokens[shown | ~FREE], SENTENCE[shown | ~FREE])
+    assert torch.equal(tokens[FREE & ~shown], s.round(estimate)[0][FREE & ~shown])
+    nll = s.nll(estimate, SENTENCE)
+    torch.testing.assert_close(log_p[shown], -nll[shown])
+    carried = s.carried(s_t, estimate, previous)
+    assert torch.equal(carried[shown], previous[shown]) and torch.equal(carried[~shown], estimate[~shown])
+    entrance = s.entrance(None, self_conditioned=False)
+    assert torch.equal(entrance(s_t, None), entrance(SENTENCE, None))
+
+
 def test_nothing_reads_or_draws_a_special_symbol():
     s, estimate = state(), torch.zeros(1, 50, 8)
     with torch.no_grad():
