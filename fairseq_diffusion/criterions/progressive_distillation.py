@@ -19,8 +19,9 @@ from fairseq_diffusion.models.config import flag
 from fairseq_diffusion.objective.terms import Objective
 from fairseq_diffusion.samplers.halving import Halving
 from fairseq_diffusion.states.embedding import EmbeddingState
-from fairseq_diffusion.translators.diffusion import DiffusionTranslator, DistillationTargets
+from fairseq_diffusion.translators.diffusion import DiffusionTranslator
 from fairseq_diffusion.translators.diffusion_options import check_prediction
+from fairseq_diffusion.translators.distillation import DistillationTargets
 
 # What a state and a time mean must be alike for student and teacher; and what the shapes of weights do not show.
 ALIKE = (

@@ -107,29 +107,31 @@ class Generator:
         """Target lengths to try: from the model alone, a draft's, or the references' with --oracle-length."""
         o, target = self.options, batch.get("target")
         if self.drafts:
-            return self._drafted(translator, models[1], batch)
+            return self._drafted(translator, source, models[1], batch)
         if not o.oracle_length:
             return translator.lengths(source, o.length_beam, o.length_beam_kind, template)
         if target is None:
             raise UserError("--oracle-length takes lengths from references, and this data has none; drop it")
-        positions = 1 + target.ne(self.pad).sum(-1, keepdim=True)
-        return Lengths(positions, torch.zeros_like(positions, dtype=torch.float), width=1 + target.shape[1])
+        positions = translator.room(source.length, 1 + target.ne(self.pad).sum(-1))[:, None]
+        return Lengths(positions, torch.zeros_like(positions, dtype=torch.float), width=0)
 
-    def _drafted(self, translator: Translator, model: Any, batch: dict[str, Any]) -> Lengths:
+    def _drafted(self, translator: Translator, source: Source, model: Any, batch: dict[str, Any]) -> Lengths:
         """The second model's translations, which decoding begins with."""
-        assert self.drafts is not None and translator.length is not None
+        assert self.drafts is not None
         best = [found[0] for found in self.drafts.generate([model], batch)]
         device = batch["net_input"]["src_tokens"].device
         tokens, log_p = (
             F.pad(pad_sequence([each[name] for each in best], True, fill).to(device), (1, 0), value=first)
             for name, fill, first in (("tokens", self.pad, self.bos), ("positional_scores", 0.0, 0.0))
         )
-        if tokens.shape[1] > translator.length.longest:
+        if tokens.shape[1] > translator.longest:
             raise UserError(
                 f"a draft has {tokens.shape[1]} tokens with both ends, and the model that begins with it takes up to "
-                f"{translator.length.longest}; train one with a larger --max-target-positions, or drop --draft"
+                f"{translator.longest}; train one with a larger --max-target-positions, or drop --draft"
             )
-        positions = tokens.ne(self.pad).sum(-1, keepdim=True)
+        tokens, mask = translator.filled(source, tokens, tokens.ne(self.pad))
+        log_p = F.pad(log_p, (0, tokens.shape[1] - log_p.shape[1]))
+        positions = mask.sum(-1, keepdim=True)
         known = torch.zeros_like(positions, dtype=torch.float)
         return Lengths(positions, known, tokens.shape[1], draft=Draft(tokens, log_p))
 

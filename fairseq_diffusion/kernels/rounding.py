@@ -73,9 +73,9 @@ def best_rows(
     if truncation == ALL and choice.uses_triton(x, table):
         return launch.scan(x, table, banned=banned, bias=bias, keys=keys, mask=mask, best=True).word
     if mask is not None and x.device.type == "cpu":
-        rows = mask.nonzero()[:, 0]
-        found = best_rows(x[rows], table, banned, bias, None if keys is None else keys[rows], truncation)
-        return found.new_zeros(len(mask)).index_put((rows,), found)
+        inside = mask.nonzero()[:, 0]
+        found = best_rows(x[inside], table, banned, bias, None if keys is None else keys[inside], truncation)
+        return found.new_zeros(len(mask)).index_put((inside,), found)
     words = []
     for rows, logits, _ in _logits(x, table, banned, bias, total=False):
         words.append(_winner(truncation(logits), len(table), None if keys is None else keys[rows])[1])

@@ -138,7 +138,10 @@ def size_of(cfg: NetworkConfig) -> Size:
     return Size(cfg.hidden, cfg.inner, cfg.heads, cfg.dropout, str(cfg.activation), cfg.pre_norm, *inside)
 
 
-def length_head(cfg: NetworkConfig) -> LengthHead:
+def length_head(cfg: NetworkConfig) -> LengthHead | None:
+    """None where no length is predicted."""
+    if cfg.length_target == "canvas":
+        return None
     longest, target = cfg.max_target_positions + BOS, str(cfg.length_target)
     return LengthHead(cfg.hidden, cfg.length_classes, target, cfg.length_grad, longest, str(cfg.length_map))
 

@@ -52,8 +52,10 @@ class NetworkConfig(FairseqDataclass):
         "words, so that each loss is a mean over what it is of, the words that it counts or the lengths",
     )
     # length
-    length_target: ChoiceEnum(TARGETS) = flag(
-        "difference", "predict the difference to the source's length, or the length"
+    length_target: ChoiceEnum((*TARGETS, "canvas")) = flag(
+        "difference",
+        "predict the difference to the source's length, the length, or half of it, rounded up; or none: a canvas. What "
+        "is left of a half or a canvas is filled with </s>, which is predicted as words are (both are for diffusion)",
     )
     length_classes: int = flag(256, "classes of the length predictor")
     length_map: ChoiceEnum(list(LENGTH_MAPS)) = flag("mlp", "map from the mean encoder state to the length's classes")
@@ -121,6 +123,8 @@ class DiffusionConfig(NetworkConfig):
         "input", "the time is added to the denoiser's input, or sets scale and offset of each of its LayerNorms (norm)"
     )
     hide_masked: bool = flag(False, "tokens: positions behind the mask symbol are attended to by themselves alone")
+    canvas_positions: int = flag(64, "canvas: positions, besides those in proportion to the source")
+    canvas_scale: float = flag(0.0, "canvas: positions for each of the source's tokens, besides")
     length_training: ChoiceEnum(LENGTH_TRAINING) = flag(
         "joint", "train the length predictor along, not at all, or alone (the rest is frozen; two-stage training)"
     )

@@ -10,6 +10,7 @@ from fairseq_diffusion.alignment.base import Symbols
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.models.base import BOS, TranslatorModel, check_network, enter_architectures, length_head, size_of
 from fairseq_diffusion.models.config import DiffusionConfig
+from fairseq_diffusion.network.canvas import FilledCanvas
 from fairseq_diffusion.network.denoiser import Denoiser
 from fairseq_diffusion.network.encoder import Encoder, SharedWords, own_words
 from fairseq_diffusion.objective.terms import FAMILIES, TERMS, Objective, parse_terms
@@ -55,11 +56,34 @@ def check(cfg: DiffusionConfig) -> None:
             f"nothing in --objective {cfg.objective} keeps the embeddings apart, so they would all become one; "
             "add rounding=1 or anchor=1"
         )
+    check_canvas(cfg)
     if cfg.length_loss <= 0 and cfg.length_training != "off":
         raise UserError(
             f"--length-loss is {cfg.length_loss}, which would leave the length predictor untrained; "
             "pass a positive weight, or --length-training off"
         )
+
+
+def check_canvas(cfg: DiffusionConfig) -> None:
+    """Refuse flags that do not go with whether a length is predicted."""
+    if cfg.length_target == "canvas":
+        if cfg.canvas_positions < 0 or cfg.canvas_scale < 0 or not (cfg.canvas_positions or cfg.canvas_scale):
+            raise UserError(
+                f"--canvas-positions is {cfg.canvas_positions} and --canvas-scale {cfg.canvas_scale}; pass numbers of "
+                "0 or more, one of them above 0"
+            )
+        if cfg.length_training == "only" or "length" in parse_freeze(cfg.freeze):
+            raise UserError(
+                "--length-target canvas predicts no length, so there is nothing for --length-training only and "
+                "--freeze length; drop them, or pass another --length-target"
+            )
+        return
+    for name in ("canvas_positions", "canvas_scale"):
+        if getattr(cfg, name) != getattr(DiffusionConfig, name):
+            flag = "--" + name.replace("_", "-")
+            raise UserError(
+                f"{flag} {getattr(cfg, name)} has no meaning with --length-target {cfg.length_target}; drop it"
+            )
 
 
 def check_state(cfg: DiffusionConfig) -> None:
@@ -183,6 +207,7 @@ def build_diffusion(cfg: Any, source_words: int, target_words: int, symbols: Sym
     size = size_of(cfg)
     state = STATES[str(cfg.state)].build(target_words, symbols, cfg)
     sampler_for(state, str(cfg.sampler))
+    time = str(cfg.time_features), str(cfg.time_activation), str(cfg.time_conditioning)
     words = SharedWords(state, cfg.hidden) if cfg.share_embeddings else own_words(source_words, cfg.hidden)
     translator = DiffusionTranslator(
         encoder=Encoder(words, size, cfg.encoder_layers, cfg.max_source_positions + BOS),
@@ -192,9 +217,7 @@ def build_diffusion(cfg: Any, source_words: int, target_words: int, symbols: Sym
             cfg.decoder_layers,
             cfg.max_target_positions + BOS,
             cfg.self_conditioning != "none",
-            str(cfg.time_features),
-            str(cfg.time_activation),
-            str(cfg.time_conditioning),
+            *time,
             symbols.mask if cfg.hide_masked else None,
         ),
         state=state,
@@ -213,9 +236,18 @@ def build_diffusion(cfg: Any, source_words: int, target_words: int, symbols: Sym
         unroll=cfg.unroll,
         seed=cfg.seed,
         special_ids=[number for number in (symbols.bos, symbols.pad, symbols.eos, symbols.mask) if number >= 0],
+        filled_canvas=canvas_of(cfg, symbols),
     )
     freeze(translator, str(cfg.length_training), parse_freeze(cfg.freeze))
     return translator
+
+
+def canvas_of(cfg: Any, symbols: Symbols) -> FilledCanvas | None:
+    """Room that may be larger than targets, where --length-target says so."""
+    longest = cfg.max_target_positions + BOS
+    if cfg.length_target == "canvas":
+        return FilledCanvas(symbols.eos, symbols.pad, longest, cfg.canvas_positions, cfg.canvas_scale)
+    return FilledCanvas(symbols.eos, symbols.pad, longest, unit=2) if cfg.length_target == "half" else None
 
 
 def schedule_of(cfg: Any) -> Schedule:
@@ -226,7 +258,8 @@ def freeze(translator: DiffusionTranslator, length_training: str, parts: list[st
     """Frozen parameters stay out of the optimiser, so that weight decay cannot shrink them either."""
     if length_training == "only":
         translator.requires_grad_(False)
-    getattr(translator, PARTS["length"]).requires_grad_(length_training != "off")
+    if translator.length is not None:
+        translator.length.requires_grad_(length_training != "off")
     for part in parts:
         getattr(translator, PARTS[part]).requires_grad_(False)
     if not any(parameter.requires_grad for parameter in translator.parameters()):

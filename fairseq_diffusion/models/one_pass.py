@@ -13,6 +13,7 @@ from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.models.base import BOS, TranslatorModel, check_network, enter_architectures, length_head, size_of
 from fairseq_diffusion.models.one_pass_config import OnePassConfig
 from fairseq_diffusion.network.block_decoder import BlockDecoder
+from fairseq_diffusion.network.canvas import FILLED
 from fairseq_diffusion.network.encoder import Borrowed, Encoder, own_words
 from fairseq_diffusion.network.links import Links
 from fairseq_diffusion.network.source_copy import COPIES
@@ -23,6 +24,11 @@ from fairseq_diffusion.translators.one_pass import OnePassTranslator
 def check(cfg: OnePassConfig) -> None:
     """Refuse what makes no sense, before anything is built."""
     check_network(cfg)
+    if cfg.length_target in FILLED:
+        raise UserError(
+            f"--length-target {cfg.length_target} fills what a target leaves with </s>, which one-pass models do not; "
+            "pass difference or absolute, or --alignment ctc or dag, where no length is predicted"
+        )
     if cfg.blocks < 1 or cfg.decoder_layers % cfg.blocks:
         raise UserError(
             f"--blocks {cfg.blocks} does not cut --decoder-layers {cfg.decoder_layers} into equal parts; choose a "

@@ -182,10 +182,12 @@ class Confidence(NamedTuple):
 
 
 class ResampleStep(NamedTuple):
-    """All words are predicted anew; of n the floor(n `noise`) least probable become noise again."""
+    """All words are predicted anew, or the ceil(n share) that are least probable as they are; of n the floor(n `noise`)
+    least probable become noise again."""
 
     how: Drawing
     noise: float
+    share: float = 1.0
 
     @property
     def draws(self) -> bool:
@@ -203,6 +205,11 @@ class ResampleStep(NamedTuple):
             count = (free.sum(-1, keepdim=True).double() * self.noise + ROUNDING).floor()
             fresh = state.kernel.noise(noise.uniform(noise.fold(keys, REPLACE), s_t.shape[-1]))
             words = torch.where(lowest(log_p.masked_fill(~free, torch.inf), count), fresh, words)
+        if self.share < 1:
+            count = (free.sum(-1, keepdim=True).double() * self.share - ROUNDING).ceil()
+            seen = free & (s_t != state.mask)
+            now = (-state.nll(estimate, torch.where(seen, s_t, state.eos), mask=seen)).masked_fill(~seen, -torch.inf)
+            free = free & lowest(now.masked_fill(~free, torch.inf), count)
         return torch.where(free, words, s_t)
 
 
@@ -211,6 +218,7 @@ class Resample(NamedTuple):
     which `returns` to noise by the share that is noise at that time."""
 
     returns: bool = False
+    eta: float | None = None  # share of the words that a step draws anew
     word_temperature: float = 0.3
     family: str = "categorical"
     needs_hidden: bool = False
@@ -220,8 +228,11 @@ class Resample(NamedTuple):
     def steps(
         self, grid: Grid, eta: float | None = None, temperature: float = 1.0, drawing: Drawing = AS_IT_IS
     ) -> list[ResampleStep]:
-        how = drawing_of(self, eta, temperature, drawing)
-        return [ResampleStep(how, 1 - a if self.returns else 0.0) for a in grid.level.alpha.square().tolist()[1:]]
+        how, share = drawing_of(self, eta, temperature, drawing), 1.0 if eta is None else eta
+        if not share:
+            raise UserError("--eta 0 leaves no word to draw anew; pass the share of the words that a step draws")
+        kept = grid.level.alpha.square().tolist()[1:]
+        return [ResampleStep(how, 1 - a if self.returns else 0.0, share) for a in kept]
 
     def busy(self, batch: Batch, steps: Sequence[ResampleStep], s: Tensor) -> None:
         """Any word may change at any step."""
@@ -233,7 +244,7 @@ SAMPLERS.register("confidence")(Confidence())  # Chang et al. 2022
 SAMPLERS.register("mask_predict")(Confidence("then"))  # Ghazvininejad et al. 2019
 SAMPLERS.register("routing")(Confidence("doubts"))  # Zheng et al. 2024, deterministic, conditional
 SAMPLERS.register("routing_unconditional")(Confidence("now"))  # the same, unconditional
-SAMPLERS.register("resample")(Resample())
+SAMPLERS.register("resample")(Resample(eta=1.0))
 SAMPLERS.register("renoise")(Resample(returns=True, word_temperature=0.0))  # Zheng et al. 2024, for uniform noise
 
 
@@ -258,7 +269,7 @@ def drawing_of(sampler: Any, eta: float | None, temperature: float, drawing: Dra
     if eta is not None and (getattr(sampler, "eta", None) is None or not 0 <= eta <= 1):
         raise UserError(
             f"--eta is {eta}; with a model whose states are words it is the probability, from 0 to 1, that --sampler "
-            "remasking hides a shown word again; drop it, or pass that"
+            "remasking hides a shown word again, or the share that resample draws anew; drop it, or pass that"
         )
     at = sampler.word_temperature if drawing.temperature is None else drawing.temperature
     if at < 0:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairseq_diffusion.kernels import noise
+from fairseq_diffusion.network.canvas import FILLED
 from fairseq_diffusion.network.transformer import Size
 from fairseq_diffusion.process.level import Level
 from fairseq_diffusion.process.token_kernel import TokenKernel
@@ -45,8 +46,9 @@ class TokenState(State):
     family = "categorical"
     banned: Tensor
 
-    def __init__(self, words: int, dim: int, symbols: Any, mask_share: float = 1.0):
-        """`symbols` has the numbers of the special symbols bos, pad, eos, unk and mask."""
+    def __init__(self, words: int, dim: int, symbols: Any, mask_share: float = 1.0, fills: bool = False):
+        """`symbols` has the numbers of the special symbols bos, pad, eos, unk and mask; if a canvas `fills` up with
+        </s>, that is a word."""
         super().__init__()
         self.weight = nn.Parameter(torch.randn(words, dim) * dim**-0.5)
         self.bos, self.pad, self.eos, self.mask = symbols.bos, symbols.pad, symbols.eos, symbols.mask
@@ -54,7 +56,7 @@ class TokenState(State):
         self.hides, self.replaces = self.mask >= 0, mask_share < 1
         self.words = words - self.hides  # that can be read: the mask is the last
         self.kernel = TokenKernel(mask_share, first, self.words - first, self.mask)
-        self.banned = torch.tensor([self.bos, self.pad, self.eos])
+        self.banned = torch.tensor([self.bos, self.pad] if fills else [self.bos, self.pad, self.eos])
 
     @classmethod
     def needs_mask(cls, cfg: Any) -> bool:
@@ -62,7 +64,7 @@ class TokenState(State):
 
     @classmethod
     def build(cls, words: int, symbols: Any, cfg: Any) -> TokenState:
-        return cls(words, cfg.hidden, symbols, cfg.mask_share)
+        return cls(words, cfg.hidden, symbols, cfg.mask_share, cfg.length_target in FILLED)
 
     @property
     def dim(self) -> int:

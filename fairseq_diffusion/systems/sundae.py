@@ -9,12 +9,13 @@ estimate of it, without a gradient through the drawing:
     L = (CE(p(. | y_c, x), y) + CE(p(. | y', x), y)) / 2,     y' ~ p(. | y_c, x)
 
 *Sampling.*  From words drawn uniformly, every step draws all words anew from the estimate at a low temperature
-(--word-temperature 0.3; 0 takes the most probable), until the most probable words stay the same (--stop-stable 1) or
-steps are over.
+(--word-temperature 0.3; 0 takes the most probable), or a share of them, the least probable (--eta), until
+the most probable words stay the same (--stop-stable 1) or steps are over.  Half the length, rounded up, is a class that
+is predicted; what is left is filled with </s>.
 
-Ours against the paper: the last step takes the most probable words; the length is a class of its difference to the
-source's length, not of half the length, and has no embedding of its own before the source; the network is that of the
-other systems here.
+Ours against the paper: the last step takes the most probable words; the class of the length has no embedding before the
+source, since the network sees how many positions there are; the map to these classes has two layers, not six residual
+blocks; the network is that of the other systems here.
 """
 
 from fairseq_diffusion.systems import mdlm  # noqa: F401  whose preset is the base of these
@@ -30,5 +31,6 @@ preset(
     time_min=0.0,
     time_sampler="uniform",
     sampler="resample",
+    length_target="half",
 )
 sized_words("sundae")

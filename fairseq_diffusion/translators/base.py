@@ -14,11 +14,12 @@ from fairseq_diffusion.alignment.base import Words
 from fairseq_diffusion.alignment.template import Template, check_room
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.network.attention import Memory, attention_bias
+from fairseq_diffusion.network.canvas import FilledCanvas
 from fairseq_diffusion.network.encoder import Encoder
-from fairseq_diffusion.network.length import BEAMS, LengthHead
+from fairseq_diffusion.network.length import SHORTEST, LengthHead
 from fairseq_diffusion.objective.likelihood import Likelihood
 from fairseq_diffusion.objective.reduction import Mean, Reduction
-from fairseq_diffusion.registry import option
+from fairseq_diffusion.translators.options import Options
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Lengths(NamedTuple):
     positions: Tensor  # [S, l]
     log_p: Tensor  # [S, l], of the length predictor; 0 where there is none
     width: int  # room for the longest
-    predicted: bool = True  # false where the source's length decides (CTC, DAG)
+    predicted: bool = True  # false where they are given, or a function of the source's length
     draft: Draft | None = None  # whose length it is, the only one
     template: Template | None = None  # words that translations contain
 
@@ -146,53 +147,6 @@ class Losses:
         return cls(total, {name: share.detach() for name, share in terms.items()}, **logged)
 
 
-@dataclass(frozen=True)
-class Options:
-    """Decoding flags that every translator reads: which candidates there are.  Subclasses add their own."""
-
-    length_beam: int = option(1, generation="iter_decode_with_beam")
-    length_beam_kind: str = option(
-        BEAMS[0],
-        "lengths to try: the most probable, or the most probable and its neighbours",
-        choices=BEAMS,
-        flag="length_beam",
-        system=True,
-    )
-    noise_beam: int = option(1, "candidates with different noise to decode at each length")
-    oracle_length: bool = option(False, "FOR ANALYSIS ONLY: decode at the reference's length")
-    draft: float | None = option(
-        None,
-        "begin with the translation of the second checkpoint on --path: at this diffusion time, or in several passes "
-        "with this share of its words hidden; from above 0 to 1",
-    )
-    drop_repeats: bool = option(False, "drop a word that repeats its neighbour (models without CTC or DAG may stutter)")
-    complete: bool = option(
-        False,
-        "fairseq-interactive: complete the template behind a tab in each line, such as ___ dog ___ snow ___, where ___ "
-        "stands for any number of words",
-    )
-
-    def __post_init__(self) -> None:
-        if self.complete and (self.oracle_length or self.draft is not None or self.drop_repeats):
-            raise UserError(
-                "--complete looks for lengths and words that go with a template, which stays as it is, so it does not "
-                "go with --oracle-length, --draft or --drop-repeats; drop them"
-            )
-        if self.length_beam < 1:
-            raise UserError(f"--iter-decode-with-beam is {self.length_beam}; at least one length must be tried")
-        if self.noise_beam < 1:
-            raise UserError(f"--noise-beam is {self.noise_beam}; at least one noise must be drawn for each length")
-        if self.oracle_length and self.length_beam > 1:
-            raise UserError("--oracle-length decodes the reference's length alone; drop it or --iter-decode-with-beam")
-        if self.draft is not None and not 0 < self.draft <= 1:
-            raise UserError(f"--draft is {self.draft}; pass a number from above 0 to 1, for example 0.5")
-        if self.draft is not None and (self.oracle_length or self.length_beam > 1):
-            raise UserError(
-                "--draft begins with one translation, so with its length; drop --iter-decode-with-beam and "
-                "--oracle-length"
-            )
-
-
 class Decoder(ABC):
     """A translator's decoding under fixed options; made once; refuses what the translator cannot do."""
 
@@ -223,6 +177,9 @@ class Translator(nn.Module, ABC):
     Options: ClassVar[type[Options]]  # the decoding flags that it reads
     encoder: Encoder
     length: LengthHead | None
+    filled_canvas: FilledCanvas | None = (
+        None  # room for a target and </s> behind it, where it may be larger than the target
+    )
     reduction: Reduction
 
     @abstractmethod
@@ -264,9 +221,11 @@ class Translator(nn.Module, ABC):
         """Refuse what `likelihood` cannot do with these."""
 
     def length_nll(self, source: Source, mask: Tensor) -> Tensor:
-        """-log p(length | x) of targets of which mask [B, L] is real, [B] in fp64; 0 where none is predicted."""
+        """-log p(length | x) of targets of which mask [B, L] is real, [B] in fp64.  Where none is predicted it is 0, or
+        inf if the canvas has no room."""
         if self.length is None:
-            return torch.zeros(len(mask), dtype=torch.float64, device=mask.device)
+            nll = torch.zeros(len(mask), dtype=torch.float64, device=mask.device)
+            return nll if self.filled_canvas is None else nll.masked_fill(mask.sum(-1) > self._sizes(source), torch.inf)
         return self.length.nll(self.length(source.states, source.mask), source.length, mask.sum(-1))
 
     def adapt(self, update: int) -> None:
@@ -278,7 +237,8 @@ class Translator(nn.Module, ABC):
     def lengths(self, source: Source, beam: int, how: str, template: Template | None = None) -> Lengths:
         """`beam` lengths to try for each source, chosen `how`, a name in network.length.BEAMS, and with room for the
         template; one without gaps has but one length."""
-        assert self.length is not None
+        if self.length is None:
+            return self._canvases(source, template)
         logits = self.length(source.states, source.mask)
         if template is not None:
             check_room(template.size + beam - 1, torch.full_like(template.size, self.length.longest))
@@ -286,6 +246,34 @@ class Translator(nn.Module, ABC):
         if template is not None:
             positions = torch.where(template.rigid[:, None], template.size[:, None], positions)
         return Lengths(positions, self.length.log_p(logits, source.length, positions), width=0, template=template)
+
+    def _canvases(self, source: Source, template: Template | None) -> Lengths:
+        """The one size that the canvas of each source has."""
+        sizes = self._sizes(source)[:, None]
+        if template is not None:
+            check_room(template.size, sizes[:, 0])
+            sizes = torch.where(template.rigid[:, None], template.size[:, None], sizes)
+        log_p = torch.zeros_like(sizes, dtype=torch.float)
+        return Lengths(sizes, log_p, width=0, predicted=False, template=template)
+
+    def _sizes(self, source: Source) -> Tensor:
+        """Of the canvases in decoding, [S]."""
+        return self.room(source.length, torch.full_like(source.length, SHORTEST))
+
+    @property
+    def longest(self) -> int:
+        """The most positions of a translation."""
+        return max(part.longest for part in (self.length, self.filled_canvas) if part is not None)
+
+    def room(self, source_length: Tensor, length: Tensor) -> Tensor:
+        """The positions that a target of `length` [B] is trained and decoded with, [B]."""
+        return length if self.filled_canvas is None else self.filled_canvas.room(source_length, length)
+
+    def filled(self, source: Source, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """A target [B, L], mask true at real tokens, with </s> in the room behind it, and where that is real."""
+        if self.filled_canvas is None:
+            return target, mask
+        return self.filled_canvas.filled(source.length, source.mask.shape[1], target, mask)
 
     def length_loss(
         self, source: Source, mask: Tensor, due: Tensor | None = None

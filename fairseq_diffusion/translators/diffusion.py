@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Callable
 
 import torch
@@ -13,6 +12,7 @@ from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.kernels.noise import Stream
 from fairseq_diffusion.network.attention import Memory
+from fairseq_diffusion.network.canvas import FilledCanvas
 from fairseq_diffusion.network.denoiser import Denoiser
 from fairseq_diffusion.network.encoder import Encoder
 from fairseq_diffusion.network.length import LengthHead
@@ -23,25 +23,16 @@ from fairseq_diffusion.objective.terms import Objective, Outcome
 from fairseq_diffusion.process.prediction import Prediction
 from fairseq_diffusion.process.schedule import Schedule
 from fairseq_diffusion.process.time_sampling import TimeSampler, chance
-from fairseq_diffusion.samplers.halving import Halving
 from fairseq_diffusion.states.base import State
 from fairseq_diffusion.translators.base import Losses, Source, Translator
 from fairseq_diffusion.translators.diffusion_decoding import DiffusionDecoder
 from fairseq_diffusion.translators.diffusion_likelihood import chain_likelihood, check_chain
 from fairseq_diffusion.translators.diffusion_options import DiffusionOptions
+from fairseq_diffusion.translators.distillation import DistillationTargets
 
 SELF_CONDITIONING = ("none", "random", "both")
 LENGTH_TRAINING = ("joint", "off", "only")
 VALIDATION = -1  # stands for the update number in the random keys of validation
-
-
-@dataclass(frozen=True)
-class DistillationTargets:
-    """What a student of N steps learns instead of s_0: where its teacher's two steps lead."""
-
-    halving: Halving
-    teacher: DiffusionTranslator
-    objective: Objective
 
 
 class DiffusionTranslator(Translator):
@@ -63,6 +54,7 @@ class DiffusionTranslator(Translator):
         unroll: passes of a training step, each behind the first on words drawn from the one before.
         seed: of self-conditioning, which is drawn once an update, alike on all ranks.
         special_ids: symbols that are no words, left out of translations.
+        filled_canvas: room for targets, if it may be larger than they are.
     """
 
     name = "diffusion"
@@ -75,7 +67,7 @@ class DiffusionTranslator(Translator):
         denoiser: Denoiser,
         state: State,
         schedule: Schedule,
-        length: LengthHead,
+        length: LengthHead | None,
         prediction: Prediction,
         objective: Objective,
         time_sampler: TimeSampler,
@@ -89,10 +81,11 @@ class DiffusionTranslator(Translator):
         unroll: int = 1,
         seed: int = 1,
         special_ids: Sequence[int] = (),
+        filled_canvas: FilledCanvas | None = None,
     ):
         super().__init__()
         self.encoder, self.denoiser, self.state = encoder, denoiser, state
-        self.schedule, self.length = schedule, length
+        self.schedule, self.length, self.filled_canvas = schedule, length, filled_canvas
         self.prediction, self.objective, self.time_sampler = prediction, objective, time_sampler
         self.reduction = objective
         self.self_conditioning, self.self_conditioning_p = self_conditioning, self_conditioning_probability
@@ -160,8 +153,9 @@ class DiffusionTranslator(Translator):
     ) -> Losses:
         dropped = self.dropped(keys)
         encoded = self.encode(source, source_mask, dropped)
+        own, (target, mask) = mask, self.filled(encoded, target, mask)
         due = self.state.free(mask)
-        terms, means = self.length_loss(encoded, mask, due)
+        terms, means = self.length_loss(encoded, own, due)
         objective = self.targets.objective if self.targets else self.objective
         if not self.length_only:
             second_pass = self._second_pass(update if self.training else VALIDATION)
@@ -171,10 +165,10 @@ class DiffusionTranslator(Translator):
                 outcome = self._distilled(self.targets, encoded, of_teacher, target, mask, keys, second_pass)
             else:
                 outcome = self._outcome(encoded, target, mask, keys, second_pass)
-            own = objective.terms(outcome, due)
+            found = objective.terms(outcome, due)
             if self.training:
-                self.time_sampler.observe(outcome.u, objective.each(own, due) / outcome.weight)
-            terms = {**own, **terms}
+                self.time_sampler.observe(outcome.u, objective.each(found, due) / outcome.weight)
+            terms = {**found, **terms}
             means = {**means, **self._errors(outcome, due)}
         return Losses.of(
             terms,

@@ -110,6 +110,11 @@ class DiffusionDecoder(Decoder):
         words = translator.state.family == "categorical"
         if words:
             check_words(o, translator.state)
+        if translator.length is None and (o.length_beam > 1 or o.oracle_length):
+            raise UserError(
+                "this model predicts no lengths (--length-target canvas), so it has no use for --iter-decode-with-beam "
+                "and --oracle-length; drop them, and pass --noise-beam for several candidates"
+            )
         if o.draft is not None and translator.schedule.modifier.by_words:
             raise UserError(
                 "--draft begins at one level of noise, but each word of this model has its own (--schedule-modifier "
@@ -192,6 +197,9 @@ class DiffusionDecoder(Decoder):
         read, log_p = all_rows.read(result.s[here], result.estimate[here], here)
         tokens, all_log_p = mask.new_zeros(mask.shape, dtype=read.dtype), log_p.new_zeros(mask.shape)
         tokens[here], all_log_p[here] = read, log_p
+        if (canvas := self.translator.filled_canvas) is not None:
+            all_log_p = all_log_p.masked_fill(~self.translator.state.free(mask), 0)  # </s> is certain at the last
+            mask = canvas.used(tokens, mask, all_rows.known and all_rows.known.tokens)
         end = all_log_p.gather(-1, mask.sum(-1, keepdim=True) - 1)[..., 0]
         special = torch.isin(tokens, self.translator.special_ids)
         found = Words(tokens, all_log_p, mask & ~special & result.alive[..., None], end)

@@ -33,9 +33,12 @@ def chain_likelihood(
 ) -> Likelihood:
     """-log p(length | x) and the bound of the chain at that length; arguments as of `Translator.likelihood`.
 
-    Estimates are made without an earlier one, and targets are neither smoothed nor drawn anew.
+    A canvas has </s> in what is left of it.  Estimates are made without an earlier one, and targets are neither
+    smoothed nor drawn anew.
     """
     check_chain(translator, samples, steps)
+    given = translator.length_nll(source, mask)
+    target, mask = translator.filled(source, target, mask)
 
     def denoise(s_t: Tensor, t: Tensor) -> Tensor:
         rows = mask.repeat_interleave(len(s_t) // len(mask), 0)
@@ -43,4 +46,4 @@ def chain_likelihood(
 
     bound = bound_for(translator.state, translator.schedule, steps)
     nats, error = estimated(bound, denoise, target, mask, keys, samples)
-    return Likelihood(translator.length_nll(source, mask) + nats, error, exact=False)
+    return Likelihood(given + nats, error, exact=False)

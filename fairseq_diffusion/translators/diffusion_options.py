@@ -33,7 +33,7 @@ class DiffusionOptions(Options):
     eta: float | None = option(
         None,
         "share of fresh noise, from 0 (ddim) to 1 (ddpm); remasking: probability that a shown word is hidden again, at "
-        "most (default: the sampler's)",
+        "most; resample: share of the words, the least probable, that a step draws anew (default: the sampler's)",
     )
     temperature: float = option(1.0, "diffusion: divide the score by it; below 1 the model is trusted more")
     word_temperature: float | None = option(

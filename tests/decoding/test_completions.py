@@ -32,6 +32,7 @@ TEMPLATES: list[tuple[int, ...]] = [
     (GAP, 11, 12, 13),
 ]
 GAPS = [(GAP,)] * len(TEMPLATES)
+CANVAS = {"length_target": "canvas", "canvas_positions": 17}
 WORDS = {**TOKENS, "objective": "corrupted"}
 TOKEN_SAMPLERS = [
     (share, name)
@@ -56,6 +57,10 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {**WORDS, "mask_share": 1.0, "self_conditioning": "random"},
         {"sampler": "ancestral", "steps": 3},
     ),
+    "words, canvas": ({**WORDS, **CANVAS}, {"sampler": "mask_predict", "steps": 3}),
+    "words, replaced, canvas": ({**WORDS, **CANVAS, "mask_share": 0.0}, {"sampler": "routing", "steps": 4}),
+    "words, half": ({**WORDS, "length_target": "half"}, {"sampler": "confidence", "steps": 3}),
+    "vectors, canvas": ({**CANVAS, "canvas_scale": 0.5}, {"steps": 3}),
     "one pass length": ({"alignment": "length"}, {}),
     "one pass length, blocks": ({"alignment": "length", "blocks": 4}, {}),
     "one pass length, glanced": ({"alignment": "length", "blocks": 2, "two_pass": True}, {}),
@@ -70,7 +75,7 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "one pass dag, blocks": ({"alignment": "dag", "blocks": 4}, {"path_search": "joint_viterbi"}),
     "one pass dag, passes": ({"alignment": "dag"}, {"path_search": "greedy", "passes": 3}),
 }
-PREDICTED = [kind for kind in KINDS if not kind.startswith(("one pass ctc", "one pass dag"))]
+PREDICTED = [kind for kind in KINDS if not kind.startswith(("one pass ctc", "one pass dag")) and "canvas" not in kind]
 
 
 def translator_of(kind: str) -> Any:

@@ -20,7 +20,7 @@ LEARNERS = {  # flags of the smallest system that is safe to learn it, updates, 
     "dinoiser_toy": ("--latent-dim 16", 400, STEPS),
     "difformer_toy": ("--latent-dim 64", 400, STEPS),
     "mdlm_toy": ("", 250, "--iter-decode-max-iter 4 --sampler confidence"),
-    "sundae_toy": ("", 250, "--iter-decode-max-iter 4"),
+    "sundae_toy": ("", 400, "--iter-decode-max-iter 4"),
     "rdm_toy_absorb": ("", 250, "--iter-decode-max-iter 4"),
     "rdm_toy_uniform": ("--clip-norm 1", 600, "--iter-decode-max-iter 10"),
     "sedd_toy_absorb": ("", 400, "--iter-decode-max-iter 4 --sampler confidence"),
@@ -62,7 +62,19 @@ def test_every_architecture_has_a_learner():
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", LEARNERS)
 def test_a_system_learns_to_reverse(reversals, tmp_path, arch):
+    learns_to_reverse(reversals, tmp_path, arch, *LEARNERS[arch])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ["mdlm_toy", "difformer_toy"])
+def test_lengths_are_learnt_on_a_canvas(reversals, tmp_path, arch):
+    """Of which half or more is to be filled."""
     own, updates, steps = LEARNERS[arch]
+    canvas = f"{own} --length-target canvas --canvas-positions 4 --canvas-scale 2"
+    learns_to_reverse(reversals, tmp_path, arch, canvas, updates, steps)
+
+
+def learns_to_reverse(reversals: Path, tmp_path: Path, arch: str, own: str, updates: int, steps: str) -> None:
     flags = ["--task", "diffusion_translation", "--criterion", "diffusion_loss", "--arch", arch, *own.split()]
     schedule = f"{SCHEDULE} --warmup-updates {updates // 10} --max-update {updates} --total-num-update {updates}"
     optimiser = "--optimizer adam --batch-size 64 --cpu --no-epoch-checkpoints --num-workers 0".split()

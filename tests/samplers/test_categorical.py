@@ -1,5 +1,6 @@
 """Samplers of words against an oracle, by counts, and by the frequencies of the process they invert."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Callable
 
@@ -176,6 +177,30 @@ def test_resampling_draws_all_words_anew():
     for one in warm:
         run("resample", one, 3, temperature=1.0)
     assert not torch.equal(warm[0].seen[1], warm[1].seen[1])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+@pytest.mark.parametrize("eta", [0.3, 0.5])
+def test_resampling_may_change_a_share_of_the_words_the_least_probable(share, eta):
+    """Those behind the mask come first."""
+
+    def network(s_t, call):
+        return torch.randn(*REAL.shape, WORDS, generator=torch.Generator().manual_seed(call))
+
+    s = state(share)
+    batch, grid = Words(network, s), make_grid(SCHEDULE, 4)
+    sample(batch, grid, SAMPLERS["resample"].steps(grid, eta, drawing=Drawing(0.0)))
+    free = s.free(REAL)
+    for call in (0, 1, 2):
+        before, after, logits = batch.seen[call], batch.seen[call + 1], network(None, call).log_softmax(-1)
+        best = logits.index_fill(-1, torch.tensor([BOS, PAD, EOS]), -torch.inf).argmax(-1)
+        p = logits.gather(-1, before.clamp(max=WORDS - 1)[..., None])[..., 0].masked_fill(before == MASK, -torch.inf)
+        for row in range(6):
+            here = free.flatten(0, 1)[row].nonzero()[:, 0]
+            least = here[p.flatten(0, 1)[row, here].argsort(stable=True)[: math.ceil(eta * len(here) - 1e-9)]]
+            expected = before.flatten(0, 1)[row].clone()
+            expected[least] = best.flatten(0, 1)[row, least]
+            assert torch.equal(after.flatten(0, 1)[row], expected)
 
 
 @pytest.mark.parametrize("share", SHARES)
@@ -412,6 +437,8 @@ def test_rdm_hides_the_share_of_its_paper(steps):
     [
         ("ancestral", {"eta": 0.5}, "--eta is 0.5; with a model whose states are words it is the probability"),
         ("remasking", {"eta": 1.5}, "--eta is 1.5"),
+        ("renoise", {"eta": 0.5}, "--eta is 0.5"),
+        ("resample", {"eta": 0.0}, "--eta 0 leaves no word to draw anew"),
         ("confidence", {"temperature": 0.5}, "--temperature 0.5 is for Gaussian noise"),
         ("confidence", {"drawing": Drawing(-1.0)}, "--word-temperature is -1.0"),
         ("ancestral", {"drawing": Drawing(0.0)}, "--word-temperature 0 leaves nothing to draw"),

@@ -21,7 +21,8 @@ from fairseq_diffusion.process.time_sampling import TIME_SAMPLERS
 from fairseq_diffusion.samplers.halving import Halving
 from fairseq_diffusion.states.embedding import EmbeddingState
 from fairseq_diffusion.translators.base import Losses, Source
-from fairseq_diffusion.translators.diffusion import DiffusionTranslator, DistillationTargets
+from fairseq_diffusion.translators.diffusion import DiffusionTranslator
+from fairseq_diffusion.translators.distillation import DistillationTargets
 
 PAD, WORDS, DIM, HIDDEN = 1, 20, 4, 16
 SOURCES = torch.tensor([[4, 5, 6, 7, 8], [9, 10, 11, PAD, PAD], [12, 13, PAD, PAD, PAD]])

@@ -1,0 +1,56 @@
+"""The flags of decoding that every translator reads.  torch only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.network.length import BEAMS
+from fairseq_diffusion.registry import option
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which candidates there are.  Subclasses add their own."""
+
+    length_beam: int = option(1, generation="iter_decode_with_beam")
+    length_beam_kind: str = option(
+        BEAMS[0],
+        "lengths to try: the most probable, or the most probable and its neighbours",
+        choices=BEAMS,
+        flag="length_beam",
+        system=True,
+    )
+    noise_beam: int = option(1, "candidates with different noise to decode at each length")
+    oracle_length: bool = option(False, "FOR ANALYSIS ONLY: decode at the reference's length")
+    draft: float | None = option(
+        None,
+        "begin with the translation of the second checkpoint on --path: at this diffusion time, or in several passes "
+        "with this share of its words hidden; from above 0 to 1",
+    )
+    drop_repeats: bool = option(False, "drop a word that repeats its neighbour (models without CTC or DAG may stutter)")
+    complete: bool = option(
+        False,
+        "fairseq-interactive: complete the template behind a tab in each line, such as ___ dog ___ snow ___, where ___ "
+        "stands for any number of words",
+    )
+
+    def __post_init__(self) -> None:
+        if self.complete and (self.oracle_length or self.draft is not None or self.drop_repeats):
+            raise UserError(
+                "--complete looks for lengths and words that go with a template, which stays as it is, so it does not "
+                "go with --oracle-length, --draft or --drop-repeats; drop them"
+            )
+        if self.length_beam < 1:
+            raise UserError(f"--iter-decode-with-beam is {self.length_beam}; at least one length must be tried")
+        if self.noise_beam < 1:
+            raise UserError(f"--noise-beam is {self.noise_beam}; at least one noise must be drawn for each length")
+        if self.oracle_length and self.length_beam > 1:
+            raise UserError("--oracle-length decodes the reference's length alone; drop it or --iter-decode-with-beam")
+        if self.draft is not None and not 0 < self.draft <= 1:
+            raise UserError(f"--draft is {self.draft}; pass a number from above 0 to 1, for example 0.5")
+        if self.draft is not None and (self.oracle_length or self.length_beam > 1):
+            raise UserError(
+                "--draft begins with one translation, so with its length; drop --iter-decode-with-beam and "
+                "--oracle-length"
+            )
