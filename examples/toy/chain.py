@@ -213,14 +213,15 @@ def slug(text: str) -> str:
 
 @dataclass(frozen=True)
 class Job:
-    """A system to decode in one way; `steps` is 0 where it goes from left to right.  `path` is its checkpoint, if it is
-    not the run's."""
+    """A system to decode in one way; `steps` is 0 where it goes from left to right, and `counted` the flag that has
+    them.  `path` is its checkpoint, if it is not the run's."""
 
     system: str
     how: str
     flags: str
     steps: int = 0
     path: Path | None = None
+    counted: str = "--iter-decode-max-iter"
 
     @property
     def title(self) -> str:
@@ -241,7 +242,7 @@ class Job:
         if "rescore" in flags:
             flags += " --iter-decode-with-external-reranker"
         if self.steps:
-            flags += f" --iter-decode-max-iter {self.steps}"
+            flags += f" {self.counted} {self.steps}"
         return f"{shlex.quote(str(base / 'data-bin'))} --path {shlex.quote(path)} {flags}"
 
 

@@ -23,6 +23,9 @@ AR, DINOISER, PLAIN, DIFFORMER = "Transformer", "DINOISER", "DINOISER, no clippi
 NAT, GLAT, GLAT_CTC, DSLP, CMLM, DAG = "NAT", "GLAT", "GLAT + CTC", "DSLP", "CMLM", "DA-Transformer"
 DIFFGLAT_2, DIFFGLAT_3, DIFFGLAT_6 = (f"Diff-Glat, T = {blocks}" for blocks in (2, 3, 6))
 DIFFGLAT_CTC, DIFFGLAT_DAG = "Diff-Glat CTC", "Diff-Glat DAG"
+MDLM, SUNDAE, VQ, DDCAP, DIFFUSIONBERT = "MDLM", "SUNDAE", "VQ-Diffusion", "DDCap", "DiffusionBERT"
+D3PM_ABSORB, SEDD_ABSORB, RDM_ABSORB = (f"{name}, absorbing" for name in ("D3PM", "SEDD", "RDM"))
+D3PM_UNIFORM, SEDD_UNIFORM, RDM_UNIFORM = (f"{name}, uniform" for name in ("D3PM", "SEDD", "RDM"))
 
 SYSTEMS = {  # the longest training first
     DIFFGLAT_DAG: System(f"{OURS} diffglat_toy_dag --upsample 4", updates=1600),
@@ -39,6 +42,17 @@ SYSTEMS = {  # the longest training first
     DINOISER: System(f"{OURS} dinoiser_toy"),
     PLAIN: System(f"{OURS} dinoiser_toy --schedule-modifier none"),
     DIFFORMER: System(f"{OURS} difformer_toy", updates_flag="difformer_updates", lr_flag="difformer_lr"),
+    SUNDAE: System(f"{OURS} sundae_toy"),
+    SEDD_UNIFORM: System(f"{OURS} sedd_toy_uniform --clip-norm 1"),
+    D3PM_UNIFORM: System(f"{OURS} d3pm_toy_uniform"),
+    VQ: System(f"{OURS} vq_diffusion_toy"),
+    RDM_UNIFORM: System(f"{OURS} rdm_toy_uniform --clip-norm 1"),
+    D3PM_ABSORB: System(f"{OURS} d3pm_toy_absorb"),
+    SEDD_ABSORB: System(f"{OURS} sedd_toy_absorb"),
+    RDM_ABSORB: System(f"{OURS} rdm_toy_absorb"),
+    DIFFUSIONBERT: System(f"{OURS} diffusionbert_toy"),
+    DDCAP: System(f"{OURS} ddcap_toy"),
+    MDLM: System(f"{OURS} mdlm_toy"),
     AR: System(
         "--task translation --arch transformer --criterion label_smoothed_cross_entropy --label-smoothing 0.1 "
         "--share-decoder-input-output-embed --encoder-embed-dim 128 --decoder-embed-dim 128 "
@@ -51,7 +65,11 @@ SYSTEMS = {  # the longest training first
 DIFFUSION = (DINOISER, PLAIN, DIFFORMER)
 DEMO = (DINOISER, NAT, AR)
 FULL_DEMO = (*DIFFUSION, AR)
-ONE_PASS = tuple(name for name in SYSTEMS if name not in DIFFUSION)
+TOKENS = (
+    *(MDLM, D3PM_ABSORB, D3PM_UNIFORM, SEDD_ABSORB, SEDD_UNIFORM, RDM_ABSORB, RDM_UNIFORM),
+    *(DIFFUSIONBERT, VQ, DDCAP, SUNDAE),
+)
+ONE_PASS = tuple(name for name in SYSTEMS if name not in (*DIFFUSION, *TOKENS))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -114,11 +114,15 @@ class ConfidenceStep(NamedTuple):
     `rule` says what becomes of words that were shown before: they "stay"; they may be hidden again, by the probability
     that they were read with ("then"), or by that of what the estimate has in their place "now"; or by the latter, but
     only if the network "doubts" them: it predicts them again, with a lower probability than then.
+
+    With `purity` r, positions are drawn in proportion to the largest probability there, and words from
+    p^(1 + r s), with s that probability over the largest of a sentence (Tang et al. 2022).
     """
 
     hidden: float  # 1 - a_s
     how: Drawing
     rule: str
+    purity: float | None = None
     draws: bool = True
 
     def to_hide(self, words: Tensor) -> Tensor:
@@ -129,7 +133,9 @@ class ConfidenceStep(NamedTuple):
         state: Any = batch.state
         free, hidden = batch.free, state.hidden(s_t)
         words, log_p = state.round(estimate)
-        if self.how.temperature:
+        if self.purity is not None:
+            words, log_p = self._purely(batch, estimate, log_p, free & hidden, keys)
+        elif self.how.temperature:
             words = torch.where(hidden, state.sample(estimate, keys, free & hidden, *self.how), words)
             log_p = torch.where(hidden, -state.nll(estimate, words, mask=hidden), log_p)
         merit, may_hide = self._of_shown(state, s_t, words, log_p, previous)
@@ -138,6 +144,16 @@ class ConfidenceStep(NamedTuple):
         fresh = state.kernel.noise(noise.uniform(noise.fold(keys, REPLACE), s_t.shape[-1]))
         shown = torch.where(hidden & free, state.shown(words), s_t)
         return torch.where(free & low & (hidden | may_hide), fresh, shown)
+
+    def _purely(
+        self, batch: Batch, estimate: Tensor, log_p: Tensor, hidden: Tensor, keys: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Words drawn by purity, and what decides which are shown: the largest are a draw without replacement."""
+        state: Any = batch.state
+        score = (log_p - log_p.masked_fill(~hidden, -torch.inf).amax(-1, keepdim=True)).exp()
+        sharper = estimate * (1 + cast(float, self.purity) * score.where(hidden, 0.0))[..., None]
+        chance = log_p + noise.gumbel(noise.fold(keys, AGAIN), log_p.shape[-1])
+        return state.sample(sharper, keys, hidden, *self.how), chance
 
     def _of_shown(
         self, state: Any, s_t: Tensor, words: Tensor, log_p: Tensor, previous: Tensor
@@ -156,6 +172,7 @@ class Confidence(NamedTuple):
     """The words that the network is surest of come first."""
 
     rule: str = "stay"
+    purity: float | None = None
     family: str = "categorical"
     needs_hidden: bool = False
     needs_replaced: bool = False
@@ -167,7 +184,7 @@ class Confidence(NamedTuple):
     ) -> list[ConfidenceStep]:
         how = drawing_of(self, eta, temperature, drawing)
         hidden = (1 - grid.level.alpha.square()).tolist()
-        return [ConfidenceStep(share, how, self.rule) for share in hidden[1:]]
+        return [ConfidenceStep(share, how, self.rule, self.purity) for share in hidden[1:]]
 
     def busy(self, batch: Batch, steps: Sequence[ConfidenceStep], s: Tensor) -> Tensor | None:
         """Those that hide fewer words than the step before, where words that are shown stay."""
@@ -241,6 +258,7 @@ class Resample(NamedTuple):
 SAMPLERS.register("ancestral")(Ancestral())
 SAMPLERS.register("remasking")(Ancestral(eta=0.02, needs_hidden=True))
 SAMPLERS.register("confidence")(Confidence())  # Chang et al. 2022
+SAMPLERS.register("purity")(Confidence(purity=1.0, word_temperature=1.0))  # Tang et al. 2022
 SAMPLERS.register("mask_predict")(Confidence("then"))  # Ghazvininejad et al. 2019
 SAMPLERS.register("routing")(Confidence("doubts"))  # Zheng et al. 2024, deterministic, conditional
 SAMPLERS.register("routing_unconditional")(Confidence("now"))  # the same, unconditional

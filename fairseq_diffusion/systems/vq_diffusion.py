@@ -17,8 +17,8 @@ vector that is learned in the place of a tenth of the sources.
 
 Ours against the paper: translations instead of images; <s> and </s> are given with the length, which is predicted; the
 share that is kept ends at 0, not 0.000009; the cross-entropy has one weight at all times; words that are hidden and
-words that are seen weigh the same; no purity prior; guidance mixes the network's last states, which gives the same
-log p.
+words that are seen weigh the same; the purity prior is `--sampler purity`; guidance mixes the network's last states,
+which gives the same log p.
 """
 
 from fairseq_diffusion.systems import d3pm  # noqa: F401  whose preset is the base of this

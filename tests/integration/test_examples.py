@@ -22,6 +22,7 @@ def example(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
 
 
+SAMPLERS_OF_TOKENS = ("ancestral", "remasking", "confidence", "mask_predict", "routing", "routing_unconditional")
 SMALL = "--size 400 --test-size 10 --updates 4 --ar-updates 4 --steps 3".split()
 BUILD = """import chain, pathlib, systems
 with chain.working_in(pathlib.Path({folder!r})):
@@ -96,6 +97,22 @@ def test_halving_walks_through(built, tmp_path):
     decoded = [(row["how"], row["steps"], row["calls"]) for row in record["rows"]]
     assert decoded == [("demo", 2, 2), ("demo", 1, 1), ("teacher", 2, 2), ("teacher", 1, 1), ("student", 1, 1)]
     assert "--student-steps 1" in (tmp_path / "logs/train-difformer-student-of-1.log").read_text()
+
+
+@pytest.mark.slow
+def test_tokens_walk_through(tmp_path):
+    """Two systems, of which one is in both tables, each at one number of calls."""
+    small = "--size 400 --test-size 10 --updates 4 --ar-updates 4".split()
+    done = example("tokens", "--out", tmp_path, *small, "--systems", "cmlm", "mdlm", "--calls", "2")
+    assert done.returncode == 0, done.stderr
+    for name, ways in (("tokens", {"mask-predict", "confidence"}), ("samplers", None)):
+        text, record = ((tmp_path / f"{name}.{kind}").read_text() for kind in ("txt", "json"))
+        assert text in done.stdout
+        rows = json.loads(record)["rows"]
+        assert {row["how"] for row in rows} == (ways or set(SAMPLERS_OF_TOKENS))
+        calls = [row["calls"] for row in rows if row["system"] == "CMLM"]
+        assert calls == ([2] if ways else [])
+        assert all(row["calls"] <= row["steps"] for row in rows if row["system"] == "MDLM")
 
 
 @pytest.mark.slow

@@ -25,8 +25,8 @@ from fairseq_diffusion.translators.diffusion_options import DiffusionOptions
 
 MASK, L = WORDS, 9
 CATEGORICAL = [name for name in SAMPLERS if SAMPLERS[name].family == "categorical"]
-KNOWN = ["ancestral", "confidence", "remasking"]  # of a model that hides words, whose busy steps are known beforehand
-BY_CONFIDENCE = [name for name in CATEGORICAL if isinstance(SAMPLERS[name], Confidence)]
+KNOWN = ["ancestral", "confidence", "purity", "remasking"]  # of a model that hides words, whose busy steps are known beforehand
+BY_CONFIDENCE = [name for name in CATEGORICAL if isinstance(SAMPLERS[name], Confidence) and name != "purity"]
 SHARES = (0.0, 0.5, 1.0)
 
 
@@ -201,6 +201,28 @@ def test_resampling_may_change_a_share_of_the_words_the_least_probable(share, et
             expected = before.flatten(0, 1)[row].clone()
             expected[least] = best.flatten(0, 1)[row, least]
             assert torch.equal(after.flatten(0, 1)[row], expected)
+
+
+def test_by_purity_positions_are_drawn_by_their_largest_probability_and_words_are_sharper():
+    """Of two hidden words one is shown, and it is drawn from p^(1 + s), s = 1 and 1/3."""
+    count, s = 6000, state()
+    p = torch.tensor([[0.6, 0.3, 0.1], [0.2, 0.2, 0.2]])
+    logits = torch.full((1, count, 4, WORDS + 1), -40.0)
+    logits[..., 1:3, 4:7] = p.log()
+    logits[..., 2, 7:9] = torch.tensor(0.2).log()
+    s_t = torch.tensor([BOS, MASK, MASK, EOS]).expand(1, count, 4)
+    batch = Words(oracle, s, torch.ones(1, count, 4).bool())
+    (step, *_) = SAMPLERS["purity"].steps(make_grid(SCHEDULE, 2))
+    words = step(batch, s_t, logits, logits, noise.fold(torch.arange(count)[None], 3))[0]
+    first = words[:, 1] != MASK
+    assert torch.equal(first, words[:, 2] == MASK)
+    assert abs(float(first.double().mean()) - 0.75) < 4 * (0.75 * 0.25 / count) ** 0.5
+    for place, exponent in ((1, 2.0), (2, 1 + 1 / 3)):
+        shown = words[words[:, place] != MASK, place]
+        expected = logits[0, 0, place, :WORDS].exp() ** exponent
+        expected /= expected.sum()
+        found = shown.bincount(minlength=WORDS) / len(shown)
+        assert (found - expected).abs().max() < 4 * (0.25 / len(shown)) ** 0.5
 
 
 @pytest.mark.parametrize("share", SHARES)
