@@ -25,7 +25,7 @@ from fairseq_diffusion.translators.diffusion_options import DiffusionOptions
 
 MASK, L = WORDS, 9
 CATEGORICAL = [name for name in SAMPLERS if SAMPLERS[name].family == "categorical"]
-KNOWN = ["ancestral", "confidence", "purity", "remasking"]  # of a model that hides words, whose busy steps are known beforehand
+KNOWN = ["ancestral", "confidence", "purity", "remasking"]  # whose busy steps are known, where words are hidden
 BY_CONFIDENCE = [name for name in CATEGORICAL if isinstance(SAMPLERS[name], Confidence) and name != "purity"]
 SHARES = (0.0, 0.5, 1.0)
 
