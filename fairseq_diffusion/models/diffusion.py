@@ -12,12 +12,13 @@ from fairseq_diffusion.models.base import BOS, TranslatorModel, check_network, e
 from fairseq_diffusion.models.config import DiffusionConfig
 from fairseq_diffusion.network.denoiser import Denoiser
 from fairseq_diffusion.network.encoder import Encoder, SharedWords, own_words
+from fairseq_diffusion.network.transformer import entry_scale
 from fairseq_diffusion.objective.terms import FAMILIES, TERMS, Objective, parse_terms
 from fairseq_diffusion.process.prediction import PREDICTIONS
 from fairseq_diffusion.process.schedule import Schedule
 from fairseq_diffusion.process.time_sampling import TIME_SAMPLERS
 from fairseq_diffusion.samplers.loop import sampler_for
-from fairseq_diffusion.states.base import STATES
+from fairseq_diffusion.states.base import STATES, State
 from fairseq_diffusion.translators.diffusion import DiffusionTranslator
 
 OF_VECTORS = ("latent_dim", "embedding_norm", "embedding_init_std", "latent_map")  # flags that words have no use for
@@ -183,9 +184,8 @@ def build_diffusion(cfg: Any, source_words: int, target_words: int, symbols: Sym
     size = size_of(cfg)
     state = STATES[str(cfg.state)].build(target_words, symbols, cfg)
     sampler_for(state, str(cfg.sampler))
-    words = SharedWords(state, cfg.hidden) if cfg.share_embeddings else own_words(source_words, cfg.hidden)
     translator = DiffusionTranslator(
-        encoder=Encoder(words, size, cfg.encoder_layers, cfg.max_source_positions + BOS),
+        encoder=encoder_of(cfg, state, source_words),
         denoiser=Denoiser(
             state,
             size,
@@ -196,6 +196,7 @@ def build_diffusion(cfg: Any, source_words: int, target_words: int, symbols: Sym
             str(cfg.time_activation),
             str(cfg.time_conditioning),
             symbols.mask if cfg.hide_masked else None,
+            not cfg.no_entry_norm,
         ),
         state=state,
         schedule=schedule_of(cfg),
@@ -216,6 +217,12 @@ def build_diffusion(cfg: Any, source_words: int, target_words: int, symbols: Sym
     )
     freeze(translator, str(cfg.length_training), parse_freeze(cfg.freeze))
     return translator
+
+
+def encoder_of(cfg: Any, state: State, source_words: int) -> Encoder:
+    words = SharedWords(state, cfg.hidden) if cfg.share_embeddings else own_words(source_words, cfg.hidden)
+    positions = cfg.max_source_positions + BOS
+    return Encoder(words, size_of(cfg), cfg.encoder_layers, positions, entry_scale(cfg), not cfg.no_encoder_norm)
 
 
 def schedule_of(cfg: Any) -> Schedule:

@@ -9,14 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairseq_diffusion.kernels import noise
-from fairseq_diffusion.network.transformer import Size
+from fairseq_diffusion.network.transformer import Size, entry_scale
 from fairseq_diffusion.process.level import Level
 from fairseq_diffusion.process.token_kernel import TokenKernel
 from fairseq_diffusion.states.base import STATES, State
 
 
 class Entrance(nn.Module):
-    """The vectors of s_t's words; with self-conditioning a linear map of the earlier estimate is added."""
+    """The vectors of s_t's words, scaled; with self-conditioning a linear map of the earlier estimate is added."""
 
     def __init__(self, state: TokenState, self_conditioned: bool):
         super().__init__()
@@ -25,7 +25,7 @@ class Entrance(nn.Module):
 
     def forward(self, s_t: Tensor, c: Tensor | None) -> Tensor:
         """s_t [B, L], c [B, L, h] or None -> [B, L, h]."""
-        x = self.state[0].embed(s_t)
+        x = self.state[0].scale * self.state[0].embed(s_t)
         return x if c is None or self.condition is None else x + self.condition(c)
 
 
@@ -41,9 +41,11 @@ class TokenState(State):
     family = "categorical"
     banned: Tensor
 
-    def __init__(self, words: int, dim: int, symbols: Any, mask_share: float = 1.0):
-        """`symbols` has the numbers of the special symbols bos, pad, eos, unk and mask."""
+    def __init__(self, words: int, dim: int, symbols: Any, mask_share: float = 1.0, scale: float = 1.0):
+        """`symbols` has the numbers of the special symbols bos, pad, eos, unk and mask; `scale` multiplies the vectors
+        of s_t's words as the denoiser reads them."""
         super().__init__()
+        self.scale = scale
         self.weight = nn.Parameter(torch.randn(words, dim) * dim**-0.5)
         self.bos, self.pad, self.eos, self.mask = symbols.bos, symbols.pad, symbols.eos, symbols.mask
         first = max(symbols.bos, symbols.pad, symbols.eos, symbols.unk) + 1
@@ -58,7 +60,7 @@ class TokenState(State):
 
     @classmethod
     def build(cls, words: int, symbols: Any, cfg: Any) -> TokenState:
-        return cls(words, cfg.hidden, symbols, cfg.mask_share)
+        return cls(words, cfg.hidden, symbols, cfg.mask_share, entry_scale(cfg))
 
     @property
     def dim(self) -> int:
