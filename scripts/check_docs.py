@@ -5,6 +5,7 @@ Flags, make targets and sub-commands are looked up where documents show code (`i
 
 from __future__ import annotations
 
+import argparse
 import ast
 import re
 import sys
@@ -74,7 +75,9 @@ def fairseq_flags() -> set[str]:
 
 
 def chosen_flags() -> set[str]:
-    """Flags that appear only when a task, criterion, optimizer or scheduler is chosen: its dataclass fields."""
+    """Flags that appear only when a task, criterion, optimizer or scheduler is chosen, its dataclass fields, or the
+    Transformer."""
+    from fairseq.models.transformer import TransformerModel
     from fairseq.registry import REGISTRIES
     from fairseq.tasks import TASK_DATACLASS_REGISTRY
 
@@ -82,7 +85,9 @@ def chosen_flags() -> set[str]:
     for registry in REGISTRIES.values():
         dataclasses += registry["dataclass_registry"].values()
     fields = (name for part in dataclasses for name in getattr(part, "__dataclass_fields__", {}))
-    return {"--" + name.replace("_", "-") for name in fields} | {"--beam", "--lenpen", "--arch"}
+    TransformerModel.add_args(parser := argparse.ArgumentParser())
+    flags = {"--" + name.replace("_", "-") for name in fields} | parser._option_string_actions.keys()
+    return flags | {"--beam", "--lenpen", "--arch"}
 
 
 def bad_links(path: Path, text: str) -> Iterator[str]:

@@ -62,6 +62,13 @@ for weights in "" --use-ema; do
     hypotheses "$work/diffusion.out"
 done
 
+say "diffusion of tokens from the transformer's weights: train, resume without them"
+tokens=("${train[@]}" --task diffusion_translation --criterion diffusion_loss --arch mdlm_toy --hidden 16 --inner 2048
+    --heads 2 --encoder-layers 1 --decoder-layers 1 --activation relu --scale-embeddings --no-encoder-norm --no-entry-norm
+    --save-dir "$work/tokens" --finetune-from-model)
+quietly "${tokens[@]}" "$work/ar/checkpoint_last.pt"
+quietly "${tokens[@]}" "$work/gone.pt" --max-update 6
+
 say "the fused Adam continues from fairseq's, and trains in bf16"
 quietly "${diffusion[@]}" --optimizer fused_adam --max-update 8
 quietly "${diffusion[@]}" --optimizer fused_adam --bf16 --ema-fp32 --save-dir "$work/bf16"

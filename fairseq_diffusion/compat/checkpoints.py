@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 OUR_TASK = "diffusion_translation"
 _use_ema = False
-_resuming: Any = None  # the task of the training that is reading a checkpoint
+_resuming: Any = None  # the trainer that is reading a checkpoint
 _watchers: list[Callable[[str, dict[str, Any], bool], None]] = []
 
 
@@ -45,7 +45,7 @@ def _loading(load: Callable[..., dict[str, Any]], path: str, *args: Any, **kwarg
         raise UserError(_unreadable(path, error)) from error
     _rename(state)
     if _resuming is not None:  # the optimiser continues from the last weights, never from averaged ones
-        return _checked_by(_resuming, state)
+        return _checked_by(_resuming, state, path)
     overrides = dict(zip(("arg_overrides",), args), **kwargs).get("arg_overrides") or {}
     chosen = with_ema(state, path) if overrides.get("use_ema", _use_ema) else state
     for see in _watchers:
@@ -74,7 +74,7 @@ def wrap_resuming() -> None:
 
 def _resuming_with_task(load: Callable[..., Any], trainer: Any, *args: Any, **kwargs: Any) -> Any:
     global _resuming
-    _resuming = trainer.task
+    _resuming = trainer
     try:
         extra_state = load(trainer, *args, **kwargs)
     finally:
@@ -91,11 +91,15 @@ def _stop_if_done(trainer: Any) -> None:
         trainer.cfg.optimization.stop_min_lr = math.inf
 
 
-def _checked_by(task: Any, state: dict[str, Any]) -> dict[str, Any]:
-    """`state` without its configuration, once `task` has accepted it: fairseq sends it to the other ranks, where
-    torch >= 2.6 refuses omegaconf's objects, and training continues with the configuration of the command line."""
+def _checked_by(trainer: Any, state: dict[str, Any], path: str) -> dict[str, Any]:
+    """`state` without its configuration, once the task has accepted it, and made of it what its model can start from:
+    fairseq sends it to the other ranks, where torch >= 2.6 refuses omegaconf's objects, and training continues with the
+    configuration of the command line."""
     if state.get("task_state"):
-        task.load_state_dict(state["task_state"])
+        trainer.task.load_state_dict(state["task_state"])
+    if hasattr(trainer.task, "starting_state"):
+        finetunes = path == trainer.cfg.checkpoint.finetune_from_model
+        state = trainer.task.starting_state(state, trainer.get_model(), path, finetunes)
     return {**state, "cfg": None}
 
 

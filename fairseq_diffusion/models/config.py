@@ -44,6 +44,17 @@ class NetworkConfig(FairseqDataclass):
     activation: ChoiceEnum(list(ACTIVATIONS)) = flag("gelu", "activation of the feed-forward layers")
     pre_norm: bool = flag(False, "LayerNorm before each sub-layer instead of after it")
     share_embeddings: bool = flag(False, "the encoder reads the target's embeddings too (joined dictionary)")
+    scale_embeddings: bool = flag(
+        False,
+        "multiply the embeddings of words that encoder and decoder read by sqrt(--hidden), as fairseq's models do",
+    )
+    no_encoder_norm: bool = flag(False, "no LayerNorm behind the last layer of the encoder")
+    no_entry_norm: bool = flag(False, "no LayerNorm before the first layer of the decoder")
+    init_parts: str = flag(
+        "",
+        "what to take of an AR model that --finetune-from-model names, as in encoder,embeddings; encoder, embeddings "
+        "or decoder (default: all that this model has a like for)",
+    )
     # loss
     label_smoothing: float = flag(0.0, "label smoothing where words are predicted (rounding and anchor terms too)")
     loss_normaliser: ChoiceEnum(NORMALISERS) = flag(

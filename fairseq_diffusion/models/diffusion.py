@@ -13,12 +13,13 @@ from fairseq_diffusion.models.config import DiffusionConfig
 from fairseq_diffusion.network.canvas import FilledCanvas
 from fairseq_diffusion.network.denoiser import Denoiser
 from fairseq_diffusion.network.encoder import Encoder, SharedWords, own_words
+from fairseq_diffusion.network.transformer import entry_scale
 from fairseq_diffusion.objective.terms import FAMILIES, TERMS, Objective, parse_terms
 from fairseq_diffusion.process.prediction import PREDICTIONS
 from fairseq_diffusion.process.schedule import Schedule
 from fairseq_diffusion.process.time_sampling import TIME_SAMPLERS
 from fairseq_diffusion.samplers.loop import sampler_for
-from fairseq_diffusion.states.base import STATES
+from fairseq_diffusion.states.base import STATES, State
 from fairseq_diffusion.translators.diffusion import DiffusionTranslator
 
 OF_VECTORS = ("latent_dim", "embedding_norm", "embedding_init_std", "latent_map")  # flags that words have no use for
@@ -208,9 +209,8 @@ def build_diffusion(cfg: Any, source_words: int, target_words: int, symbols: Sym
     state = STATES[str(cfg.state)].build(target_words, symbols, cfg)
     sampler_for(state, str(cfg.sampler))
     time = str(cfg.time_features), str(cfg.time_activation), str(cfg.time_conditioning)
-    words = SharedWords(state, cfg.hidden) if cfg.share_embeddings else own_words(source_words, cfg.hidden)
     translator = DiffusionTranslator(
-        encoder=Encoder(words, size, cfg.encoder_layers, cfg.max_source_positions + BOS),
+        encoder=encoder_of(cfg, state, source_words),
         denoiser=Denoiser(
             state,
             size,
@@ -219,6 +219,7 @@ def build_diffusion(cfg: Any, source_words: int, target_words: int, symbols: Sym
             cfg.self_conditioning != "none",
             *time,
             symbols.mask if cfg.hide_masked else None,
+            not cfg.no_entry_norm,
         ),
         state=state,
         schedule=schedule_of(cfg),
@@ -248,6 +249,12 @@ def canvas_of(cfg: Any, symbols: Symbols) -> FilledCanvas | None:
     if cfg.length_target == "canvas":
         return FilledCanvas(symbols.eos, symbols.pad, longest, cfg.canvas_positions, cfg.canvas_scale)
     return FilledCanvas(symbols.eos, symbols.pad, longest, unit=2) if cfg.length_target == "half" else None
+
+
+def encoder_of(cfg: Any, state: State, source_words: int) -> Encoder:
+    words = SharedWords(state, cfg.hidden) if cfg.share_embeddings else own_words(source_words, cfg.hidden)
+    positions = cfg.max_source_positions + BOS
+    return Encoder(words, size_of(cfg), cfg.encoder_layers, positions, entry_scale(cfg), not cfg.no_encoder_norm)
 
 
 def schedule_of(cfg: Any) -> Schedule:

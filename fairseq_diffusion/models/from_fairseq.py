@@ -1,5 +1,5 @@
-"""Models of fairseq's own NAT task as one-pass models of this package: the configuration, and the weights by the names
-that they have here."""
+"""Transformers of fairseq in the terms of this package: how their networks are laid out, and their weights by the names
+that they have here.  Models of its NAT task become one-pass models as a whole."""
 
 from __future__ import annotations
 
@@ -35,17 +35,13 @@ def architecture_of(name: str | None) -> str:
     return OF_FAIRSEQ[model]
 
 
-def configuration(theirs: Any) -> dict[str, Any]:
-    """The fields of a OnePassConfig for the arguments of one of their models; one that has no like here is refused."""
+def layout(theirs: Any) -> dict[str, Any]:
+    """The fields of a NetworkConfig, its sizes and where its norms stand, for the arguments of one of their models; one
+    that has no like here is refused."""
     get = lambda name, default=None: getattr(theirs, name, default)  # noqa: E731
     for name, what in UNSUPPORTED.items():
         if get(name):
             raise UserError(f"the checkpoint was trained with --{name.replace('_', '-')}, and {what} has no like here")
-    if not (get("share_decoder_input_output_embed") or get("share_all_embeddings")):
-        raise UserError(
-            "the checkpoint's output projection is not its decoder's embeddings, which are one here; it was trained "
-            "without --share-decoder-input-output-embed"
-        )
     for name in ("embed_dim", "ffn_embed_dim", "attention_heads", "normalize_before"):
         encoder, decoder = get(f"encoder_{name}"), get(f"decoder_{name}")
         if encoder != decoder:
@@ -56,11 +52,27 @@ def configuration(theirs: Any) -> dict[str, Any]:
         "heads": get("encoder_attention_heads"),
         "encoder_layers": get("encoder_layers"),
         "decoder_layers": get("decoder_layers"),
+        "activation": get("activation_fn"),
+        "pre_norm": bool(get("encoder_normalize_before")),
+        "scale_embeddings": not get("no_scale_embedding"),
+        "no_encoder_norm": not get("encoder_normalize_before"),
+        "no_entry_norm": True,
+    }
+
+
+def configuration(theirs: Any) -> dict[str, Any]:
+    """The fields of a OnePassConfig for the arguments of one of their NAT models."""
+    get = lambda name, default=None: getattr(theirs, name, default)  # noqa: E731
+    if not (get("share_decoder_input_output_embed") or get("share_all_embeddings")):
+        raise UserError(
+            "the checkpoint's output projection is not its decoder's embeddings, which are one here; it was trained "
+            "without --share-decoder-input-output-embed"
+        )
+    return {
+        **layout(theirs),
         "dropout": get("dropout"),
         "attention_dropout": get("attention_dropout"),
         "activation_dropout": get("activation_dropout"),
-        "activation": get("activation_fn"),
-        "pre_norm": get("encoder_normalize_before"),
         "share_embeddings": bool(get("share_all_embeddings")),
         "label_smoothing": get("label_smoothing", 0.1),
         "loss_normaliser": "words",
@@ -70,9 +82,6 @@ def configuration(theirs: Any) -> dict[str, Any]:
         "length_grad": not get("sg_length_pred"),
         "length_loss": get("length_loss_factor"),
         "length_beam": "offsets",
-        "scale_embeddings": not get("no_scale_embedding"),
-        "no_encoder_norm": not get("encoder_normalize_before"),
-        "no_entry_norm": True,
         "source_copy": "none",
     }
 
@@ -86,26 +95,28 @@ def weights(theirs: Weights, wanted: Weights, unknown: int, pad: int) -> Weights
         unknown: the row of `<unk>`, which is their mask.
         pad: the padding symbol, behind which their positions begin.
     """
-    found = {**layers(theirs, "encoder"), **layers(theirs, "decoder")}
+    found = joined(theirs, {**names_of(theirs, "encoder"), **names_of(theirs, "decoder")})
     words = theirs["decoder.embed_tokens.weight"]
     found["decoder.words.weight"] = torch.cat([words, words[unknown, None]])
     found["length.map.weight"] = theirs["decoder.embed_length.weight"]
     found["encoder.embedding.weight"] = theirs["encoder.embed_tokens.weight"]
-    for part, norm in (("encoder", "norm"), ("decoder", "last_norm")):
+    for part in ("encoder", "decoder"):
         name = f"{part}.positions.weight"
-        count, hidden = wanted[f"translator.{name}"].shape
-        found[name] = positions(theirs.get(f"{part}.embed_positions.weight"), count, hidden, pad)
-        for kind in ("weight", "bias"):
-            if f"{part}.layer_norm.{kind}" in theirs:
-                found[f"{part}.{norm}.{kind}"] = theirs[f"{part}.layer_norm.{kind}"]
+        found[name] = positions(theirs, part, len(wanted[f"translator.{name}"]), pad, pad + 1)
     named = {f"translator.{name}": value for name, value in found.items()}
     return {name: named[name] for name in wanted}  # all of them: a KeyError names what theirs does not have
 
 
-def layers(theirs: Weights, part: str) -> Weights:
-    """Of all layers of the encoder or the decoder, `part`."""
-    prefix = f"{part}.layers."
-    names = {
+def joined(theirs: Weights, names: dict[str, list[str]]) -> Weights:
+    """Each weight here, of one or several of theirs side by side."""
+    return {ours: torch.cat([theirs[name] for name in of]) for ours, of in names.items()}
+
+
+def names_of(theirs: Weights, part: str) -> dict[str, list[str]]:
+    """Of the layers of the encoder or the decoder, `part`, and the norm behind the last: the names of weights here, and
+    of theirs that each is made of."""
+    prefix, last = f"{part}.layers.", {"encoder": "norm", "decoder": "last_norm"}[part]
+    modules = {
         "self_attn.out_proj": "self_attention.out",
         "self_attn_layer_norm": "residuals.0.norm",
         "encoder_attn.q_proj": "cross_attention.query",
@@ -115,24 +126,29 @@ def layers(theirs: Weights, part: str) -> Weights:
         "fc2": "feed_forward.down",
         "final_layer_norm": f"residuals.{2 if part == 'decoder' else 1}.norm",
     }
-    found: Weights = {}
-    for name, value in theirs.items():
-        if name.startswith(prefix):
-            number, _, rest = name[len(prefix) :].partition(".")
-            module, _, kind = rest.rpartition(".")
-            if module in names:
-                found[f"{prefix}{number}.{names[module]}.{kind}"] = value
-            elif module.endswith("v_proj"):  # the last of those that are one map here
-                attention, ours = module.removesuffix("v_proj"), "self_attention.query_key_value"
-                joined = ["q_proj", "k_proj", "v_proj"]
-                if attention == "encoder_attn.":
-                    ours, joined = "cross_attention.key_value", joined[1:]
-                pieces = [theirs[f"{prefix}{number}.{attention}{each}.{kind}"] for each in joined]
-                found[f"{prefix}{number}.{ours}.{kind}"] = torch.cat(pieces)
+    found: dict[str, list[str]] = {}
+    for name in theirs:
+        module, _, kind = name.rpartition(".")
+        if module == f"{part}.layer_norm":
+            found[f"{part}.{last}.{kind}"] = [name]
+        if not name.startswith(prefix):
+            continue
+        number, _, module = module[len(prefix) :].partition(".")
+        if module in modules:
+            found[f"{prefix}{number}.{modules[module]}.{kind}"] = [name]
+        elif module.endswith("v_proj"):  # the last of those that are one map here
+            attention, ours, maps = "self_attn", "self_attention.query_key_value", ["q_proj", "k_proj", "v_proj"]
+            if module.startswith("encoder_attn."):
+                attention, ours, maps = "encoder_attn", "cross_attention.key_value", maps[1:]
+            found[f"{prefix}{number}.{ours}.{kind}"] = [f"{prefix}{number}.{attention}.{each}.{kind}" for each in maps]
     return found
 
 
-def positions(learned: Tensor | None, count: int, hidden: int, pad: int) -> Tensor:
-    """The table from the first real token on; sinusoids where nothing was learnt."""
-    table = SinusoidalPositionalEmbedding.get_embedding(pad + 1 + count, hidden, pad) if learned is None else learned
-    return table[pad + 1 : pad + 1 + count].clone()
+def positions(theirs: Weights, part: str, count: int, pad: int, first: int) -> Tensor:
+    """`count` rows of the table of the encoder or the decoder, `part`, from row `first` on, and fewer if fewer were
+    learnt; sinusoids where nothing was.  Behind that of the padding symbol they are the places of words."""
+    table = theirs.get(f"{part}.embed_positions.weight")
+    if table is None:
+        hidden = theirs[f"{part}.embed_tokens.weight"].shape[1]
+        table = SinusoidalPositionalEmbedding.get_embedding(first + count, hidden, pad)
+    return table[first : first + count].clone()

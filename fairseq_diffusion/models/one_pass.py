@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from fairseq.models import register_model
@@ -17,6 +16,7 @@ from fairseq_diffusion.network.canvas import FILLED
 from fairseq_diffusion.network.encoder import Borrowed, Encoder, own_words
 from fairseq_diffusion.network.links import Links
 from fairseq_diffusion.network.source_copy import COPIES
+from fairseq_diffusion.network.transformer import entry_scale
 from fairseq_diffusion.objective.reduction import Reduction
 from fairseq_diffusion.translators.one_pass import OnePassTranslator
 
@@ -93,7 +93,7 @@ def build_one_pass(cfg: OnePassConfig, source_words: int, target_words: int, sym
     positions = cfg.max_target_positions + BOS if predicts_length else int(cfg.upsample * sources + 1e-9)
     words = own_words(target_words, cfg.hidden)
     seen = Borrowed(words) if cfg.share_embeddings else own_words(source_words, cfg.hidden)
-    scale = math.sqrt(cfg.hidden) if cfg.scale_embeddings else 1.0
+    scale = entry_scale(cfg)
     glance = Glance(
         str(cfg.glance_count),
         str(cfg.glance_source),

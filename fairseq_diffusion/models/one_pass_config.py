@@ -25,9 +25,6 @@ class OnePassConfig(NetworkConfig):
     )
     feed: ChoiceEnum(FEEDS) = flag("mask", "fed where nothing is revealed: the mask, or what the block before predicts")
     source_copy: ChoiceEnum(list(COPIES)) = flag("none", "what the empty canvas copies of the source's embeddings")
-    scale_embeddings: bool = flag(False, "multiply embeddings by sqrt(--hidden), as fairseq's models do")
-    no_encoder_norm: bool = flag(False, "no LayerNorm behind the last layer of the encoder")
-    no_entry_norm: bool = flag(False, "no LayerNorm before the first layer of the decoder")
     # alignment
     alignment: ChoiceEnum(list(ALIGNMENTS)) = flag(
         "length", "how decoder positions map to target tokens: by a predicted length, CTC, or a DAG", "--back-end"

@@ -35,6 +35,7 @@ class Denoiser(nn.Module):
         time_activation: str = "silu",
         time_conditioning: str = "input",
         unseen: int | None = None,
+        entry_norm: bool = True,
     ):
         super().__init__()
         h = size.hidden
@@ -42,7 +43,7 @@ class Denoiser(nn.Module):
         self.adaptive, self.unseen = time_conditioning == "norm", unseen
         self.time = TIME_FEATURES[time_features](h, time_activation)
         self.positions = Positions(max_positions, h)
-        self.norm = nn.Identity() if size.pre_norm else nn.LayerNorm(h)
+        self.norm = nn.LayerNorm(h) if entry_norm and not size.pre_norm else nn.Identity()
         self.dropout = Dropout(size.dropout)
         self.layers = nn.ModuleList(Layer(size, cross=True, adaptive=self.adaptive) for _ in range(layers))
         self.last_norm = nn.LayerNorm(h) if size.pre_norm else nn.Identity()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Callable, cast
+from typing import Any, Callable, cast
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +32,11 @@ class Size:
     pre_norm: bool = False
     attention_dropout: float = 0.0
     activation_dropout: float = 0.0
+
+
+def entry_scale(cfg: Any) -> float:
+    """What vectors of words are multiplied by before the first layer, by the model's flags."""
+    return math.sqrt(cfg.hidden) if cfg.scale_embeddings else 1.0
 
 
 class Positions(nn.Embedding):

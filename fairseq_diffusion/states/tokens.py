@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.network.canvas import FILLED
-from fairseq_diffusion.network.transformer import Size
+from fairseq_diffusion.network.transformer import Size, entry_scale
 from fairseq_diffusion.process.level import Level
 from fairseq_diffusion.process.token_kernel import TokenKernel
 from fairseq_diffusion.states.base import STATES, State
 
 
 class Entrance(nn.Module):
-    """The vectors of s_t's words; with self-conditioning a linear map of the earlier estimate is added."""
+    """The vectors of s_t's words, scaled; with self-conditioning a linear map of the earlier estimate is added."""
 
     def __init__(self, state: TokenState, self_conditioned: bool):
         super().__init__()
@@ -27,7 +27,7 @@ class Entrance(nn.Module):
     def forward(self, s_t: Tensor, c: Tensor | None) -> Tensor:
         """s_t [B, L], c [B, L, h] or None -> [B, L, h]."""
         state = self.state[0]
-        x = state.embed(state.plain(s_t))
+        x = state.scale * state.embed(state.plain(s_t))
         return x if c is None or self.condition is None else x + self.condition(c)
 
 
@@ -46,10 +46,20 @@ class TokenState(State):
     family = "categorical"
     banned: Tensor
 
-    def __init__(self, words: int, dim: int, symbols: Any, mask_share: float = 1.0, fills: bool = False):
-        """`symbols` has the numbers of the special symbols bos, pad, eos, unk and mask; if a canvas `fills` up with
-        </s>, that is a word."""
+    def __init__(
+        self, words: int, dim: int, symbols: Any, mask_share: float = 1.0, scale: float = 1.0, fills: bool = False
+    ):
+        """
+        Args:
+            words: entries of the dictionary, the mask symbol included.
+            dim: h.
+            symbols: the numbers of the special symbols bos, pad, eos, unk and mask.
+            mask_share: of the corrupted words, those that are hidden.
+            scale: of the vectors of s_t's words as the denoiser reads them.
+            fills: a canvas is filled up with </s>, which is then a word to predict.
+        """
         super().__init__()
+        self.scale = scale
         self.weight = nn.Parameter(torch.randn(words, dim) * dim**-0.5)
         self.bos, self.pad, self.eos, self.mask = symbols.bos, symbols.pad, symbols.eos, symbols.mask
         first = max(symbols.bos, symbols.pad, symbols.eos, symbols.unk) + 1
@@ -64,7 +74,7 @@ class TokenState(State):
 
     @classmethod
     def build(cls, words: int, symbols: Any, cfg: Any) -> TokenState:
-        return cls(words, cfg.hidden, symbols, cfg.mask_share, cfg.length_target in FILLED)
+        return cls(words, cfg.hidden, symbols, cfg.mask_share, entry_scale(cfg), cfg.length_target in FILLED)
 
     @property
     def dim(self) -> int:

@@ -18,11 +18,11 @@ That is not all of a bound: when a word is shown says something about it, too, a
 (1 - a_t(y_0)), the mean H being that of the sentence drawn.  The paper takes every tenth step, and the 15 most probable
 words (--top-k 15).
 
-Ours against the paper: no pretrained BERT, which is its point, and so a network that sees the time (from scratch the
-paper finds that better); an encoder of the source, and attention to it; <s> and </s> are given with the length, which
-is predicted; the exact step (the released code takes that of 1 - t / T); the part of the bound that is left out;
---top-k among words (the code: among words and the mask, in the posterior); frequencies are those of the dictionary,
-which with a joined one count both languages.
+Ours against the paper: no pretrained BERT, which is its point (an AR model's weights may be the first ones), and so a
+network that sees the time (from scratch the paper finds that better); an encoder of the source, and attention to it;
+<s> and </s> are given with the length, which is predicted; the exact step (the released code takes that of 1 - t / T);
+the part of the bound that is left out; --top-k among words (the code: among words and the mask, in the posterior);
+frequencies are those of the dictionary, which with a joined one count both languages.
 """
 
 from fairseq_diffusion.systems import d3pm  # noqa: F401  whose preset is the base of this

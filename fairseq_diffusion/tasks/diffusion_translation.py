@@ -24,12 +24,19 @@ from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.files.templates import GAP_WORD, template_row
 from fairseq_diffusion.kernels import choice as kernels
 from fairseq_diffusion.models.base import TranslatorModel
+from fairseq_diffusion.models.from_ar import first_weights, is_autoregressive
 from fairseq_diffusion.tasks.bleu import bleu_counts, log_bleu
 from fairseq_diffusion.tasks.checks import check_data, check_dictionary, check_split, check_whole, fingerprint
 from fairseq_diffusion.tasks.config import DataConfig, DiffusionTranslationConfig
 from fairseq_diffusion.tasks.dictionary import TableDictionary
 from fairseq_diffusion.tasks.flags import check_flags
-from fairseq_diffusion.tasks.teacher import check_alone, check_count, check_embeddings, check_when_loaded
+from fairseq_diffusion.tasks.teacher import (
+    check_alone,
+    check_ar_data,
+    check_count,
+    check_embeddings,
+    check_when_loaded,
+)
 
 
 @register_task("diffusion_translation", dataclass=DiffusionTranslationConfig)
@@ -62,6 +69,24 @@ class DiffusionTranslationTask(TranslationTask):
         for side, ours in self.state_dict().items():
             if side in state:
                 check_dictionary(side, ours, state[side])
+
+    def starting_state(self, state: dict[str, Any], model: Any, path: str, finetunes: bool) -> dict[str, Any]:
+        """The checkpoint that a training of `model` starts from or goes on with: an AR model's, which
+        --finetune-from-model names (`finetunes`), becomes one with first weights for it, and nothing else."""
+        if not isinstance(model, TranslatorModel) or not is_autoregressive(compat.model_name(state)):
+            return state
+        if not finetunes:
+            raise UserError(
+                f"{path} is a checkpoint of an AR model, which cannot be gone on with as another; pass "
+                f"--finetune-from-model {path} to start from its weights"
+            )
+        check_ar_data(state, self.cfg, {"source": self.src_dict, "target": self.tgt_dict.of_data()}, path)
+        weights = first_weights(state["model"], state["cfg"]["model"], model, path)
+        return {
+            "model": weights,
+            "extra_state": {"train_iterator": {"epoch": 1}, "ema": weights},  # read with --store-ema alone
+            "optimizer_history": [],
+        }
 
     # -- data -------------------------------------------------------------------------------------------------------
 

@@ -112,6 +112,22 @@ def test_two_ranks_validate_as_one(data: Path, learned: Path, tmp_path: Path):
     assert found["two"] == pytest.approx(found["one"], abs=2e-3)
 
 
+def test_two_ranks_start_from_an_ar_model(data: Path, teacher: Path, tmp_path: Path):
+    """The first rank alone reads it; a step of both is that of one rank with the doubled batch, and they agree."""
+    size = "--hidden 16 --inner 16 --heads 2 --encoder-layers 1 --decoder-layers 1".split()
+    like = "--activation relu --scale-embeddings --no-encoder-norm --no-entry-norm --time-sampler uniform"
+    flags = f"{like} {STEP} --finetune-from-model {teacher} --train-subset valid --loss-normaliser tokens"
+
+    def arguments(name: str, batch: int) -> list[Any]:
+        return training(data, tmp_path / name, f"{flags} --seed {batch}", "mdlm_toy", batch, size)
+
+    two_ranks(*arguments("two", 5))
+    call("train", *arguments("one", 10), "--seed", "5")
+    two, one = (read(tmp_path / name / "checkpoint_last.pt")["model"] for name in ("two", "one"))
+    for key in one:
+        torch.testing.assert_close(two[key], one[key], rtol=1e-4, atol=1e-6)
+
+
 SLURM = {"SLURM_STEP_NODELIST": "first,second", "SLURM_NNODES": "2", "SLURM_NODEID": "1"}
 TORCHRUN = {"MASTER_ADDR": "first", "MASTER_PORT": "29500", "WORLD_SIZE": "16", "RANK": "9"}
 LAUNCHES = {  # environment, GPUs seen, --distributed-world-size (None: fairseq's default); first rank and world size
