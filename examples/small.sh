@@ -4,7 +4,7 @@
 # can be had again on any machine, `--training-minutes` counts the minutes of the one that `hundredths` was measured on.
 
 SYSTEMS="ar dinoiser difformer diffglat_ctc diffglat_dag diffglat glat_ctc glat nat da_transformer cmlm"
-SYSTEMS+=" mdlm rdm_absorb sundae ddcap"
+SYSTEMS+=" mdlm mdlm_from_ar rdm_absorb rdm_uniform sundae ddcap"
 SYSTEMS+=" dinoiser_unclipped dinoiser_plain difformer_unscaled difformer_rounding"
 SETS="raw distilled" GPUS=0 NEEDS_DATA=yes TOKENIZER=moses SPLIT_DASHES=false LOWERCASE=false
 declare -A titles=(
@@ -12,8 +12,9 @@ declare -A titles=(
     [dinoiser_plain]="DINOISER, no self-conditioning" [difformer]=Difformer
     [difformer_unscaled]="Difformer, no noise factor" [difformer_rounding]="Difformer, rounding" [nat]=NAT [glat]=GLAT
     [glat_ctc]="GLAT + CTC" [cmlm]=CMLM [da_transformer]=DA-Transformer [diffglat]=Diff-Glat
-    [diffglat_ctc]="Diff-Glat CTC" [diffglat_dag]="Diff-Glat DAG" [mdlm]=MDLM [rdm_absorb]="RDM, absorbing" [sundae]=SUNDAE
-    [ddcap]=DDCap
+    [diffglat_ctc]="Diff-Glat CTC" [diffglat_dag]="Diff-Glat DAG"
+    [mdlm]=MDLM [mdlm_from_ar]="MDLM, from the Transformer"
+    [rdm_absorb]="RDM, absorbing" [rdm_uniform]="RDM, uniform" [sundae]=SUNDAE [ddcap]=DDCap
 )
 declare -A choices=([direction]="de-en en-de" [subset]="test valid") settings=([training-minutes]=90)
 . "$(dirname "${BASH_SOURCE[0]}")/../scripts/recipe.sh"
@@ -33,7 +34,8 @@ common=(
 declare -A hundredths=(
     [ar]=45 [dinoiser]=60 [dinoiser_unclipped]=60 [dinoiser_plain]=36 [difformer]=50 [difformer_unscaled]=50
     [difformer_rounding]=50 [nat]=36 [glat]=45 [glat_ctc]=95 [cmlm]=38 [da_transformer]=160 [diffglat]=60
-    [diffglat_ctc]=125 [diffglat_dag]=230 [mdlm]=36 [rdm_absorb]=39 [sundae]=100 [ddcap]=39
+    [diffglat_ctc]=125 [diffglat_dag]=230 [mdlm]=36 [mdlm_from_ar]=36 [rdm_absorb]=39 [rdm_uniform]=39 [sundae]=100
+    [ddcap]=39
 )
 updates() { echo $((${settings[training-minutes]} * 6000 / ${hundredths[$1]})); } # SYSTEM: as many as take that long
 until_then() { # SYSTEM: flags; forty times a checkpoint
@@ -64,6 +66,11 @@ glancing() { echo "$(ours "$@")" --glance-updates "$(updates "$1")"; }
     diffglat_ctc=($(glancing diffglat_ctc diffglat_iwslt_de_en_ctc) --blocks 3)
     diffglat_dag=($(glancing diffglat_dag diffglat_iwslt_de_en_dag) --blocks 3 --upsample 4)
     mdlm=($(ours mdlm mdlm_iwslt_de_en))
+    mdlm_from_ar=(
+        $(ours mdlm_from_ar mdlm_iwslt_de_en) --finetune-from-model "$teacher"
+        --activation relu --scale-embeddings --no-encoder-norm --no-entry-norm
+    )
+    rdm_uniform=($(ours rdm_uniform rdm_iwslt_de_en_uniform))
     rdm_absorb=($(ours rdm_absorb rdm_iwslt_de_en_absorb))
     sundae=($(ours sundae sundae_iwslt_de_en))
     ddcap=($(ours ddcap ddcap_iwslt_de_en))
@@ -117,7 +124,9 @@ token_ways() { # NAME FLAGS: ways of one sampler of a system that diffuses token
 }
 mapfile -t mdlm_ways < <(token_ways "surest first, " "--sampler confidence")
 mdlm_ways+=("drawn, 20 steps | --sampler ancestral --iter-decode-max-iter 20 --batch-size 64")
+mdlm_from_ar_ways=("${mdlm_ways[@]}")
 mapfile -t rdm_absorb_ways < <(token_ways "" "")
+rdm_uniform_ways=("${rdm_absorb_ways[@]}")
 mapfile -t sundae_ways < <(token_ways "" "")
 mapfile -t ddcap_ways < <(token_ways "" "--guidance 1.06")
 one=("5 steps | --iter-decode-max-iter 5 --batch-size 64" "20 steps | --iter-decode-max-iter 20 --batch-size 64")

@@ -196,12 +196,13 @@ cpu() { [ "$GPUS" -gt 0 ] || echo --cpu; }
 
 train() { # NAME SET FLAG ...: on data/SET; --whole-batch is over all GPUs, what --max-tokens or --batch-size is on one
     local model=$1-$2 set=$2 flags=() whole='' unit='' most='' ranks=$((GPUS > 1 ? GPUS : 1)) start=fairseq-train
-    local last='' stop='' goal=''
+    local last='' stop='' goal='' first=''
     shift 2
     while (($#)); do
         case $1 in
             --whole-batch) whole=$2; shift ;;
             --max-tokens | --batch-size) unit=$1 most=$2; shift ;;
+            --finetune-from-model) first=" $2"; flags+=("$1" "$2"); shift ;;
             *) flags+=("$1") ;;
         esac
         shift
@@ -220,7 +221,7 @@ train() { # NAME SET FLAG ...: on data/SET; --whole-batch is over all GPUs, what
         stop="--stop-time-hours \"\$($goal)\"" goal=$'\n'"$goal --max-update $last"
     fi
     [ "$ranks" = 1 ] || start="torchrun --standalone --nproc_per_node=$ranks \"\$(command -v fairseq-train)\""
-    step "train-$model" "data/$set" "checkpoints/$model" \
+    step "train-$model" "data/$set$first" "checkpoints/$model" \
         "$start data/$set --user-dir \"\$USER_DIR\" --task diffusion_translation --save-dir checkpoints/$model \\
    $(quoted "${flags[@]}") \\
     $unit $most --update-freq $updates --distributed-world-size $ranks $(half) $(cpu) $stop$goal" --continues --identity "$what"
