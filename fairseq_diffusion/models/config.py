@@ -122,6 +122,11 @@ class DiffusionConfig(NetworkConfig):
     self_conditioning_probability: float = flag(
         0.5, "share of the updates in which random self-conditioning has a first pass", "--self-conditioning-p"
     )
+    self_conditioning_gap: float = flag(
+        0.0,
+        "the first pass sees the target at a time that is later by this, as in decoding with steps of this size: 0.1 "
+        "for ten",
+    )
     unroll: int = flag(
         1, "tokens: passes of a training step; each behind the first sees words drawn from the estimate before it"
     )

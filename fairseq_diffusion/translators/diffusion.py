@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ from fairseq_diffusion.translators.base import Losses, Source, Translator
 from fairseq_diffusion.translators.diffusion_decoding import DiffusionDecoder
 from fairseq_diffusion.translators.diffusion_likelihood import chain_likelihood, check_chain
 from fairseq_diffusion.translators.diffusion_options import DiffusionOptions
+from fairseq_diffusion.translators.diffusion_training import TrainingStep
 from fairseq_diffusion.translators.distillation import DistillationTargets
 
 SELF_CONDITIONING = ("none", "random", "both")
@@ -46,6 +47,7 @@ class DiffusionTranslator(Translator):
         self_conditioning: "none"; "random", behind a first pass without gradient in a share of the updates; or
             "both" passes trained.
         self_conditioning_probability: that share.
+        self_conditioning_gap: how much later, so noisier, the time of the first pass is.
         label_smoothing: of the terms that predict words.
         source_drop: probability that a sentence trains without its source, for guidance.
         length_loss: weight of the length predictor's loss.
@@ -73,6 +75,7 @@ class DiffusionTranslator(Translator):
         time_sampler: TimeSampler,
         self_conditioning: str = "both",
         self_conditioning_probability: float = 0.5,
+        self_conditioning_gap: float = 0.0,
         label_smoothing: float = 0.0,
         source_drop: float = 0.0,
         length_loss: float = 0.1,
@@ -89,6 +92,7 @@ class DiffusionTranslator(Translator):
         self.prediction, self.objective, self.time_sampler = prediction, objective, time_sampler
         self.reduction = objective
         self.self_conditioning, self.self_conditioning_p = self_conditioning, self_conditioning_probability
+        self.self_conditioning_gap = self_conditioning_gap
         self.label_smoothing, self.source_drop, self.unroll = label_smoothing, source_drop, unroll
         self.length_weight = 0.0 if length_training == "off" else length_loss
         self.length_only, self.adapt_every, self.seed = length_training == "only", adapt_every, seed
@@ -159,12 +163,13 @@ class DiffusionTranslator(Translator):
         objective = self.targets.objective if self.targets else self.objective
         if not self.length_only:
             second_pass = self._second_pass(update if self.training else VALIDATION)
+            step = TrainingStep(self, encoded, target, mask, keys, second_pass)
             if self.targets:
                 with torch.no_grad():
                     of_teacher = self.targets.teacher.encode(source, source_mask, dropped)
-                outcome = self._distilled(self.targets, encoded, of_teacher, target, mask, keys, second_pass)
+                outcome = step.distilled(self.targets, of_teacher)
             else:
-                outcome = self._outcome(encoded, target, mask, keys, second_pass)
+                outcome = step.outcome()
             found = objective.terms(outcome, due)
             if self.training:
                 self.time_sampler.observe(outcome.u, objective.each(found, due) / outcome.weight)
@@ -184,86 +189,11 @@ class DiffusionTranslator(Translator):
         p = self.self_conditioning_p if self.training else 1.0
         return chance(noise.fold(torch.tensor(self.seed), update), p)
 
-    def _outcome(self, source: Source, target: Tensor, mask: Tensor, keys: Tensor, second_pass: bool) -> Outcome:
-        """Corrupt the target [B, L] at random times, and estimate it."""
-        s_0 = self.state.encode(target)
-        u, weight = self.time_sampler(noise.fold(keys, Stream.TIME))
-        t = self.schedule.training_time(u)
-        positions = torch.arange(target.shape[1], device=target.device)
-        level = self.schedule.level(t[:, None], positions=positions, tokens=target)
-        own = noise.fold(keys, Stream.STATE)
-        s_t, noised = self.state.corrupt(s_0, level, own, mask), self.state.noised(level, own, mask)
-        if self.unroll > 1:
-            estimates = self._unrolled(source, s_0, s_t, t, level, mask, noise.fold(keys, Stream.UNROLL))
-        else:
-            estimates = self._passes(
-                lambda c: self.denoise(s_t, t, c, mask, source), s_t, self.self_conditioning, second_pass
-            )
-        return Outcome(target, s_0, s_t, noised, t[:, None], level, weight, u, estimates, *self._parts())
-
-    def _unrolled(
-        self, source: Source, s_0: Tensor, s_t: Tensor, t: Tensor, level: Any, mask: Tensor, keys: Tensor
-    ) -> list[Tensor]:
-        """Estimates of s_t, and then of words drawn from the estimate before, without a gradient through them (Savinov
-        et al. 2022); where words are hidden, the drawn ones are hidden again at the same level."""
-        state, free, estimates = self.state, self.state.free(mask), list[Tensor]()
-        for k in range(self.unroll):
-            if k:
-                drawn = state.sample(estimates[-1].detach(), noise.fold(keys, k, 0), free)
-                s_t = torch.where(free, drawn, s_0)
-                s_t = state.corrupt(s_t, level, noise.fold(keys, k, 1), mask) if state.hides else s_t
-            estimates.append(self.denoise(s_t, t, state.blank(s_t), mask, source))
-        return estimates
-
-    def _distilled(
-        self,
-        targets: DistillationTargets,
-        source: Source,
-        of_teacher: Source,
-        target: Tensor,
-        mask: Tensor,
-        keys: Tensor,
-        second_pass: bool,
-    ) -> Outcome:
-        """The same with the teacher's estimate for s_0, at the times and with the noise of the student's decoding;
-        `of_teacher` is the source as the teacher encodes it."""
-        s_0 = self.state.encode(target)
-        u, weight = self.time_sampler(noise.fold(keys, Stream.TIME))
-        pair = targets.halving.draw(u)
-        s_t = self.state.corrupt(s_0, pair.level, noise.fold(keys, Stream.STATE), mask)
-        conditioning = "none" if targets.halving.steps == 1 else self.self_conditioning
-        with torch.no_grad():
-            teach = lambda s, t, c: targets.teacher.denoise(s, t, c, mask, of_teacher)  # noqa: E731
-            wanted = pair.target(teach, s_t, conditioning != "none")
-        estimates = self._passes(
-            lambda c: self.denoise(s_t, pair.t, pair.condition(c), mask, source), s_t, conditioning, second_pass
-        )
-        seen = target, wanted, s_t, mask
-        return Outcome(*seen, pair.t[:, None], pair.level, weight, u, estimates, *self._parts())
-
-    def _parts(self) -> tuple[State, Schedule, float]:
-        return self.state, self.schedule, self.label_smoothing
-
     def _errors(self, outcome: Outcome, mask: Tensor) -> dict[str, Any]:
         error = self.state.error(outcome.estimates[-1].detach(), outcome.s_0.detach())
         if error is None:
             return {}
         return error_by_noise(outcome.level, masked_mean(error[..., None], mask)[:, 0])
-
-    def _passes(
-        self, denoise: Callable[[Tensor], Tensor], s_t: Tensor, self_conditioning: str, second_pass: bool
-    ) -> list[Tensor]:
-        """The estimates that have a loss: one, one behind a first pass without gradient, or both."""
-        blank = self.state.blank(s_t)
-        if self_conditioning == "both":
-            first = denoise(blank)
-            return [first, denoise(first.detach())]
-        if self_conditioning == "random" and second_pass:
-            with torch.no_grad():
-                first = denoise(blank)
-            torch.clear_autocast_cache()  # older torch would reuse weights cast in there, which have no gradient
-            return [denoise(first)]
-        return [denoise(blank)]
 
     # -- the denoiser, in training and decoding -----------------------------------------------------------------------
 

@@ -12,7 +12,8 @@ fairseq_diffusion.load()
 from fairseq_diffusion.alignment.base import Symbols  # noqa: E402
 from fairseq_diffusion.errors import UserError  # noqa: E402
 from fairseq_diffusion.models.config import DiffusionConfig  # noqa: E402
-from fairseq_diffusion.models.diffusion import build_diffusion, parse_freeze  # noqa: E402
+from fairseq_diffusion.models.diffusion import build_diffusion  # noqa: E402
+from fairseq_diffusion.models.diffusion_checks import parse_freeze  # noqa: E402
 
 SMALL = {"hidden": 16, "inner": 32, "heads": 2, "encoder_layers": 1, "decoder_layers": 1, "latent_dim": 4}
 SYMBOLS = Symbols(0, 1, 2, -1)

@@ -6,6 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from gaussians import BOS, EOS, build
+from token_batches import TOKENS
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
@@ -166,6 +168,40 @@ def test_random_self_conditioning_has_a_second_pass_in_some_updates_for_all_sent
     assert one == other and 10 < one.count([False, True]) < 30 and one.count([True]) == 40 - one.count([False, True])
     translator.eval()
     assert [passes(0, update) for update in range(5)] == [[False, True]] * 5
+
+
+@pytest.mark.parametrize("flags", [{}, {**TOKENS, "objective": "corrupted"}], ids=["vectors", "words"])
+@pytest.mark.parametrize("steps", [0, 20])
+def test_a_first_pass_may_see_more_of_the_same_noise(flags, steps, monkeypatch):
+    """At min(t + gap, 1), a time of the table if there is one; a word that is noise in the second is in the first."""
+    flags = {**flags, "self_conditioning": "random", "self_conditioning_gap": 0.2, "diffusion_steps": steps}
+    translator, asked = build(**flags), []
+    denoise = translator.denoise
+    monkeypatch.setattr(translator, "denoise", lambda *args: asked.append(args) or denoise(*args))
+    target, keys = torch.tensor([[BOS, 5, 6, 7, 8, EOS]]).expand(50, -1), torch.arange(50)
+    translator.losses(target, target.ne(PAD), target, target.ne(PAD), keys, 0)
+    (more, t_1, *_), (s_t, t, c, mask, _) = asked
+    torch.testing.assert_close(t_1, (t + 0.2).clamp(max=1))
+    assert (t_1 == 1).any() and (t_1 < 1).any()
+    state, own = translator.state, noise.fold(keys, Stream.STATE)
+    level = translator.schedule.level(t_1[:, None])
+    torch.testing.assert_close(more, state.corrupt(state.encode(target), level, own, mask))
+    torch.testing.assert_close(c, denoise(*asked[0]))
+    if flags.get("state"):
+        assert ((more == WORDS) >= (s_t == WORDS)).all() and ((more == WORDS) > (s_t == WORDS)).any()
+
+
+@pytest.mark.parametrize(
+    "flags, said",
+    [
+        ({"self_conditioning": "none"}, "--self-conditioning-gap 0.1 is for a first pass"),
+        ({**TOKENS, "self_conditioning": "both", "objective": "corrupted"}, "is for a first pass"),
+        ({"self_conditioning_gap": 1.0}, "--self-conditioning-gap is 1.0"),
+    ],
+)
+def test_a_gap_needs_a_first_pass_without_a_loss_of_its_level(flags, said):
+    with pytest.raises(UserError, match=said):
+        build(**{"self_conditioning_gap": 0.1, **flags})
 
 
 @pytest.mark.parametrize("steps, calls", [(1, 2), (3, 3)])
