@@ -25,10 +25,16 @@ from fairseq_diffusion.files.templates import GAP_WORD, template_row
 from fairseq_diffusion.kernels import choice as kernels
 from fairseq_diffusion.models.base import TranslatorModel
 from fairseq_diffusion.tasks.bleu import bleu_counts, log_bleu
-from fairseq_diffusion.tasks.checks import check_data, check_dictionary, check_split, check_whole, fingerprint
+from fairseq_diffusion.tasks.checks import (
+    check_data,
+    check_dictionary,
+    check_split,
+    check_whole,
+    fingerprint,
+)
 from fairseq_diffusion.tasks.config import DataConfig, DiffusionTranslationConfig
 from fairseq_diffusion.tasks.dictionary import TableDictionary
-from fairseq_diffusion.tasks.flags import check_flags
+from fairseq_diffusion.tasks.flags import check_autoregressive_flags, check_flags
 from fairseq_diffusion.tasks.teacher import check_alone, check_count, check_embeddings, check_when_loaded
 
 
@@ -39,6 +45,10 @@ class DiffusionTranslationTask(TranslationTask):
     cfg: DataConfig
     tgt_dict: TableDictionary
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.flags_are_given = True  # on a command line; those of a checkpoint are its own model's
+
     @classmethod
     def setup_task(cls, cfg: DataConfig, **kwargs: Any) -> DiffusionTranslationTask:
         check_data(cfg)
@@ -46,7 +56,9 @@ class DiffusionTranslationTask(TranslationTask):
         compat.prefer_ema(cfg.use_ema)
         if not kwargs.get("from_checkpoint"):  # another machine's choice is not this one's
             kernels.use(cfg.kernels)
-        return super().setup_task(cfg, **kwargs)
+        task = super().setup_task(cfg, **kwargs)
+        task.flags_are_given = not kwargs.get("from_checkpoint")
+        return task
 
     @classmethod
     def load_dictionary(cls, filename: str) -> TableDictionary:
@@ -159,6 +171,8 @@ class DiffusionTranslationTask(TranslationTask):
         model = models[0]
         if not isinstance(model, TranslatorModel):  # an AR baseline, decoded with our batches and our report
             check_alone(models, self.completes)
+            if self.flags_are_given:
+                check_autoregressive_flags(self.cfg, args)
             return super().build_generator(models, args, **kwargs)
         check_flags(self.cfg, args, model.translator)
         options = read_options(model.translator.Options, self.cfg, args, model.cfg)
@@ -166,7 +180,9 @@ class DiffusionTranslationTask(TranslationTask):
         check_count(models, selection.rescore, options.draft is not None)
         teacher = Teacher(models[-1], self.tgt_dict) if selection.rescore else None
         drafts = self._drafts_by(models[1], selection) if options.draft is not None else None
-        return Generator(model.translator, options, selection, self.tgt_dict, teacher, drafts)
+        generator = Generator(model.translator, options, selection, self.tgt_dict, teacher, drafts)
+        selection.check_read(generator.decoder.candidates)
+        return generator
 
     def _drafts_by(self, model: TranslatorModel, selection: SelectionOptions) -> Generator:
         """What makes drafts: it decodes as its own system does."""

@@ -196,6 +196,7 @@ class Options:
 class Decoder(ABC):
     """A translator's decoding under fixed options; made once; refuses what the translator cannot do."""
 
+    candidates: int  # of each sentence, at most
     fixed_shapes = False  # batches come in a few shapes only
     positions_on_a_cpu = 1024  # of all candidates decoded at once, unless the user sets another number
     compile_seconds = 0.0  # spent so far on compiling
@@ -276,14 +277,13 @@ class Translator(nn.Module, ABC):
         """Called when the model is built: how often each word of the target dictionary is in the training data, [V]."""
 
     def lengths(self, source: Source, beam: int, how: str, template: Template | None = None) -> Lengths:
-        """`beam` lengths to try for each source, chosen `how`, a name in network.length.BEAMS, and with room for the
-        template; one without gaps has but one length."""
+        """`beam` lengths to try for each source, chosen `how` (network.length.BEAMS), with room for the template."""
         assert self.length is not None
         logits = self.length(source.states, source.mask)
         if template is not None:
             check_room(template.size + beam - 1, torch.full_like(template.size, self.length.longest))
         positions = self.length.candidates(logits, source.length, beam, how, template and template.size)
-        if template is not None:
+        if template is not None:  # one without gaps has but one length
             positions = torch.where(template.rigid[:, None], template.size[:, None], positions)
         return Lengths(positions, self.length.log_p(logits, source.length, positions), width=0, template=template)
 

@@ -117,8 +117,12 @@ def test_truncated_checkpoint(data: Path, checkpoint: Path, tmp_path: Path):
         ("--selection mbr,score", "mbr:5"),
         ("--selection rescore", "--iter-decode-with-external-reranker"),
         ("--iter-decode-with-external-reranker", "asks for --path OURS.pt:AR.pt, but there are 1 checkpoints"),
-        ("--prefix-size 2", "does not support prefix_tokens"),
-        ("--print-alignment", "--print-alignment needs"),
+        ("--prefix-size 2", "--prefix-size is 2, but diffusion models do not use it"),
+        ("--print-alignment", "autoregressive models read it"),
+        ("--nbest 50 --selection mbr", "--nbest is 50, but each sentence has one candidate; drop it, or raise"),
+        ("--selection mbr", "the selection is 'mbr', but each sentence has one candidate"),
+        ("--noise-beam 2 --mbr-utility chrf", "--mbr-utility is chrf, but the selection 'score'"),
+        ("--noise-beam 2 --selection mbr --likelihood-samples 9", "--likelihood-samples is 9"),
         ("--task translation", "--task diffusion_translation"),
     ],
 )
@@ -195,7 +199,7 @@ def translate(data: Path, checkpoint: Path, text: str, flags: str = "") -> subpr
 
 
 def test_a_language_model_is_not_ignored(data: Path, checkpoint: Path):
-    assert_one_sentence(translate(data, checkpoint, "w1\n", "--lm-path nowhere.pt"), "--lm-path needs")
+    assert_one_sentence(translate(data, checkpoint, "w1\n", "--lm-path nowhere.pt"), "--lm-path is nowhere.pt")
 
 
 def test_empty_and_unknown_lines_are_translated(data: Path, checkpoint: Path):
