@@ -11,6 +11,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from typing import Any, Callable
 
+from fairseq_diffusion.compat.finite import check_finite
 from fairseq_diffusion.compat.renamed import fill_up, rename_keys, with_new_names
 from fairseq_diffusion.compat.wrapping import wrap_once
 from fairseq_diffusion.errors import UserError
@@ -45,9 +46,11 @@ def _loading(load: Callable[..., dict[str, Any]], path: str, *args: Any, **kwarg
         raise UserError(_unreadable(path, error)) from error
     _rename(state)
     if _resuming is not None:  # the optimiser continues from the last weights, never from averaged ones
+        check_finite(f"the checkpoint {path}", _continued(state), "take an earlier one: --restore-file EARLIER.pt")
         return _checked_by(_resuming, state)
     overrides = dict(zip(("arg_overrides",), args), **kwargs).get("arg_overrides") or {}
     chosen = with_ema(state, path) if overrides.get("use_ema", _use_ema) else state
+    check_finite(f"the checkpoint {path}", chosen["model"], "its training went wrong; take an earlier one")
     for see in _watchers:
         see(path, chosen, chosen is not state)
     return chosen
@@ -97,6 +100,13 @@ def _checked_by(task: Any, state: dict[str, Any]) -> dict[str, Any]:
     if state.get("task_state"):
         task.load_state_dict(state["task_state"])
     return {**state, "cfg": None}
+
+
+def _continued(state: dict[str, Any]) -> dict[str, Any]:
+    """The tensors that a training goes on with."""
+    extra = state.get("extra_state") or {}
+    parts = {"model": state["model"], "optimizer": state.get("last_optimizer_state")}
+    return parts | {name: extra.get(name) for name in ("ema", "ema_fp32_params")}
 
 
 def _rename(state: dict[str, Any]) -> None:

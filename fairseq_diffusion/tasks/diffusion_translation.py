@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from fairseq import utils
 from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY
+from fairseq.optim import AMPOptimizer
 from fairseq.tasks import register_task
 from fairseq.tasks.fairseq_task import FairseqTask
 from fairseq.tasks.translation import TranslationTask
@@ -31,6 +32,7 @@ from fairseq_diffusion.tasks.checks import (
     check_split,
     check_whole,
     fingerprint,
+    not_finite_sentence,
 )
 from fairseq_diffusion.tasks.config import DataConfig, DiffusionTranslationConfig
 from fairseq_diffusion.tasks.dictionary import TableDictionary
@@ -47,6 +49,7 @@ class DiffusionTranslationTask(TranslationTask):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.begin_update()
         self.flags_are_given = True  # on a command line; those of a checkpoint are its own model's
 
     @classmethod
@@ -190,6 +193,34 @@ class DiffusionTranslationTask(TranslationTask):
         # by another seed: the noise that is added to a draft must not be the noise that it was made from
         plain = SelectionOptions(candidate_positions=selection.candidate_positions, seed=selection.seed + 1)
         return Generator(model.translator, options, plain, self.tgt_dict)
+
+    # -- updates ------------------------------------------------------------------------------------------------------
+
+    def begin_update(self) -> None:
+        """Called before each update, which may be of several batches."""
+        self._losses: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def train_step(self, sample: Any, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, Any, dict[str, Any]]:
+        loss, sample_size, log = super().train_step(sample, *args, **kwargs)
+        self._losses.append((sample["id"], loss.detach()))
+        return loss, sample_size, log
+
+    def optimizer_step(self, optimizer: Any, model: Any, update_num: int) -> None:
+        """fairseq has looked at the gradients, and waited for them; a loss can be infinite although they are not."""
+        if not isinstance(optimizer, AMPOptimizer) and self._not_finite():
+            raise FloatingPointError("the loss is not finite")
+        super().optimizer_step(optimizer, model, update_num)
+
+    def _not_finite(self) -> list[int]:
+        """Ids of the sentences of this update in batches whose loss is not finite."""
+        if not self._losses:  # no memory was left for any
+            return []
+        finite = torch.stack([loss for _, loss in self._losses]).isfinite().tolist()
+        return sorted({i for (ids, _), good in zip(self._losses, finite) if not good for i in ids.tolist()})
+
+    def why_not_finite(self, update: int, error: FloatingPointError) -> str:
+        """The sentence that a training ends with."""
+        return not_finite_sentence(update, self._not_finite(), str(error))
 
     # -- validation -------------------------------------------------------------------------------------------------
 
