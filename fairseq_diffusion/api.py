@@ -172,7 +172,7 @@ class TranslationModel:
         self, sentences: Iterable[str], rows: list[torch.Tensor] | None, batch_size: int, asked: dict[str, Any]
     ) -> list[Translation]:
         """Translations of sentences with the options `asked`, and with rows of templates that they contain."""
-        if isinstance(sentences, str):
+        if isinstance(sentences, str) or not isinstance(sentences, Iterable):
             raise UserError("translate() takes a list of sentences; for one, write translate([sentence])")
         sentences = list(sentences)  # a file or a generator can be read only once
         if rows is not None and len(rows) != len(sentences):
@@ -252,7 +252,10 @@ class TranslationModel:
         return {index: tokens for index, tokens in enumerate(self._encoded(sentences)) if len(tokens) > 1}
 
     def _encoded(self, sentences: Sequence[str]) -> list[torch.Tensor]:
-        """Tokens of each sentence; one that is too long is refused."""
+        """Tokens of each sentence; one that is no text or too long is refused."""
+        for index, text in enumerate(sentences):
+            if not isinstance(text, str):
+                raise UserError(f"sentence {index} (counted from 0) is of type {type(text).__name__}; pass text (str)")
         encoded = [
             self.task.source_dictionary.encode_line(self.preparation.encode(text), add_if_not_exist=False).long()
             for text in sentences

@@ -28,6 +28,7 @@ from fairseq_diffusion.compat.installed import (
     require_fairseq,
     version_tuple,
 )
+from fairseq_diffusion.compat.interactive import read_every_line, refuse_line
 from fairseq_diffusion.compat.repairs import allow_argparse_checkpoints, apex_state
 
 

@@ -80,10 +80,31 @@ def _resuming_with_task(load: Callable[..., Any], trainer: Any, *args: Any, **kw
     _resuming = trainer.task
     try:
         extra_state = load(trainer, *args, **kwargs)
+    except Exception as error:
+        if (sentence := _other_training(error)) is None:
+            raise
+        raise UserError(sentence) from error
     finally:
         _resuming = None
     _stop_if_done(trainer)
     return extra_state
+
+
+def _other_training(error: Exception) -> str | None:
+    """The sentence for a checkpoint of another model, criterion or optimiser, of which fairseq's exceptions have no
+    type of their own."""
+    said = str(error)
+    if type(error) is Exception and said.startswith("Cannot load model parameters"):
+        cause = str(error.__context__ or "").splitlines()
+        detail = next((line.strip() for line in cause if "size mismatch" in line), cause[-1].strip() if cause else "")
+        path = said.split(" from checkpoint ")[-1].split(";")[0]
+        return (
+            f"{path} is of another model than --arch and its flags describe ({detail[:200]}); pass the flags of that "
+            "training, or another --save-dir for a new one"
+        )
+    if isinstance(error, AssertionError) and "does not match; please reset the optimizer" in said:
+        return f"this training is not the checkpoint's: {said}; or pass another --save-dir for a new training"
+    return None
 
 
 def _stop_if_done(trainer: Any) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Callable
 
 from fairseq_diffusion.compat.wrapping import wrap_once
-from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.errors import UserError, has_no_room
 
 logger = logging.getLogger(__name__)
 
@@ -87,4 +88,14 @@ def _saving_finite(save: Callable[..., Any], cfg: Any, trainer: Any, epoch_itr: 
             "checkpoint is not among the best ones"
         )
         val_loss = None
-    return save(cfg, trainer, epoch_itr, val_loss)
+    try:
+        return save(cfg, trainer, epoch_itr, val_loss)
+    except (OSError, RuntimeError) as error:
+        if not has_no_room(error):
+            raise
+        for part in Path(cfg.save_dir).glob("checkpoint*.pt.tmp"):
+            part.unlink()
+        raise UserError(
+            f"there is no room for a checkpoint in {cfg.save_dir} ({str(error).splitlines()[0]}); those of before are "
+            "whole: free some space, and continue by the same command"
+        ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from fairseq_diffusion.decoding.generator import Generator
 from fairseq_diffusion.decoding.options import SelectionOptions, read_options
 from fairseq_diffusion.decoding.rescore import Teacher
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.files.binarised import check_binarised
 from fairseq_diffusion.files.templates import GAP_WORD, template_row
 from fairseq_diffusion.kernels import choice as kernels
 from fairseq_diffusion.models.base import TranslatorModel
@@ -37,6 +39,7 @@ from fairseq_diffusion.tasks.checks import (
 from fairseq_diffusion.tasks.config import DataConfig, DiffusionTranslationConfig
 from fairseq_diffusion.tasks.dictionary import TableDictionary
 from fairseq_diffusion.tasks.flags import check_autoregressive_flags, check_flags
+from fairseq_diffusion.tasks.interactive import Lines
 from fairseq_diffusion.tasks.teacher import check_alone, check_count, check_embeddings, check_when_loaded
 
 
@@ -51,12 +54,14 @@ class DiffusionTranslationTask(TranslationTask):
         super().__init__(*args, **kwargs)
         self.begin_update()
         self.flags_are_given = True  # on a command line; those of a checkpoint are its own model's
+        self._lines: Lines | None = None  # of fairseq-interactive
 
     @classmethod
     def setup_task(cls, cfg: DataConfig, **kwargs: Any) -> DiffusionTranslationTask:
         check_data(cfg)
         note_old_names()
         compat.prefer_ema(cfg.use_ema)
+        compat.read_every_line()
         if not kwargs.get("from_checkpoint"):  # another machine's choice is not this one's
             kernels.use(cfg.kernels)
         task = super().setup_task(cfg, **kwargs)
@@ -65,7 +70,14 @@ class DiffusionTranslationTask(TranslationTask):
 
     @classmethod
     def load_dictionary(cls, filename: str) -> TableDictionary:
-        return TableDictionary.load(filename)
+        try:
+            return TableDictionary.load(filename)
+        except Exception as error:  # fairseq raises several kinds
+            said = " ".join(str(error).split())
+            raise UserError(
+                f"the dictionary {filename} cannot be read ({said}); it must have a word and its count in each line, "
+                "as fairseq-preprocess wrote it"
+            ) from error
 
     # -- what a checkpoint remembers of its data --------------------------------------------------------------------
 
@@ -89,18 +101,26 @@ class DiffusionTranslationTask(TranslationTask):
                 "fairseq-interactive, or write TranslationModel.complete() in Python"
             )
         check_split(directory, split, self.cfg.source_lang, self.cfg.target_lang)
+        sides = {self.cfg.source_lang: self.src_dict, self.cfg.target_lang: self.tgt_dict.of_data()}
+        for language, dictionary in sides.items():
+            for index in Path(directory).glob(f"{split}.*-*.{language}.idx"):
+                check_binarised(index.with_suffix(""), len(dictionary))
         super().load_dataset(split, epoch, combine, **kwargs)
 
     def filter_indices_by_size(
         self, indices: np.ndarray, dataset: Any, max_positions: Any = None, ignore_invalid_inputs: bool = False
     ) -> np.ndarray:
         kept, ignored = dataset.filter_indices_by_size(indices, max_positions)
-        if ignored and not ignore_invalid_inputs:
-            sizes = tuple(map(int, dataset.size(ignored[0])))
-            raise UserError(
-                f"sentence {ignored[0]} has {sizes} tokens (source, target), but this model takes "
-                f"up to {max_positions}; leave it out with --skip-invalid-size-inputs-valid-test, or split it"
+        for index in ignored if not ignore_invalid_inputs else ():
+            sentence = (
+                f"has {tuple(map(int, dataset.size(index)))} tokens (source, target), but this model takes up to "
+                f"{max_positions}; leave it out with --skip-invalid-size-inputs-valid-test, or split it"
             )
+            if self._lines is None:
+                raise UserError(f"sentence {index} {sentence}")
+            self._lines.refuse(index, sentence)
+        if self._lines is not None:
+            return self._lines.kept(kept)
         return super().filter_indices_by_size(indices, dataset, max_positions, ignore_invalid_inputs)
 
     @property
@@ -110,15 +130,18 @@ class DiffusionTranslationTask(TranslationTask):
 
     def get_interactive_tokens_and_lengths(self, lines: list[str], encode_fn: Any) -> Any:
         """With --complete, templates behind a tab are kept for the data that is made next."""
-        if not self.completes:
-            return super().get_interactive_tokens_and_lengths(lines, encode_fn)
-        sources, _, templates = zip(*(line.partition("\t") for line in lines))
-        self._templates = [template_row(text or GAP_WORD, encode_fn, self.tgt_dict) for text in templates]
+
+        def parse(line: str) -> tuple[str, Any]:
+            source, _, template = line.partition("\t") if self.completes else (line, "", "")
+            return source, self.completes and template_row(template or GAP_WORD, encode_fn, self.tgt_dict)
+
+        self._lines = self._lines or Lines()
+        sources, self._templates = zip(*self._lines.read(lines, parse))
         return super().get_interactive_tokens_and_lengths(sources, encode_fn)
 
     def build_dataset_for_inference(self, src_tokens: Any, src_lengths: Any, constraints: Any = None) -> Any:
         if self.completes and constraints is None:
-            constraints = self._templates
+            constraints = list(self._templates)
         return super().build_dataset_for_inference(src_tokens, src_lengths, constraints=constraints)
 
     def can_reuse_epoch_itr(self, dataset: Any) -> bool:
