@@ -25,12 +25,11 @@ from fairseq_diffusion.files.preparation import Preparation, checkpoint_at, dict
 from fairseq_diffusion.files.templates import template_row
 from fairseq_diffusion.models.base import TranslatorModel
 from fairseq_diffusion.tasks.config import OPTIONS, DiffusionTranslationConfig, converted
+from fairseq_diffusion.tasks.flags import AUTOREGRESSIVE
 
 PRECISIONS = {"fp32": [], "fp16": ["--fp16"], "bf16": ["--bf16"]}
 RERANKER = "--iter-decode-with-external-reranker"
-AUTOREGRESSIVE = "autoregressive"
 CONFIGS = {"task": DiffusionTranslationConfig, "generation": GenerationConfig}
-BY_BEAM_SEARCH = ("beam", "lenpen", "nbest", "seed")  # what an autoregressive model reads
 OTHER_NAMES = {"selection": "select", "length_penalty": "lenpen"}  # of translate's parameters
 NOT_HERE = ("oracle_length", "rescore", "complete")  # takes references; given when loading; has a method
 
@@ -173,7 +172,7 @@ class TranslationModel:
         self, sentences: Iterable[str], rows: list[torch.Tensor] | None, batch_size: int, asked: dict[str, Any]
     ) -> list[Translation]:
         """Translations of sentences with the options `asked`, and with rows of templates that they contain."""
-        if isinstance(sentences, str):
+        if isinstance(sentences, str) or not isinstance(sentences, Iterable):
             raise UserError("translate() takes a list of sentences; for one, write translate([sentence])")
         sentences = list(sentences)  # a file or a generator can be read only once
         if rows is not None and len(rows) != len(sentences):
@@ -201,7 +200,8 @@ class TranslationModel:
         return [Translation(text, candidates.get(i, [Candidate("", [], 0.0, 0)])) for i, text in enumerate(sentences)]
 
     def _configured(self, asked: dict[str, Any]) -> Any:
-        """fairseq-generate's configuration with the options `asked`; one that this model does not read is refused."""
+        """fairseq-generate's configuration with the options `asked`; the task refuses one that the model does not
+        read."""
         asked = {RENAMED_FLAGS.get(name, name): value for name, value in asked.items()}
         if unknown := sorted(asked.keys() - WHERE.keys()):
             raise UserError(
@@ -210,14 +210,10 @@ class TranslationModel:
             )
         cfg = copy.deepcopy(self.cfg)
         for name, value in asked.items():
-            section, flag = WHERE[name]
-            if value is not None and value != cfg[section][flag]:
-                if self.kind == AUTOREGRESSIVE and name not in BY_BEAM_SEARCH:  # fairseq-generate ignores some of them
-                    raise UserError(
-                        f"this model is autoregressive and does not read {name!r}; drop it (it reads "
-                        f"{', '.join(BY_BEAM_SEARCH)})"
-                    )
-                cfg[section][flag] = converted(CONFIGS[section], flag, name, value)
+            flag = WHERE[name][1]
+            for section in [section for section in CONFIGS if flag in cfg[section]]:  # a few flags are in both
+                if value is not None and value != cfg[section][flag]:
+                    cfg[section][flag] = converted(CONFIGS[section], flag, name, value)
         return cfg
 
     def likelihood(
@@ -256,7 +252,10 @@ class TranslationModel:
         return {index: tokens for index, tokens in enumerate(self._encoded(sentences)) if len(tokens) > 1}
 
     def _encoded(self, sentences: Sequence[str]) -> list[torch.Tensor]:
-        """Tokens of each sentence; one that is too long is refused."""
+        """Tokens of each sentence; one that is no text or too long is refused."""
+        for index, text in enumerate(sentences):
+            if not isinstance(text, str):
+                raise UserError(f"sentence {index} (counted from 0) is of type {type(text).__name__}; pass text (str)")
         encoded = [
             self.task.source_dictionary.encode_line(self.preparation.encode(text), add_if_not_exist=False).long()
             for text in sentences

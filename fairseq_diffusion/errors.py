@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from types import TracebackType
 from typing import Callable
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class UserError(ValueError):
@@ -12,15 +15,40 @@ class UserError(ValueError):
 
 
 def sentence_of(kind: type[BaseException], error: BaseException) -> str | None:
-    """A UserError's sentence, also when it was raised in a rank that torch spawned; None for another exception."""
+    """A UserError's sentence, also when it was raised in a rank that torch spawned, and one for what the system or
+    fairseq's commands refuse; None for another exception."""
     if issubclass(kind, UserError):
         return str(error)
+    if isinstance(error, OSError):
+        return refused_by_the_system(error)
+    if kind is AssertionError and str(error).startswith("--"):  # fairseq's checks of its own flags
+        return f"{str(error).rstrip('!.')}; correct these flags"
     _, found, sentence = str(error).rpartition("fairseq_diffusion.errors.UserError: ")
     return sentence.strip() if found and kind.__name__ == "ProcessRaisedException" else None
 
 
+def has_no_room(error: BaseException) -> bool:
+    """Whether a file could not be written for want of space; torch's writer says so in its own way."""
+    full = isinstance(error, OSError) and error.errno in NO_ROOM
+    return full or (isinstance(error, RuntimeError) and "PytorchStreamWriter failed" in str(error))
+
+
+def refused_by_the_system(error: OSError) -> str | None:
+    """A sentence for a file that is not there, may not be read or written, or finds no room."""
+    where = f"{error.filename}: " if error.filename else ""
+    if has_no_room(error):
+        return f"{where}{error.strerror or error}; free some space, or raise the limit, and start again"
+    if isinstance(error, FileNotFoundError):
+        return f"{error.filename} is not there; check the path" if error.filename else str(error)
+    if isinstance(error, (PermissionError, IsADirectoryError, NotADirectoryError)) or error.errno == errno.EROFS:
+        return f"{where}{error.strerror}; name a file that you may read, or a folder that you may write to"
+    missing = str(error).removeprefix("Model file not found: ")  # fairseq's
+    return f"the checkpoint {missing} is not there; check --path" if missing != str(error) else None
+
+
 def exit_with_a_sentence() -> None:
-    """Make an uncaught :class:`UserError` end the program with its sentence alone; other exceptions are untouched."""
+    """Make an uncaught exception that has a :func:`sentence_of` its own end the program with it alone; others are
+    untouched."""
     previous: Callable = sys.excepthook
     if getattr(previous, "says_user_errors", False):
         return

@@ -78,9 +78,9 @@ graph=("${train[@]}" --task diffusion_translation --criterion diffusion_loss --a
     --save-dir "$work/graph")
 quietly "${graph[@]}"
 quietly "${graph[@]}" --max-update 6
-for search in lookahead beam; do
+for search in "sample --noise-beam 2" beam; do
     "${generate[@]}" --task diffusion_translation --path "$work/graph/checkpoint_last.pt:$work/ar/checkpoint_last.pt" \
-        --iter-decode-with-external-reranker --path-search "$search" >"$work/graph.out" 2>"$work/log" ||
+        --iter-decode-with-external-reranker --path-search $search >"$work/graph.out" 2>"$work/log" ||
         { cat "$work/log"; exit 1; }
     hypotheses "$work/graph.out"
 done

@@ -153,6 +153,7 @@ def weights_of(state: dict[str, Any], ema: bool, path: Path) -> Weights:
         raise UserError(f"{path} holds no moving average; train with --store-ema, or drop --ema")
     if ema:
         check_same_shapes(state["model"], entries, path, f"the moving average in {path}")
+    compat.check_finite(str(path), entries, "its training went wrong; leave it out")
     floating = {key: value for key, value in entries.items() if torch.is_tensor(value) and value.is_floating_point()}
     return {key: value for key, value in floating.items() if not compat.is_noise_schedule(key)}
 

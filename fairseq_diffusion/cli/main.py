@@ -8,7 +8,7 @@ from importlib import import_module
 from types import ModuleType
 
 from fairseq_diffusion import __version__
-from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.errors import UserError, sentence_of
 
 COMMANDS = {
     "doctor": "check this installation, and print how to fix problems",
@@ -52,8 +52,10 @@ def main(argv: list[str] | None = None) -> int:
             module.add_arguments(parser)
         parse = getattr(module, "parse", argparse.ArgumentParser.parse_args)  # distill takes others after --
         return module.run(parse(parser, rest))
-    except UserError as error:
-        print(f"fairseq-diffusion: error: {error}", file=sys.stderr)
+    except (UserError, OSError) as error:
+        if (sentence := sentence_of(type(error), error)) is None:
+            raise
+        print(f"fairseq-diffusion: error: {sentence}", file=sys.stderr)
         return 2
 
 

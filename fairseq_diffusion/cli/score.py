@@ -11,7 +11,7 @@ from sacrebleu.metrics import BLEU
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.files.texts import language_of, read_lines
-from fairseq_diffusion.files.writing import check_writable, write_text
+from fairseq_diffusion.files.writing import check_writable, write_texts
 from fairseq_diffusion.scoring.comet import check_installed, comet_scores
 from fairseq_diffusion.scoring.comparison import compared, is_compound_pair, language_from
 from fairseq_diffusion.scoring.metrics import Options
@@ -73,10 +73,12 @@ def run(args: argparse.Namespace) -> int:
     comparison, texts = compared(outputs, args.ref, references, language, options, args.samples)
     if args.comet:
         add_comet(comparison, args.comet, sources, texts, references)
+    files = {}
     if args.markdown:
-        write_text(args.markdown, render(comparison, Markdown()))
+        files[args.markdown] = render(comparison, Markdown())
     if args.json:
-        write_text(args.json, json.dumps(comparison, indent=2, ensure_ascii=False) + "\n")
+        files[args.json] = json.dumps(comparison, indent=2, ensure_ascii=False) + "\n"
+    write_texts(files)
     print(render(comparison, Text()), end="")
     return 0
 

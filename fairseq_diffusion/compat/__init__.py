@@ -7,7 +7,7 @@ hydra 1.3 / omegaconf 2.3 (below the second) need no repair for what this packag
 
 # ruff: noqa: F401  other rooms say compat.NAME
 
-from fairseq_diffusion.compat import checkpoints, half, repairs
+from fairseq_diffusion.compat import checkpoints, finite, half, repairs
 from fairseq_diffusion.compat.checkpoints import (
     OUR_TASK,
     is_noise_schedule,
@@ -17,6 +17,7 @@ from fairseq_diffusion.compat.checkpoints import (
     watched_loading,
     with_ema,
 )
+from fairseq_diffusion.compat.finite import check_finite
 from fairseq_diffusion.compat.generation import around_generation, watched_tasks
 from fairseq_diffusion.compat.installed import (
     INSTALL_LINES,
@@ -27,6 +28,7 @@ from fairseq_diffusion.compat.installed import (
     require_fairseq,
     version_tuple,
 )
+from fairseq_diffusion.compat.interactive import read_every_line, refuse_line
 from fairseq_diffusion.compat.repairs import allow_argparse_checkpoints, apex_state
 
 
@@ -42,5 +44,6 @@ def patch() -> None:
     half.flatten_on_cpu()
     half.skip_overflow_on_cpu()
     half.unscale_once()
+    finite.guard_training()
     checkpoints.wrap_checkpoint_loading()
     checkpoints.wrap_resuming()

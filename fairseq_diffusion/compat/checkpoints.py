@@ -11,6 +11,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from typing import Any, Callable
 
+from fairseq_diffusion.compat.finite import check_finite
 from fairseq_diffusion.compat.renamed import fill_up, rename_keys, with_new_names
 from fairseq_diffusion.compat.wrapping import wrap_once
 from fairseq_diffusion.errors import UserError
@@ -45,9 +46,11 @@ def _loading(load: Callable[..., dict[str, Any]], path: str, *args: Any, **kwarg
         raise UserError(_unreadable(path, error)) from error
     _rename(state)
     if _resuming is not None:  # the optimiser continues from the last weights, never from averaged ones
+        check_finite(f"the checkpoint {path}", _continued(state), "take an earlier one: --restore-file EARLIER.pt")
         return _checked_by(_resuming, state, path)
     overrides = dict(zip(("arg_overrides",), args), **kwargs).get("arg_overrides") or {}
     chosen = with_ema(state, path) if overrides.get("use_ema", _use_ema) else state
+    check_finite(f"the checkpoint {path}", chosen["model"], "its training went wrong; take an earlier one")
     for see in _watchers:
         see(path, chosen, chosen is not state)
     return chosen
@@ -77,10 +80,31 @@ def _resuming_with_task(load: Callable[..., Any], trainer: Any, *args: Any, **kw
     _resuming = trainer
     try:
         extra_state = load(trainer, *args, **kwargs)
+    except Exception as error:
+        if (sentence := _other_training(error)) is None:
+            raise
+        raise UserError(sentence) from error
     finally:
         _resuming = None
     _stop_if_done(trainer)
     return extra_state
+
+
+def _other_training(error: Exception) -> str | None:
+    """The sentence for a checkpoint of another model, criterion or optimiser, of which fairseq's exceptions have no
+    type of their own."""
+    said = str(error)
+    if type(error) is Exception and said.startswith("Cannot load model parameters"):
+        cause = str(error.__context__ or "").splitlines()
+        detail = next((line.strip() for line in cause if "size mismatch" in line), cause[-1].strip() if cause else "")
+        path = said.split(" from checkpoint ")[-1].split(";")[0]
+        return (
+            f"{path} is of another model than --arch and its flags describe ({detail[:200]}); pass the flags of that "
+            "training, or another --save-dir for a new one"
+        )
+    if isinstance(error, AssertionError) and "does not match; please reset the optimizer" in said:
+        return f"this training is not the checkpoint's: {said}; or pass another --save-dir for a new training"
+    return None
 
 
 def _stop_if_done(trainer: Any) -> None:
@@ -101,6 +125,13 @@ def _checked_by(trainer: Any, state: dict[str, Any], path: str) -> dict[str, Any
         finetunes = path == trainer.cfg.checkpoint.finetune_from_model
         state = trainer.task.starting_state(state, trainer.get_model(), path, finetunes)
     return {**state, "cfg": None}
+
+
+def _continued(state: dict[str, Any]) -> dict[str, Any]:
+    """The tensors that a training goes on with."""
+    extra = state.get("extra_state") or {}
+    parts = {"model": state["model"], "optimizer": state.get("last_optimizer_state")}
+    return parts | {name: extra.get(name) for name in ("ema", "ema_fp32_params")}
 
 
 def _rename(state: dict[str, Any]) -> None:

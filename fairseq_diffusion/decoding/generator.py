@@ -77,6 +77,7 @@ class Generator:
         buckets = Buckets(source, lengths, keys, limit, self.decoder.fixed_shapes)
         candidates, history = buckets.together([self._decode(*part) for part in buckets])
         candidates = candidates.each(Tensor.cpu)
+        check_scores(candidates)
         self._count(candidates, time.perf_counter() - self.decoder.compile_seconds - begun)
         chosen = [order[: self.selection.nbest] for order in self.select(candidates, batch["net_input"])]
         return hypotheses(candidates, chosen, self.eos, history)
@@ -190,3 +191,12 @@ class Generator:
             "model_seconds": self.model_seconds,
             "compile_seconds": self.decoder.compile_seconds,
         }
+
+
+def check_scores(candidates: Candidates) -> None:
+    """Of candidates that were not dropped; weights are finite when a model is loaded, but fp16 may overflow."""
+    if (candidates.scores.isnan() & candidates.alive).any():
+        raise UserError(
+            "the model gives a translation a score that is no number (nan); if it decodes with --fp16, pass --bf16 or "
+            "neither, else take an earlier checkpoint"
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import Field, dataclass, fields
 from typing import Any, TypeVar
 
+from fairseq_diffusion.compat.renamed import spelt
 from fairseq_diffusion.decoding.selection import UNITS, UTILITIES
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.registry import option
@@ -36,12 +37,35 @@ class SelectionOptions:
     seed: int = option(1, flag="decode_seed")
 
     def __post_init__(self) -> None:
+        if self.nbest < 1:
+            raise UserError(f"--nbest is {self.nbest}; pass how many translations of a sentence are kept, 1 or more")
         if self.likelihood_samples < 2:
             raise UserError(f"--likelihood-samples is {self.likelihood_samples}; pass 2 or more, for example 8")
         if self.candidate_positions is not None and self.candidate_positions < 1:
             raise UserError(
                 f"--candidate-positions is {self.candidate_positions}; pass how many positions of candidates are "
                 "decoded at once, for example 1024, or drop it for the device's own"
+            )
+
+    def check_read(self, candidates: int) -> None:
+        """Refuse what has no effect with this chain, or where each sentence has so many candidates."""
+        by_mbr, by_likelihood = "mbr" in self.chain, "likelihood" in self.chain
+        readers = {
+            "mbr_utility": (by_mbr, "mbr"),
+            "mbr_units": (by_mbr and self.mbr_utility != "chrf", "mbr with --mbr-utility bleu"),
+            "likelihood_samples": (by_likelihood, "likelihood"),
+        }
+        for name, (is_read, reader) in readers.items():
+            if not is_read and (value := getattr(self, name)) != getattr(SelectionOptions, name):
+                raise UserError(
+                    f"{spelt(name)} is {value}, but the selection {self.chain!r} does not use it; drop it (--selection "
+                    f"{reader} reads it)"
+                )
+        if candidates == 1 and (self.nbest > 1 or self.chain != "score"):
+            asked = f"--nbest is {self.nbest}" if self.nbest > 1 else f"the selection is {self.chain!r}"
+            raise UserError(
+                f"{asked}, but each sentence has one candidate; drop it, or raise --iter-decode-with-beam or "
+                "--noise-beam, or pass --path-search beam where words are searched for"
             )
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -51,6 +52,11 @@ def sentences(lines: Iterable[str]) -> Iterator[Sentence]:
                 raise UserError(
                     f"a line of fairseq-generate is cut off: {match[0]!r}; was the decoding stopped? Decode again"
                 ) from error
+        if any(math.isnan(hypothesis.score) for hypothesis in sentence.hypotheses):
+            raise UserError(
+                f"sentence {number} has a translation whose score is no number (nan), so the model's weights or its "
+                "precision were not good; decode again, without --fp16 if it was given, or with an earlier checkpoint"
+            )
         yield sentence
 
 

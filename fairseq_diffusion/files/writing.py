@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.errors import UserError, has_no_room
 
 
 def check_writable(output: Path, force: bool) -> None:
@@ -26,11 +26,21 @@ def atomic_write(output: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.replace(output)
+    except (OSError, RuntimeError) as error:
+        if not has_no_room(error):
+            raise
+        raise UserError(f"there is no room for {output} ({error}); free some space, and start again") from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def write_text(output: Path, text: str) -> None:
     """Write `text` as UTF-8, by :func:`atomic_write`."""
-    with atomic_write(output) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_texts({output: text})
+
+
+def write_texts(texts: dict[Path, str]) -> None:
+    """Write each text as UTF-8 to its path, all of them or none."""
+    with ExitStack() as files:
+        for temporary, text in [(files.enter_context(atomic_write(path)), text) for path, text in texts.items()]:
+            temporary.write_text(text, encoding="utf-8")

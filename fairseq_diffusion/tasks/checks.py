@@ -73,3 +73,14 @@ def check_whole(model: Any) -> None:
             "--ddp-backend fully_sharded leaves no rank a whole embedding table, which these models measure between "
             "updates; train with --ddp-backend legacy_ddp or c10d"
         )
+
+
+def not_finite_sentence(update: int, ids: list[int], cause: str) -> str:
+    """Why a training ends: `cause` behind so many updates, with a loss that is not finite for sentences `ids`."""
+    shown = ", ".join(map(str, ids[:50])) + ("" if len(ids) <= 50 else f" and {len(ids) - 50} more")
+    where = f"it was for the batch of the training sentences {shown} (from 0)" if ids else "its own losses are finite"
+    return (
+        f"the training stops behind update {update}, because a loss or a gradient is not finite ({cause.strip()}); on "
+        f"this rank {where}; no checkpoint was saved but crash.pt, for looking into; continue from the last one with a "
+        "smaller --lr, more warm-up or --clip-norm 1, or correct these sentences"
+    )

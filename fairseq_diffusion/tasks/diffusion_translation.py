@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from fairseq import utils
 from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY
+from fairseq.optim import AMPOptimizer
 from fairseq.tasks import register_task
 from fairseq.tasks.fairseq_task import FairseqTask
 from fairseq.tasks.translation import TranslationTask
@@ -21,22 +23,25 @@ from fairseq_diffusion.decoding.generator import Generator
 from fairseq_diffusion.decoding.options import SelectionOptions, read_options
 from fairseq_diffusion.decoding.rescore import Teacher
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.files.binarised import check_binarised
 from fairseq_diffusion.files.templates import GAP_WORD, template_row
 from fairseq_diffusion.kernels import choice as kernels
 from fairseq_diffusion.models.base import TranslatorModel
-from fairseq_diffusion.models.from_ar import first_weights, is_autoregressive
 from fairseq_diffusion.tasks.bleu import bleu_counts, log_bleu
-from fairseq_diffusion.tasks.checks import check_data, check_dictionary, check_split, check_whole, fingerprint
+from fairseq_diffusion.tasks.checks import (
+    check_data,
+    check_dictionary,
+    check_split,
+    check_whole,
+    fingerprint,
+    not_finite_sentence,
+)
 from fairseq_diffusion.tasks.config import DataConfig, DiffusionTranslationConfig
 from fairseq_diffusion.tasks.dictionary import TableDictionary
-from fairseq_diffusion.tasks.flags import check_flags
-from fairseq_diffusion.tasks.teacher import (
-    check_alone,
-    check_ar_data,
-    check_count,
-    check_embeddings,
-    check_when_loaded,
-)
+from fairseq_diffusion.tasks.flags import check_autoregressive_flags, check_flags
+from fairseq_diffusion.tasks.interactive import Lines
+from fairseq_diffusion.tasks.starting import starting_state
+from fairseq_diffusion.tasks.teacher import check_alone, check_count, check_embeddings, check_when_loaded
 
 
 @register_task("diffusion_translation", dataclass=DiffusionTranslationConfig)
@@ -46,18 +51,34 @@ class DiffusionTranslationTask(TranslationTask):
     cfg: DataConfig
     tgt_dict: TableDictionary
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.begin_update()
+        self.flags_are_given = True  # on a command line; those of a checkpoint are its own model's
+        self._lines: Lines | None = None  # of fairseq-interactive
+
     @classmethod
     def setup_task(cls, cfg: DataConfig, **kwargs: Any) -> DiffusionTranslationTask:
         check_data(cfg)
         note_old_names()
         compat.prefer_ema(cfg.use_ema)
+        compat.read_every_line()
         if not kwargs.get("from_checkpoint"):  # another machine's choice is not this one's
             kernels.use(cfg.kernels)
-        return super().setup_task(cfg, **kwargs)
+        task = super().setup_task(cfg, **kwargs)
+        task.flags_are_given = not kwargs.get("from_checkpoint")
+        return task
 
     @classmethod
     def load_dictionary(cls, filename: str) -> TableDictionary:
-        return TableDictionary.load(filename)
+        try:
+            return TableDictionary.load(filename)
+        except Exception as error:  # fairseq raises several kinds
+            said = " ".join(str(error).split())
+            raise UserError(
+                f"the dictionary {filename} cannot be read ({said}); it must have a word and its count in each line, "
+                "as fairseq-preprocess wrote it"
+            ) from error
 
     # -- what a checkpoint remembers of its data --------------------------------------------------------------------
 
@@ -71,22 +92,9 @@ class DiffusionTranslationTask(TranslationTask):
                 check_dictionary(side, ours, state[side])
 
     def starting_state(self, state: dict[str, Any], model: Any, path: str, finetunes: bool) -> dict[str, Any]:
-        """The checkpoint that a training of `model` starts from or goes on with: an AR model's, which
-        --finetune-from-model names (`finetunes`), becomes one with first weights for it, and nothing else."""
-        if not isinstance(model, TranslatorModel) or not is_autoregressive(compat.model_name(state)):
-            return state
-        if not finetunes:
-            raise UserError(
-                f"{path} is a checkpoint of an AR model, which cannot be gone on with as another; pass "
-                f"--finetune-from-model {path} to start from its weights"
-            )
-        check_ar_data(state, self.cfg, {"source": self.src_dict, "target": self.tgt_dict.of_data()}, path)
-        weights = first_weights(state["model"], state["cfg"]["model"], model, path)
-        return {
-            "model": weights,
-            "extra_state": {"train_iterator": {"epoch": 1}, "ema": weights},  # read with --store-ema alone
-            "optimizer_history": [],
-        }
+        """The checkpoint that a training of `model` starts from or goes on with."""
+        dictionaries = {"source": self.src_dict, "target": self.tgt_dict.of_data()}
+        return starting_state(state, model, path, finetunes, self.cfg, dictionaries)
 
     # -- data -------------------------------------------------------------------------------------------------------
 
@@ -99,18 +107,26 @@ class DiffusionTranslationTask(TranslationTask):
                 "fairseq-interactive, or write TranslationModel.complete() in Python"
             )
         check_split(directory, split, self.cfg.source_lang, self.cfg.target_lang)
+        sides = {self.cfg.source_lang: self.src_dict, self.cfg.target_lang: self.tgt_dict.of_data()}
+        for language, dictionary in sides.items():
+            for index in Path(directory).glob(f"{split}.*-*.{language}.idx"):
+                check_binarised(index.with_suffix(""), len(dictionary))
         super().load_dataset(split, epoch, combine, **kwargs)
 
     def filter_indices_by_size(
         self, indices: np.ndarray, dataset: Any, max_positions: Any = None, ignore_invalid_inputs: bool = False
     ) -> np.ndarray:
         kept, ignored = dataset.filter_indices_by_size(indices, max_positions)
-        if ignored and not ignore_invalid_inputs:
-            sizes = tuple(map(int, dataset.size(ignored[0])))
-            raise UserError(
-                f"sentence {ignored[0]} has {sizes} tokens (source, target), but this model takes "
-                f"up to {max_positions}; leave it out with --skip-invalid-size-inputs-valid-test, or split it"
+        for index in ignored if not ignore_invalid_inputs else ():
+            sentence = (
+                f"has {tuple(map(int, dataset.size(index)))} tokens (source, target), but this model takes up to "
+                f"{max_positions}; leave it out with --skip-invalid-size-inputs-valid-test, or split it"
             )
+            if self._lines is None:
+                raise UserError(f"sentence {index} {sentence}")
+            self._lines.refuse(index, sentence)
+        if self._lines is not None:
+            return self._lines.kept(kept)
         return super().filter_indices_by_size(indices, dataset, max_positions, ignore_invalid_inputs)
 
     @property
@@ -120,15 +136,18 @@ class DiffusionTranslationTask(TranslationTask):
 
     def get_interactive_tokens_and_lengths(self, lines: list[str], encode_fn: Any) -> Any:
         """With --complete, templates behind a tab are kept for the data that is made next."""
-        if not self.completes:
-            return super().get_interactive_tokens_and_lengths(lines, encode_fn)
-        sources, _, templates = zip(*(line.partition("\t") for line in lines))
-        self._templates = [template_row(text or GAP_WORD, encode_fn, self.tgt_dict) for text in templates]
+
+        def parse(line: str) -> tuple[str, Any]:
+            source, _, template = line.partition("\t") if self.completes else (line, "", "")
+            return source, self.completes and template_row(template or GAP_WORD, encode_fn, self.tgt_dict)
+
+        self._lines = self._lines or Lines()
+        sources, self._templates = zip(*self._lines.read(lines, parse))
         return super().get_interactive_tokens_and_lengths(sources, encode_fn)
 
     def build_dataset_for_inference(self, src_tokens: Any, src_lengths: Any, constraints: Any = None) -> Any:
         if self.completes and constraints is None:
-            constraints = self._templates
+            constraints = list(self._templates)
         return super().build_dataset_for_inference(src_tokens, src_lengths, constraints=constraints)
 
     def can_reuse_epoch_itr(self, dataset: Any) -> bool:
@@ -184,6 +203,8 @@ class DiffusionTranslationTask(TranslationTask):
         model = models[0]
         if not isinstance(model, TranslatorModel):  # an AR baseline, decoded with our batches and our report
             check_alone(models, self.completes)
+            if self.flags_are_given:
+                check_autoregressive_flags(self.cfg, args)
             return super().build_generator(models, args, **kwargs)
         check_flags(self.cfg, args, model.translator)
         options = read_options(model.translator.Options, self.cfg, args, model.cfg)
@@ -191,7 +212,9 @@ class DiffusionTranslationTask(TranslationTask):
         check_count(models, selection.rescore, options.draft is not None)
         teacher = Teacher(models[-1], self.tgt_dict) if selection.rescore else None
         drafts = self._drafts_by(models[1], selection) if options.draft is not None else None
-        return Generator(model.translator, options, selection, self.tgt_dict, teacher, drafts)
+        generator = Generator(model.translator, options, selection, self.tgt_dict, teacher, drafts)
+        selection.check_read(generator.decoder.candidates)
+        return generator
 
     def _drafts_by(self, model: TranslatorModel, selection: SelectionOptions) -> Generator:
         """What makes drafts: it decodes as its own system does."""
@@ -199,6 +222,34 @@ class DiffusionTranslationTask(TranslationTask):
         # by another seed: the noise that is added to a draft must not be the noise that it was made from
         plain = SelectionOptions(candidate_positions=selection.candidate_positions, seed=selection.seed + 1)
         return Generator(model.translator, options, plain, self.tgt_dict)
+
+    # -- updates ------------------------------------------------------------------------------------------------------
+
+    def begin_update(self) -> None:
+        """Called before each update, which may be of several batches."""
+        self._losses: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def train_step(self, sample: Any, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, Any, dict[str, Any]]:
+        loss, sample_size, log = super().train_step(sample, *args, **kwargs)
+        self._losses.append((sample["id"], loss.detach()))
+        return loss, sample_size, log
+
+    def optimizer_step(self, optimizer: Any, model: Any, update_num: int) -> None:
+        """fairseq has looked at the gradients, and waited for them; a loss can be infinite although they are not."""
+        if not isinstance(optimizer, AMPOptimizer) and self._not_finite():
+            raise FloatingPointError("the loss is not finite")
+        super().optimizer_step(optimizer, model, update_num)
+
+    def _not_finite(self) -> list[int]:
+        """Ids of the sentences of this update in batches whose loss is not finite."""
+        if not self._losses:  # no memory was left for any
+            return []
+        finite = torch.stack([loss for _, loss in self._losses]).isfinite().tolist()
+        return sorted({i for (ids, _), good in zip(self._losses, finite) if not good for i in ids.tolist()})
+
+    def why_not_finite(self, update: int, error: FloatingPointError) -> str:
+        """The sentence that a training ends with."""
+        return not_finite_sentence(update, self._not_finite(), str(error))
 
     # -- validation -------------------------------------------------------------------------------------------------
 

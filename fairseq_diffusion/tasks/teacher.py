@@ -1,19 +1,12 @@
-"""An autoregressive model beside ours, given as the last checkpoint of --path; or that one of ours starts from."""
+"""An autoregressive model beside ours, given as the last checkpoint of --path."""
 
 from __future__ import annotations
 
-import logging
 from functools import partial
-from pathlib import Path
 from typing import Any
-
-from fairseq import utils
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.models.base import TranslatorModel
-from fairseq_diffusion.tasks.checks import check_dictionary, fingerprint
-
-logger = logging.getLogger(__name__)
 
 EMBEDDINGS = {"source": "encoder.embed_tokens.weight", "target": "decoder.embed_tokens.weight"}
 
@@ -45,28 +38,6 @@ def check_sizes(sizes: dict[str, int], state: dict[str, Any], *_: Any) -> None:
                 f"the AR model was trained with a {side} dictionary of {len(state[key])} entries, but "
                 f"this data has {sizes[side]}; take one trained on this data-bin, or on data binarised with its "
                 "dictionaries (fairseq-preprocess --srcdict --tgtdict)"
-            )
-
-
-def check_ar_data(state: dict[str, Any], cfg: Any, dictionaries: dict[str, Any], path: str) -> None:
-    """The AR checkpoint that a training with the task `cfg` starts from was made for the same words.
-
-    Ours has their fingerprints, which were compared; of another the data-bin is looked up, and if it is gone there are
-    the sizes alone.
-    """
-    check_sizes({side: len(words) for side, words in dictionaries.items()}, state["model"])
-    if state.get("task_state"):
-        return
-    folder = Path(utils.split_paths(state["cfg"]["task"]["data"])[0])
-    for side, language in (("source", cfg.source_lang), ("target", cfg.target_lang)):
-        file = folder / f"dict.{language}.txt"
-        if file.is_file():
-            theirs = type(dictionaries[side]).load(str(file))
-            check_dictionary(side, fingerprint(dictionaries[side]), fingerprint(theirs))
-        else:
-            logger.warning(
-                f"{path} was trained with {file}, which is not there: the {side} dictionaries agree in size, but "
-                "whether they have the same words was not checked"
             )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.files.generated import is_generated, read
 from fairseq_diffusion.files.texts import join_pieces
+from fairseq_diffusion.files.writing import write_texts
 from fairseq_diffusion.toy.language import Language
 
 SOURCE, TARGET = "xx", "yy"
@@ -69,13 +70,12 @@ def write_corpus(
             raise UserError(f"the {name} split needs at least 1 sentence, not {number}")
     directory = prepare_directory(Path(directory), force)
     corpus = draw_corpus(language, sizes)
+    lines: dict[str, Iterable[str]] = {OPTIONS: [json.dumps(language.options, indent=2)]}
     for name, split in corpus.items():
-        write_lines(directory / f"{name}.{SOURCE}", split.sources)
-        write_lines(directory / f"{name}.{TARGET}", split.references)
+        lines |= {f"{name}.{SOURCE}": split.sources, f"{name}.{TARGET}": split.references}
         for register, place in REGISTERS.items() if name != "train" else ():
-            valid = (language.translations(source)[place] for source in split.sources)
-            write_lines(directory / f"{name}.{register}.{TARGET}", valid)
-    write_lines(directory / OPTIONS, [json.dumps(language.options, indent=2)])
+            lines[f"{name}.{register}.{TARGET}"] = [language.translations(each)[place] for each in split.sources]
+    write_texts({directory / name: "".join(f"{line}\n" for line in own) for name, own in lines.items()})
     return corpus
 
 
@@ -137,7 +137,3 @@ def read_lines(path: Path) -> list[str]:
     if not text.strip():
         raise UserError(f"{path} is empty; it must have one sentence a line")
     return text.removesuffix("\n").split("\n")
-
-
-def write_lines(path: Path, lines: Iterable[str]) -> None:
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

@@ -150,6 +150,7 @@ class Losses:
 class Decoder(ABC):
     """A translator's decoding under fixed options; made once; refuses what the translator cannot do."""
 
+    candidates: int  # of each sentence, at most
     fixed_shapes = False  # batches come in a few shapes only
     positions_on_a_cpu = 1024  # of all candidates decoded at once, unless the user sets another number
     compile_seconds = 0.0  # spent so far on compiling
@@ -243,7 +244,7 @@ class Translator(nn.Module, ABC):
         if template is not None:
             check_room(template.size + beam - 1, torch.full_like(template.size, self.length.longest))
         positions = self.length.candidates(logits, source.length, beam, how, template and template.size)
-        if template is not None:
+        if template is not None:  # one without gaps has but one length
             positions = torch.where(template.rigid[:, None], template.size[:, None], positions)
         return Lengths(positions, self.length.log_p(logits, source.length, positions), width=0, template=template)
 

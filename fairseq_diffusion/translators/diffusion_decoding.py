@@ -106,6 +106,7 @@ class DiffusionDecoder(Decoder):
     def __init__(self, translator: DiffusionTranslator, options: DiffusionOptions):
         """Whatever `options` ask that `translator` cannot do is refused here."""
         o, self.options, self.translator = options, options, translator
+        self.candidates = o.length_beam * o.noise_beam
         self.sampler = sampler_for(translator.state, o.sampler)
         words = translator.state.family == "categorical"
         if words:

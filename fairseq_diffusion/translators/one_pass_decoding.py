@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fairseq_diffusion.alignment.base import Canvas, Guess, Reading, Revealed, Words, side_by_side, without_repeats
 from fairseq_diffusion.alignment.glancing import KEEPS, keep_schedule, surest
-from fairseq_diffusion.alignment.paths import LISTS, READ_BY, SearchOptions
+from fairseq_diffusion.alignment.paths import BEAM, LISTS, READ_BY, SearchOptions
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.registry import option
 from fairseq_diffusion.translators.base import Candidates, Decoder, Draft, HistoryStep, Lengths, OnStep, Options, Source
@@ -53,6 +53,8 @@ class OnePassDecoder(Decoder):
         self.last_block = options.exit_block or blocks
         self.kept = keep_schedule(options.keep_schedule, blocks)
         self.search = options.path_search if options.path_search in translator.alignment.searches else None
+        found = {BEAM: options.beam, "sample": options.noise_beam}
+        self.candidates = options.length_beam * found.get(self.search or "", 1)
         self._check_search()
         self._check_candidates()
         if options.complete:
@@ -69,7 +71,7 @@ class OnePassDecoder(Decoder):
             )
 
     def _check_search(self) -> None:
-        """Refuse options that the search does not read; --beam and --lenpen have defaults of fairseq's."""
+        """Refuse options that the search does not read."""
         o, name = self.options, self.translator.alignment.name
         if self.search is None and o.path_search not in (self.translator.path_search, SearchOptions.path_search):
             can = " or ".join(self.translator.alignment.searches) or "nothing to search"
@@ -82,11 +84,12 @@ class OnePassDecoder(Decoder):
         if o.drop_repeats and name == "ctc":
             raise UserError("--drop-repeats has no meaning for CTC, which removes repeats by itself; drop it")
         what = self.search or f"of --alignment {name}"
-        for flag in ("lookahead_weight", "temperature", "vertex_tokens"):
-            if getattr(o, flag) != getattr(SearchOptions, flag) and self.search not in READ_BY[flag]:
+        for field, searches in READ_BY.items():
+            if getattr(o, field) != getattr(SearchOptions, field) and self.search not in searches:
+                flag = {"length_penalty": "lenpen"}.get(field, field).replace("_", "-")
                 raise UserError(
-                    f"--{flag.replace('_', '-')} is {getattr(o, flag)}, but the search {what} does not read it; drop "
-                    f"it, or pass --path-search {' or '.join(READ_BY[flag])} if this model has it"
+                    f"--{flag} is {getattr(o, field)}, but the search {what} does not read it; drop it, or pass "
+                    f"--path-search {' or '.join(searches)} if this model has it"
                 )
 
     def _check_candidates(self) -> None:

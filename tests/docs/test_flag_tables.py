@@ -93,7 +93,7 @@ def test_each_flag_of_decoding_says_who_reads_it():
     from fairseq_diffusion.tasks.flags import own_flags
     from fairseq_diffusion.translators import TRANSLATORS
 
-    readers = {name: kind.name for kind in TRANSLATORS for section, name in own_flags(kind) if section == "task"}
+    readers = {name: kind.name for kind in TRANSLATORS for section, name in own_flags(kind.name) if section == "task"}
     assert {readers["sampler"], readers["passes"]} == {"diffusion", "one-pass"}
     for name in task_options().keys() - {"decode_seed"}:  # fairseq's --seed
         assert FLAGS["--" + name.replace("_", "-")][-1] == readers.get(name, "diffusion, one-pass")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from commands import ENVIRONMENT, ROOT
 from conftest import binarise
-from support import USER_DIR, call, decoding, generate, hypotheses, process, training
+from support import USER_DIR, call, command, decoding, generate, hypotheses, lines, process, training
 
 from fairseq_diffusion.errors import UserError
 
@@ -117,8 +117,12 @@ def test_truncated_checkpoint(data: Path, checkpoint: Path, tmp_path: Path):
         ("--selection mbr,score", "mbr:5"),
         ("--selection rescore", "--iter-decode-with-external-reranker"),
         ("--iter-decode-with-external-reranker", "asks for --path OURS.pt:AR.pt, but there are 1 checkpoints"),
-        ("--prefix-size 2", "does not support prefix_tokens"),
-        ("--print-alignment", "--print-alignment needs"),
+        ("--prefix-size 2", "--prefix-size is 2, but diffusion models do not use it"),
+        ("--print-alignment", "autoregressive models read it"),
+        ("--nbest 50 --selection mbr", "--nbest is 50, but each sentence has one candidate; drop it, or raise"),
+        ("--selection mbr", "the selection is 'mbr', but each sentence has one candidate"),
+        ("--noise-beam 2 --mbr-utility chrf", "--mbr-utility is chrf, but the selection 'score'"),
+        ("--noise-beam 2 --selection mbr --likelihood-samples 9", "--likelihood-samples is 9"),
         ("--task translation", "--task diffusion_translation"),
     ],
 )
@@ -195,7 +199,7 @@ def translate(data: Path, checkpoint: Path, text: str, flags: str = "") -> subpr
 
 
 def test_a_language_model_is_not_ignored(data: Path, checkpoint: Path):
-    assert_one_sentence(translate(data, checkpoint, "w1\n", "--lm-path nowhere.pt"), "--lm-path needs")
+    assert_one_sentence(translate(data, checkpoint, "w1\n", "--lm-path nowhere.pt"), "--lm-path is nowhere.pt")
 
 
 def test_empty_and_unknown_lines_are_translated(data: Path, checkpoint: Path):
@@ -204,10 +208,36 @@ def test_empty_and_unknown_lines_are_translated(data: Path, checkpoint: Path):
     assert set(hypotheses(result.stdout)) == {"0", "1", "2", "3"}
 
 
-def test_a_very_long_line(data: Path, checkpoint: Path):
-    """Refused in a sentence, or left out where that was asked for."""
+@pytest.mark.parametrize("flags", ["", "--buffer-size 5 --batch-size 5"])
+def test_a_line_that_cannot_be_translated_loses_no_other(data: Path, checkpoint: Path, tmp_path: Path, flags: str):
+    """An invalid byte, and a line that is too long: each has its error, and the buffer's other lines their answers."""
+    file = tmp_path / "input"
+    file.write_bytes(b"w1 w2\nw\xff2\n" + b"w1 " * 5000 + b"\nw3\n\n")
+    result = translate(data, checkpoint, "", f"{flags} --input {file}")
+    assert set(hypotheses(result.stdout)) == {"0", "3", "4"}
+    assert_one_sentence(result, "2 of 5 lines have no translation; their errors are above")
+    assert "line 1 (counted from 0) is not UTF-8" in result.stderr
+    assert re.search(r"line 2 \(counted from 0\) has \(5001, \d+\) tokens", result.stderr)
+    plain = translate(data, checkpoint, "w1 w2\nw3\n\n", flags)
+    assert [*hypotheses(result.stdout).values()] == [*hypotheses(plain.stdout).values()]
+
+
+def test_invalid_bytes_on_stdin_and_a_byte_order_mark(data: Path, checkpoint: Path):
+    usual = f"-s a -t b --path {checkpoint} --cpu --iter-decode-max-iter 3 --remove-bpe"
+    whole = subprocess.run(
+        command("interactive", data, *USER_DIR, *usual.split()),
+        input=b"\xef\xbb\xbfw1 w2\n\xff\xfe\nw3\n",
+        env=ENVIRONMENT,
+        capture_output=True,
+        check=False,
+    )
+    result = subprocess.CompletedProcess([], whole.returncode, whole.stdout.decode(), whole.stderr.decode())
+    assert_one_sentence(result, "1 of 3 lines")
+    assert [*lines(result.stdout, "S").items()] == [("0", [["w1 w2"]]), ("2", [["w3"]])]
+
+
+def test_a_very_long_line_may_be_left_out(data: Path, checkpoint: Path):
     text = "w1 w2\n" + "w1 " * 5000 + "\nw3\n"
-    assert_one_sentence(translate(data, checkpoint, text), "5001", "--skip-invalid-size-inputs-valid-test")
     result = translate(data, checkpoint, text, "--skip-invalid-size-inputs-valid-test")
     assert result.returncode == 0, result.stderr
     assert set(hypotheses(result.stdout)) == {"0", "2"}

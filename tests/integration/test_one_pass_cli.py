@@ -175,6 +175,11 @@ def test_a_teacher_rescores_lengths_and_beams(data: Path, models: dict[str, Path
         ("dag", "--vertex-tokens 0 --path-search beam", "1 word or more"),
         ("dag", "--path-search sample --temperature 0", "above 0"),
         ("dag", "--path-search beam --beam 0", "--beam is 0"),
+        ("dag", "--beam 4", "--beam is 4, but the search lookahead does not read it"),
+        ("dag", "--lenpen 0.8", "--lenpen is 0.8, but the search lookahead .* pass --path-search viterbi"),
+        ("length", "--beam 4", "--beam is 4, but the search of --alignment length"),
+        ("ctc", "--unkpen 1", "--unkpen is 1.0, but one-pass models do not use it"),
+        ("ctc", "--nbest 2", "--nbest is 2, but each sentence has one candidate"),
     ],
 )
 def test_decoding_flags_that_make_no_sense(data: Path, models: dict[str, Path], kind: str, flags: str, words: str):

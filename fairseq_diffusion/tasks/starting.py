@@ -1,0 +1,61 @@
+"""What a training starts from, where that is an AR model."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from fairseq import utils
+
+from fairseq_diffusion import compat
+from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.models.base import TranslatorModel
+from fairseq_diffusion.models.from_ar import first_weights, is_autoregressive
+from fairseq_diffusion.tasks.checks import check_dictionary, fingerprint
+from fairseq_diffusion.tasks.teacher import check_sizes
+
+logger = logging.getLogger(__name__)
+
+
+def starting_state(
+    state: dict[str, Any], model: Any, path: str, finetunes: bool, cfg: Any, dictionaries: dict[str, Any]
+) -> dict[str, Any]:
+    """The checkpoint `state` of the file `path` for a training of `model`: an AR model's, which --finetune-from-model
+    names (`finetunes`), becomes one with first weights for it, and nothing else; others stay as they are."""
+    if not isinstance(model, TranslatorModel) or not is_autoregressive(compat.model_name(state)):
+        return state
+    if not finetunes:
+        raise UserError(
+            f"{path} is a checkpoint of an AR model, which cannot be gone on with as another; pass "
+            f"--finetune-from-model {path} to start from its weights"
+        )
+    check_ar_data(state, cfg, dictionaries, path)
+    weights = first_weights(state["model"], state["cfg"]["model"], model, path)
+    return {
+        "model": weights,
+        "extra_state": {"train_iterator": {"epoch": 1}, "ema": weights},  # read with --store-ema alone
+        "optimizer_history": [],
+    }
+
+
+def check_ar_data(state: dict[str, Any], cfg: Any, dictionaries: dict[str, Any], path: str) -> None:
+    """The AR checkpoint that a training with the task `cfg` starts from was made for the same words.
+
+    Ours has their fingerprints, which were compared; of another the data-bin is looked up, and if it is gone there are
+    the sizes alone.
+    """
+    check_sizes({side: len(words) for side, words in dictionaries.items()}, state["model"])
+    if state.get("task_state"):
+        return
+    folder = Path(utils.split_paths(state["cfg"]["task"]["data"])[0])
+    for side, language in (("source", cfg.source_lang), ("target", cfg.target_lang)):
+        file = folder / f"dict.{language}.txt"
+        if file.is_file():
+            theirs = type(dictionaries[side]).load(str(file))
+            check_dictionary(side, fingerprint(dictionaries[side]), fingerprint(theirs))
+        else:
+            logger.warning(
+                f"{path} was trained with {file}, which is not there: the {side} dictionaries agree in size, but "
+                "whether they have the same words was not checked"
+            )
