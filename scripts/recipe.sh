@@ -81,7 +81,9 @@ for name in "${!choices[@]}"; do : "${choice[$name]:=${choices[$name]%% *}}"; do
 
 wanted() { [[ " $SYSTEMS " == *" $1 "* && " $SETS " == *" $2 "* ]]; } # SYSTEM SET
 
-has_teacher() { wanted ar raw || [[ " $SETS " == *" distilled "* ]]; } # the Transformer on the real data is trained
+has_teacher() { # the Transformer on the real data is trained: it is wanted, teaches, or another begins with its weights
+    wanted ar raw || [[ " $SETS " == *" distilled "* || " $SYSTEMS " == *"_from_ar "* ]]
+}
 
 # -- where and with what ---------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
     make tokens          (or: .venv/bin/python examples/toy/tokens.py --help)
 
 Everything is written to runs/tokens: corpus, data-bin, checkpoints, logs, translations and two tables, as text and as
-JSON: every system with its own sampler, and every sampler with the same checkpoint. A second call continues what is
+JSON: every system, and every sampler with the same checkpoint. A second call continues what is
 not complete, and makes again what its flags change.
 """
 
@@ -57,8 +57,11 @@ WAYS = {  # how each system that takes steps is decoded: the name in the table, 
     SUNDAE: ("resample", ""),
 }
 SAMPLERS = {  # of one checkpoint whose words were only hidden, and of one whose words were replaced, too
-    MDLM: ("ancestral", "remasking", "confidence", "mask_predict", "routing", "routing_unconditional"),
-    VQ: ("ancestral", "confidence", "mask_predict", "routing", "resample", "renoise"),
+    MDLM: ("ancestral", "remasking", "purity", "confidence", "mask_predict", "routing", "routing_unconditional"),
+    VQ: (
+        *("ancestral", "purity", "confidence", "mask_predict", "routing", "routing_unconditional"),
+        *("resample", "renoise"),
+    ),
 }
 MEASURES = ("BLEU", "unambiguous", "mixed")
 
@@ -107,7 +110,7 @@ def sampler_jobs(systems: Iterable[str], calls: Sequence[int]) -> Iterable[Job]:
 
 
 TABLES = (
-    ("tokens", "Every system with its own sampler: one candidate a sentence", system_jobs),
+    ("tokens", "Every system: one candidate a sentence", system_jobs),
     ("samplers", "Every sampler of one checkpoint: one candidate a sentence", sampler_jobs),
 )
 

@@ -108,5 +108,5 @@ def check_room(needed: Tensor, found: Tensor) -> None:
         row = int(lacking.long().argmax())
         raise UserError(
             f"a template takes {int(needed[row])} positions with both ends and all lengths to try, but this model has "
-            f"room for {int(found[row])} here; shorten the template, or drop --iter-decode-with-beam"
+            f"room for {int(found[row])} here; shorten the template, or try fewer lengths"
         )

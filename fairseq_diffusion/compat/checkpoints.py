@@ -116,9 +116,9 @@ def _stop_if_done(trainer: Any) -> None:
 
 
 def _checked_by(trainer: Any, state: dict[str, Any], path: str) -> dict[str, Any]:
-    """`state` without its configuration, once the task has accepted it, and made of it what its model can start from:
-    fairseq sends it to the other ranks, where torch >= 2.6 refuses omegaconf's objects, and training continues with the
-    configuration of the command line."""
+    """`state` without its configuration, once the task has accepted it; an AR model's becomes one for the model that is
+    trained.  fairseq sends it to the other ranks, where torch >= 2.6 refuses omegaconf's objects, and the training goes
+    on with the configuration of the command line."""
     if state.get("task_state"):
         trainer.task.load_state_dict(state["task_state"])
     if hasattr(trainer.task, "starting_state"):

@@ -46,14 +46,15 @@ class NetworkConfig(FairseqDataclass):
     share_embeddings: bool = flag(False, "the encoder reads the target's embeddings too (joined dictionary)")
     scale_embeddings: bool = flag(
         False,
-        "multiply the embeddings of words that encoder and decoder read by sqrt(--hidden), as fairseq's models do",
+        "multiply the embeddings of words that encoder and decoder read by sqrt(--hidden), as fairseq's models do; the "
+        "vectors of --state embedding are not scaled",
     )
     no_encoder_norm: bool = flag(False, "no LayerNorm behind the last layer of the encoder")
     no_entry_norm: bool = flag(False, "no LayerNorm before the first layer of the decoder")
     init_parts: str = flag(
         "",
-        "what to take of an AR model that --finetune-from-model names, as in encoder,embeddings; encoder, embeddings "
-        "or decoder (default: all that this model has a like for)",
+        "what to take of an AR model that --finetune-from-model names (without effect where it names none), as in "
+        "encoder,embeddings; encoder, embeddings or decoder (default: all that this model has a like for)",
     )
     # loss
     label_smoothing: float = flag(0.0, "label smoothing where words are predicted (rounding and anchor terms too)")
@@ -65,8 +66,9 @@ class NetworkConfig(FairseqDataclass):
     # length
     length_target: ChoiceEnum((*TARGETS, "canvas")) = flag(
         "difference",
-        "predict the difference to the source's length, the length, or half of it, rounded up; or none: a canvas. What "
-        "is left of a half or a canvas is filled with </s>, which is predicted as words are (both are for diffusion)",
+        "predict the difference to the source's length, the length, or half of it, rounded up; or nothing: a canvas of "
+        "--canvas-positions, where other flags of the length have no effect. A half or a canvas is filled with </s> "
+        "behind the target's end, which is predicted as words are (both are for diffusion)",
     )
     length_classes: int = flag(256, "classes of the length predictor")
     length_map: ChoiceEnum(list(LENGTH_MAPS)) = flag("mlp", "map from the mean encoder state to the length's classes")
@@ -139,8 +141,10 @@ class DiffusionConfig(NetworkConfig):
         "input", "the time is added to the denoiser's input, or sets scale and offset of each of its LayerNorms (norm)"
     )
     hide_masked: bool = flag(False, "tokens: positions behind the mask symbol are attended to by themselves alone")
-    canvas_positions: int = flag(64, "canvas: positions, besides those in proportion to the source")
-    canvas_scale: float = flag(0.0, "canvas: positions for each of the source's tokens, besides")
+    canvas_positions: int = flag(64, "canvas: its number of positions, both ends included")
+    canvas_scale: float = flag(
+        0.0, "canvas: this times the source's number of tokens, both ends included, is added to its positions"
+    )
     length_training: ChoiceEnum(LENGTH_TRAINING) = flag(
         "joint", "train the length predictor along, not at all, or alone (the rest is frozen; two-stage training)"
     )

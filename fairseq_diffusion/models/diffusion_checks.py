@@ -45,7 +45,7 @@ def check(cfg: DiffusionConfig) -> None:
             "add rounding=1 or anchor=1"
         )
     check_canvas(cfg)
-    if cfg.length_loss <= 0 and cfg.length_training != "off":
+    if cfg.length_loss <= 0 and cfg.length_training != "off" and cfg.length_target != "canvas":
         raise UserError(
             f"--length-loss is {cfg.length_loss}, which would leave the length predictor untrained; "
             "pass a positive weight, or --length-training off"
@@ -73,6 +73,11 @@ def check_canvas(cfg: DiffusionConfig) -> None:
             raise UserError(
                 f"--canvas-positions is {cfg.canvas_positions} and --canvas-scale {cfg.canvas_scale}; pass numbers of "
                 "0 or more, one of them above 0"
+            )
+        if cfg.canvas_positions > cfg.max_target_positions:
+            raise UserError(
+                f"--canvas-positions is {cfg.canvas_positions}, but --max-target-positions {cfg.max_target_positions}; "
+                "lower the one or raise the other"
             )
         if cfg.length_training == "only" or "length" in parse_freeze(cfg.freeze):
             raise UserError(

@@ -20,8 +20,12 @@ logger = logging.getLogger(__name__)
 
 AR_MODELS = ("transformer", "transformer_align")  # by the names that fairseq registers them under
 PARTS = ("encoder", "embeddings", "decoder")
-ALIKE = ("hidden", "inner", "heads", "activation", "pre_norm", "scale_embeddings")  # flags, whatever is taken
-OF_PART = {"encoder": ("encoder_layers", "no_encoder_norm"), "decoder": ("decoder_layers", "no_entry_norm")}
+ALIKE = ("hidden", "scale_embeddings")  # flags, whatever is taken
+OF_LAYERS = ("inner", "heads", "activation", "pre_norm")
+OF_PART = {
+    "encoder": (*OF_LAYERS, "encoder_layers", "no_encoder_norm"),
+    "decoder": (*OF_LAYERS, "decoder_layers", "no_entry_norm"),
+}
 SOURCE_TABLE, TARGET_TABLE = "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"  # theirs, as below
 ALIASES = (SOURCE_TABLE, "decoder.output_projection.weight")  # names that the target's table may have besides
 OUR_TARGET_TABLES = ("state.weight", "decoder.words.weight")  # of a diffusion model, of a one-pass model
@@ -78,7 +82,7 @@ def parts_to_take(model: TranslatorModel) -> list[str]:
 
 def check_layout(path: str, wanted: dict[str, Any], cfg: Any, parts: list[str]) -> None:
     """What the parts compute is the same in both networks: sizes, activation, scale of embeddings, norms."""
-    names = [*ALIKE, *(name for part in parts for name in OF_PART.get(part, ()))]
+    names = list(dict.fromkeys([*ALIKE, *(name for part in parts for name in OF_PART.get(part, ()))]))
     if cfg.pre_norm and wanted["pre_norm"] and "no_entry_norm" in names:
         names.remove("no_entry_norm")  # there is none with --pre-norm
     other = [name for name in names if str(wanted[name]) != str(getattr(cfg, name))]
@@ -88,8 +92,8 @@ def check_layout(path: str, wanted: dict[str, Any], cfg: Any, parts: list[str]) 
     dropped = [spelt(name) for name in other if not wanted[name]]
     advice = [f"{verb} {' '.join(flags)}" for verb, flags in (("pass", passed), ("drop", dropped)) if flags]
     raise UserError(
-        f"the network that is to start from the AR model {path} is not laid out like it; {', and '.join(advice)}, or "
-        f"name other parts than {','.join(parts)} with --init-parts"
+        f"the network that is to start from the AR model {path} is not laid out like it; {', and '.join(advice)}"
+        + ("" if set(other) & set(ALIKE) else f", or name other parts than {','.join(parts)} with --init-parts")
     )
 
 

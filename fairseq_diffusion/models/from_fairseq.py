@@ -20,6 +20,9 @@ UNSUPPORTED = {  # a flag of theirs -> what there is none of here
     "adaptive_input": "adaptive input",
     "adaptive_softmax_cutoff": "an adaptive softmax",
     "no_token_positional_embeddings": "a model without positions",
+    "no_decoder_final_norm": "a pre-norm decoder without a LayerNorm behind it",
+    "no_cross_attention": "a decoder without attention to the source",
+    "cross_self_attention": "one attention over source and target",
     "encoder_layerdrop": "LayerDrop",
     "decoder_layerdrop": "LayerDrop",
 }

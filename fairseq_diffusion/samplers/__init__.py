@@ -1,3 +1,3 @@
 """The backward process: a loop, and short rules over grids computed beforehand.  torch only."""
 
-from fairseq_diffusion.samplers import categorical, gaussian  # noqa: F401  enter theirs in SAMPLERS
+from fairseq_diffusion.samplers import categorical, confidence, gaussian, resampling  # noqa: F401  enter SAMPLERS

@@ -1,11 +1,14 @@
-"""Samplers of words: from y_t and the clean estimate to y_s, s < t; a share a of the words is kept, known or shown."""
+"""Samplers of words: from y_t and the clean estimate to y_s, s < t; a share a of the words is kept, known or shown.
+
+Here the reverse process itself, and what all of them share.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any, Callable, NamedTuple, cast
+from typing import Any, Callable, NamedTuple
 
 import torch
 from torch import Tensor
@@ -107,163 +110,8 @@ class Ancestral(NamedTuple):
         return (hidden[:-1] & ~hidden[1:]).any(-1)
 
 
-class ConfidenceStep(NamedTuple):
-    """Of n words the floor(n (1 - a_s)) with the lowest probability are hidden, the others shown.  With a kernel that
-    replaces words, hidden ones are noise, drawn anew.
-
-    `rule` says what becomes of words that were shown before: they "stay"; they may be hidden again, by the probability
-    that they were read with ("then"), or by that of what the estimate has in their place "now"; or by the latter, but
-    only if the network "doubts" them: it predicts them again, with a lower probability than then.
-
-    With `purity` r, positions are drawn in proportion to the largest probability there, and words from
-    p^(1 + r s), with s that probability over the largest of a sentence (Tang et al. 2022).
-    """
-
-    hidden: float  # 1 - a_s
-    how: Drawing
-    rule: str
-    purity: float | None = None
-    draws: bool = True
-
-    def to_hide(self, words: Tensor) -> Tensor:
-        """How many of so many words are to be hidden."""
-        return (words.double() * self.hidden + ROUNDING).floor()
-
-    def __call__(self, batch: Batch, s_t: Tensor, estimate: Tensor, previous: Tensor, keys: Tensor) -> Tensor:
-        state: Any = batch.state
-        free, hidden = batch.free, state.hidden(s_t)
-        words, log_p = state.round(estimate)
-        if self.purity is not None:
-            words, log_p = self._purely(batch, estimate, log_p, free & hidden, keys)
-        elif self.how.temperature:
-            words = torch.where(hidden, state.sample(estimate, keys, free & hidden, *self.how), words)
-            log_p = torch.where(hidden, -state.nll(estimate, words, mask=hidden), log_p)
-        merit, may_hide = self._of_shown(state, s_t, words, log_p, previous)
-        merit = torch.where(hidden, log_p, merit).masked_fill(~free, torch.inf)
-        low = lowest(merit, self.to_hide(free.sum(-1, keepdim=True)))
-        fresh = state.kernel.noise(noise.uniform(noise.fold(keys, REPLACE), s_t.shape[-1]))
-        shown = torch.where(hidden & free, state.shown(words), s_t)
-        return torch.where(free & low & (hidden | may_hide), fresh, shown)
-
-    def _purely(
-        self, batch: Batch, estimate: Tensor, log_p: Tensor, hidden: Tensor, keys: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Words drawn by purity, and what decides which are shown: the largest are a draw without replacement."""
-        state: Any = batch.state
-        score = (log_p - log_p.masked_fill(~hidden, -torch.inf).amax(-1, keepdim=True)).exp()
-        sharper = estimate * (1 + cast(float, self.purity) * score.where(hidden, 0.0))[..., None]
-        chance = log_p + noise.gumbel(noise.fold(keys, AGAIN), log_p.shape[-1])
-        return state.sample(sharper, keys, hidden, *self.how), chance
-
-    def _of_shown(
-        self, state: Any, s_t: Tensor, words: Tensor, log_p: Tensor, previous: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """What words that are shown are ranked by, and which may be hidden again; no matter elsewhere."""
-        shown, there = ~state.hidden(s_t), state.plain(s_t)
-        if self.rule == "stay":
-            return torch.full_like(log_p, torch.inf), torch.zeros_like(shown)
-        if self.rule == "now":
-            return log_p, shown
-        then = -state.nll(previous, there.where(shown, 0), mask=shown)
-        return (then, shown) if self.rule == "then" else (log_p, shown & (words == there) & (log_p < then))
-
-
-class Confidence(NamedTuple):
-    """The words that the network is surest of come first."""
-
-    rule: str = "stay"
-    purity: float | None = None
-    family: str = "categorical"
-    needs_hidden: bool = False
-    needs_replaced: bool = False
-    conditioning: None = None
-    word_temperature: float = 0.0
-
-    def steps(
-        self, grid: Grid, eta: float | None = None, temperature: float = 1.0, drawing: Drawing = AS_IT_IS
-    ) -> list[ConfidenceStep]:
-        how = drawing_of(self, eta, temperature, drawing)
-        hidden = (1 - grid.level.alpha.square()).tolist()
-        return [ConfidenceStep(share, how, self.rule, self.purity) for share in hidden[1:]]
-
-    def busy(self, batch: Batch, steps: Sequence[ConfidenceStep], s: Tensor) -> Tensor | None:
-        """Those that hide fewer words than the step before, where words that are shown stay."""
-        state: Any = batch.state
-        if self.rule != "stay":
-            return None
-        words, left = batch.free.sum(-1), [(batch.free & state.hidden(s)).sum(-1).double()]
-        for step in steps[:-1]:
-            left.append(torch.minimum(left[-1], step.to_hide(words)))
-        hidden = torch.stack([*left, torch.zeros_like(left[0])])
-        return hidden[1:] < hidden[:-1]
-
-
-class ResampleStep(NamedTuple):
-    """All words are predicted anew, or the ceil(n share) that are least probable as they are; of n the floor(n `noise`)
-    least probable become noise again."""
-
-    how: Drawing
-    noise: float
-    share: float = 1.0
-
-    @property
-    def draws(self) -> bool:
-        return self.how.temperature != 0 or self.noise > 0
-
-    def __call__(self, batch: Batch, s_t: Tensor, estimate: Tensor, previous: Tensor, keys: Tensor | None) -> Tensor:
-        state: Any = batch.state
-        free = batch.free
-        if keys is not None and self.how.temperature:
-            words = state.sample(estimate, noise.fold(keys, SAMPLE), free, *self.how)
-            log_p = -state.nll(estimate, words, mask=free) if self.noise else torch.zeros_like(estimate[..., 0])
-        else:
-            words, log_p = state.round(estimate)
-        if keys is not None and self.noise:
-            count = (free.sum(-1, keepdim=True).double() * self.noise + ROUNDING).floor()
-            fresh = state.kernel.noise(noise.uniform(noise.fold(keys, REPLACE), s_t.shape[-1]))
-            words = torch.where(lowest(log_p.masked_fill(~free, torch.inf), count), fresh, words)
-        if self.share < 1:
-            count = (free.sum(-1, keepdim=True).double() * self.share - ROUNDING).ceil()
-            seen = free & (s_t != state.mask)
-            now = (-state.nll(estimate, torch.where(seen, s_t, state.eos), mask=seen)).masked_fill(~seen, -torch.inf)
-            free = free & lowest(now.masked_fill(~free, torch.inf), count)
-        return torch.where(free, words, s_t)
-
-
-class Resample(NamedTuple):
-    """A sentence is rewritten at every step, whatever the time (Savinov et al. 2022); or but for what is not sure yet,
-    which `returns` to noise by the share that is noise at that time."""
-
-    returns: bool = False
-    eta: float | None = None  # share of the words that a step draws anew
-    word_temperature: float = 0.3
-    family: str = "categorical"
-    needs_hidden: bool = False
-    needs_replaced: bool = True
-    conditioning: None = None
-
-    def steps(
-        self, grid: Grid, eta: float | None = None, temperature: float = 1.0, drawing: Drawing = AS_IT_IS
-    ) -> list[ResampleStep]:
-        how, share = drawing_of(self, eta, temperature, drawing), 1.0 if eta is None else eta
-        if not share:
-            raise UserError("--eta 0 leaves no word to draw anew; pass the share of the words that a step draws")
-        kept = grid.level.alpha.square().tolist()[1:]
-        return [ResampleStep(how, 1 - a if self.returns else 0.0, share) for a in kept]
-
-    def busy(self, batch: Batch, steps: Sequence[ResampleStep], s: Tensor) -> None:
-        """Any word may change at any step."""
-
-
 SAMPLERS.register("ancestral")(Ancestral())
 SAMPLERS.register("remasking")(Ancestral(eta=0.02, needs_hidden=True))
-SAMPLERS.register("confidence")(Confidence())  # Chang et al. 2022
-SAMPLERS.register("purity")(Confidence(purity=1.0, word_temperature=1.0))  # Tang et al. 2022
-SAMPLERS.register("mask_predict")(Confidence("then"))  # Ghazvininejad et al. 2019
-SAMPLERS.register("routing")(Confidence("doubts"))  # Zheng et al. 2024, deterministic, conditional
-SAMPLERS.register("routing_unconditional")(Confidence("now"))  # the same, unconditional
-SAMPLERS.register("resample")(Resample(eta=1.0))
-SAMPLERS.register("renoise")(Resample(returns=True, word_temperature=0.0))  # Zheng et al. 2024, for uniform noise
 
 
 def shares_of_words(schedule: Schedule, s: float, t: float, words: Tensor) -> tuple[Tensor, Tensor]:

@@ -67,15 +67,17 @@ class EarlyExit(ActiveRows):
         prune: Collection[int],
         stable: int,
         rounded: Callable[[int], int] = int,
+        used: Callable[[Tensor, Tensor], Tensor] | None = None,
     ):
         """`mask` [S, K, L] is true at real positions; `read` gives tokens and log-probabilities of s_t and estimates
-        of the rows at an index.
+        of the rows at an index; `used` where tokens count, of the real ones, if not all do.
 
         Where candidates may finish, as many rows are left as are needed, or more if that number is to be `rounded` up.
         """
         sentences, candidates = mask.shape[:2]
         super().__init__(sentences, candidates, mask.device)
         self.mask, self.read, self.prune, self.stable, self.rounded = mask, read, set(prune), stable, rounded
+        self.used = used
         members = torch.arange(candidates, device=mask.device).expand(sentences, -1)
         self.index = torch.arange(sentences, device=mask.device)[:, None], members
         self.streak = torch.zeros_like(self.calls)
@@ -113,6 +115,7 @@ class EarlyExit(ActiveRows):
         self._keep(s_t, estimate)
         tokens, log_p = self.read(s_t, estimate, self.index)
         mask, finished = self.mask[self.index], self.stopped
+        mask = mask if self.used is None else self.used(tokens, mask)
         score = torch.where(mask, log_p, 0).sum(-1) / mask.sum(-1)
         self.score[self.index] = torch.where(finished, self.score[self.index], score)
         same = ((tokens == self.tokens[self.index]) | ~mask).all(-1)

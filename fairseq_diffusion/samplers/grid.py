@@ -79,8 +79,11 @@ def uniform_in_log_snr(schedule: Schedule, steps: int, first: float, final: floa
 
 @GRIDS.register("cosine")
 def cosine(schedule: Schedule, steps: int, first: float, final: float) -> Tensor:
-    """t = cos(pi i / 2N) between the ends: short steps first, long ones behind (Chang et al. 2022)."""
-    return final + (first - final) * torch.cos(math.pi / 2 * even(0, 1, steps + 1))
+    """sigma^2 = cos(pi i / 2N) between the ends, for words the share that is noise: short steps first, long ones behind
+    (Chang et al. 2022)."""
+    start, end = base_level(schedule, [first, final]).sigma.square().tolist()
+    share = end + (start - end) * torch.cos(math.pi / 2 * even(0, 1, steps + 1)[1:-1])
+    return between(first, schedule.time(share.sqrt()), final)
 
 
 @GRIDS.register("respaced")

@@ -22,7 +22,7 @@ class Step(Protocol):
 
     @property
     def draws(self) -> bool:
-        """Whether it draws random numbers."""
+        """Whether it draws random numbers, where noise is not random words; there all may."""
 
     def __call__(self, batch: Batch, s_t: Tensor, estimate: Tensor, previous: Tensor, keys: Tensor | None) -> Tensor:
         """s_s from s_t [S, K, L, ...], this step's and the previous clean estimate [S, K, L, d] and keys [S, K]."""
@@ -209,7 +209,7 @@ def sample(
             on_step(rows, s, estimate)
         if i + 1 == len(steps):
             break
-        s_t, s = s, step(batch, s, c, previous, batch.keys[i + 1] if step.draws else None)
+        s_t, s = s, step(batch, s, c, previous, batch.keys[i + 1] if step.draws or state.replaces else None)
         if (kept := rows.drop(i + 1, s_t, estimate)) is not None:
             s, estimate, c = (kept(x) for x in (s, estimate, c))
             if not len(s):

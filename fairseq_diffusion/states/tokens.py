@@ -132,8 +132,9 @@ class TokenState(State):
         return s_t % len(self.weight)
 
     def known(self, s_t: Tensor) -> Tensor:
-        """Where s_t [...] has a symbol that was there from the start."""
-        return torch.isin(s_t, self.banned)
+        """Where s_t [..., L] has a symbol that was there from the start: <s>, and the last </s>."""
+        behind = F.pad(s_t[..., 1:], (0, 1), value=self.pad)
+        return (s_t == self.bos) | (s_t == self.pad) | ((s_t == self.eos) & (behind == self.pad))
 
     def carried(self, s_t: Tensor, estimate: Tensor, previous: Tensor) -> Tensor:
         return torch.where(self.hidden(s_t)[..., None], estimate, previous)

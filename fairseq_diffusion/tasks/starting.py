@@ -23,7 +23,13 @@ def starting_state(
 ) -> dict[str, Any]:
     """The checkpoint `state` of the file `path` for a training of `model`: an AR model's, which --finetune-from-model
     names (`finetunes`), becomes one with first weights for it, and nothing else; others stay as they are."""
-    if not isinstance(model, TranslatorModel) or not is_autoregressive(compat.model_name(state)):
+    if not isinstance(model, TranslatorModel):
+        return state
+    if not is_autoregressive(compat.model_name(state)):
+        if finetunes and model.cfg.init_parts:
+            raise UserError(
+                f"--init-parts is {model.cfg.init_parts}, but {path} is no AR model, and all of it is taken; drop it"
+            )
         return state
     if not finetunes:
         raise UserError(

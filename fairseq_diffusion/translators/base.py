@@ -242,7 +242,9 @@ class Translator(nn.Module, ABC):
             return self._canvases(source, template)
         logits = self.length(source.states, source.mask)
         if template is not None:
-            check_room(template.size + beam - 1, torch.full_like(template.size, self.length.longest))
+            check_room(
+                template.size + self.length.unit * (beam - 1), torch.full_like(template.size, self.length.longest)
+            )
         positions = self.length.candidates(logits, source.length, beam, how, template and template.size)
         if template is not None:  # one without gaps has but one length
             positions = torch.where(template.rigid[:, None], template.size[:, None], positions)

@@ -136,7 +136,7 @@ class DiffusionDecoder(Decoder):
         )
         self.steps = self.sampler.steps(self.grid, o.eta, o.temperature, o.drawing)
         if words:
-            check_draws(o, translator.state, self.sampler)
+            check_draws(o, translator.state, any(step.draws for step in self.steps))
         if o.guidance != 1:
             translator.null_source()
         self.fixed_shapes = o.execution != EAGER
@@ -169,7 +169,8 @@ class DiffusionDecoder(Decoder):
 
     def _draw_keys(self, keys: Tensor) -> Tensor:
         """Keys [S, K] of candidates -> [M, S, K], one for each time random numbers may be drawn."""
-        count = len(self.steps) if any(step.draws for step in self.steps) else 1
+        draws = self.translator.state.replaces or any(step.draws for step in self.steps)
+        count = len(self.steps) if draws else 1
         return noise.fold(keys, torch.arange(count, device=keys.device)[:, None, None])
 
     def _sample(
@@ -178,7 +179,9 @@ class DiffusionDecoder(Decoder):
         o = self.options
         rounded = power_of_two if self.fixed_shapes else int
         leaves = o.prune_steps or o.stop_stable
-        active = EarlyExit(rows.mask, rows.read, o.prune_steps, o.stop_stable, rounded) if leaves else None
+        canvas = self.translator.filled_canvas
+        scored = None if canvas is None else canvas.used
+        active = EarlyExit(rows.mask, rows.read, o.prune_steps, o.stop_stable, rounded, scored) if leaves else None
         watch = None if on_step is None else History(rows.mask, rows.read, on_step)
         s, estimate = start or from_noise(rows, self.grid)
         s = s if rows.known is None else rows.state.show(s, rows.known.tokens)
@@ -199,7 +202,6 @@ class DiffusionDecoder(Decoder):
         tokens, all_log_p = mask.new_zeros(mask.shape, dtype=read.dtype), log_p.new_zeros(mask.shape)
         tokens[here], all_log_p[here] = read, log_p
         if (canvas := self.translator.filled_canvas) is not None:
-            all_log_p = all_log_p.masked_fill(~self.translator.state.free(mask), 0)  # </s> is certain at the last
             mask = canvas.used(tokens, mask, all_rows.known and all_rows.known.tokens)
         end = all_log_p.gather(-1, mask.sum(-1, keepdim=True) - 1)[..., 0]
         special = torch.isin(tokens, self.translator.special_ids)

@@ -139,10 +139,9 @@ def check_words(options: DiffusionOptions, state: State) -> None:
         )
 
 
-def check_draws(options: DiffusionOptions, state: State, sampler: Sampler) -> None:
-    """Several candidates of a length differ: they begin with different words, or words are drawn on the way."""
-    drawn = sampler.word_temperature if options.word_temperature is None else options.word_temperature
-    if options.noise_beam > 1 and options.draft is None and not (drawn or state.replaces):
+def check_draws(options: DiffusionOptions, state: State, draws: bool) -> None:
+    """Several candidates of a length differ: they begin with different words, or `draws` on the way."""
+    if options.noise_beam > 1 and options.draft is None and not (draws or state.replaces):
         raise UserError(
             f"--noise-beam is {options.noise_beam}, but --sampler {options.sampler} draws nothing, so that candidates "
             "of a length would be the same; pass --word-temperature above 0, or drop it"

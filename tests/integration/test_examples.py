@@ -22,7 +22,7 @@ def example(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
 
 
-SAMPLERS_OF_TOKENS = ("ancestral", "remasking", "confidence", "mask_predict", "routing", "routing_unconditional")
+SAMPLERS_OF_TOKENS = tuple("ancestral remasking purity confidence mask_predict routing routing_unconditional".split())
 SMALL = "--size 400 --test-size 10 --updates 4 --ar-updates 4 --steps 3".split()
 BUILD = """import chain, pathlib, systems
 with chain.working_in(pathlib.Path({folder!r})):

@@ -203,7 +203,7 @@ def test_half_precision(data: Path, post_norm: Path, tmp_path: Path):
     [
         ("", "pass --activation relu --no-encoder-norm --no-entry-norm, or name other parts"),
         (f"{POST_NORM} --encoder-layers 1", "pass --encoder-layers 2, or name"),
-        (f"{POST_NORM} --hidden 32", "pass --hidden 16, or name"),
+        (f"{POST_NORM} --hidden 32", "pass --hidden 16$"),
         (f"{POST_NORM} --pre-norm", "drop --pre-norm, or name other parts than encoder,embeddings,decoder"),
         (f"{POST_NORM} --init-parts denoiser", "'denoiser', which .* choose from: encoder, embeddings, decoder"),
         (f"{POST_NORM} --arch dinoiser_toy --init-parts decoder", "'decoder', which .* choose from: encoder$"),
@@ -212,6 +212,19 @@ def test_half_precision(data: Path, post_norm: Path, tmp_path: Path):
 def test_another_layout_is_refused(data: Path, post_norm: Path, tmp_path: Path, flags: str, words: str):
     with pytest.raises(UserError, match=words):
         start(data, post_norm, tmp_path, flags)
+
+
+def test_embeddings_alone_ask_for_their_width_alone(data: Path, post_norm: Path, tmp_path: Path):
+    path = start(data, post_norm, tmp_path, "--scale-embeddings --init-parts embeddings --inner 48 --encoder-layers 1")
+    theirs = torch.load(post_norm, weights_only=False)["model"]["decoder.embed_tokens.weight"]
+    ours = load(path).translator.state.weight.detach()
+    assert torch.equal(ours[: len(theirs)], theirs)
+
+
+def test_parts_of_a_checkpoint_of_ours_are_refused(data: Path, post_norm: Path, tmp_path: Path):
+    first = start(data, post_norm, tmp_path / "first", f"--scale-embeddings {POST_NORM}")
+    with pytest.raises(UserError, match="--init-parts is encoder, but .* is no AR model"):
+        start(data, first, tmp_path / "second", f"--scale-embeddings {POST_NORM} --init-parts encoder")
 
 
 def test_other_words_are_refused(data: Path, corpus: Path, post_norm: Path, tmp_path: Path, caplog):
