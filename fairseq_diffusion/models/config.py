@@ -44,6 +44,11 @@ class NetworkConfig(FairseqDataclass):
     activation: ChoiceEnum(list(ACTIVATIONS)) = flag("gelu", "activation of the feed-forward layers")
     pre_norm: bool = flag(False, "LayerNorm before each sub-layer instead of after it")
     share_embeddings: bool = flag(False, "the encoder reads the target's embeddings too (joined dictionary)")
+    tags: str = flag(
+        "",
+        "entries of the dictionary that stand in front of sources and say into which language to translate, as in "
+        "'<2de>,<2fr>' or, with * for any characters, '<2*>'; never drawn as noise, never part of a translation",
+    )
     # loss
     label_smoothing: float = flag(0.0, "label smoothing where words are predicted (rounding and anchor terms too)")
     loss_normaliser: ChoiceEnum(NORMALISERS) = flag(

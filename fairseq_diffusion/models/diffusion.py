@@ -212,7 +212,7 @@ def build_diffusion(cfg: Any, source_words: int, target_words: int, symbols: Sym
         adapt_every=cfg.schedule_update,
         unroll=cfg.unroll,
         seed=cfg.seed,
-        special_ids=[number for number in (symbols.bos, symbols.pad, symbols.eos, symbols.mask) if number >= 0],
+        special_ids=[number for number in (*symbols[:4], *symbols.tags) if number >= 0],
     )
     freeze(translator, str(cfg.length_training), parse_freeze(cfg.freeze))
     return translator

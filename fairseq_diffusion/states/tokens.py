@@ -42,15 +42,16 @@ class TokenState(State):
     banned: Tensor
 
     def __init__(self, words: int, dim: int, symbols: Any, mask_share: float = 1.0):
-        """`symbols` has the numbers of the special symbols bos, pad, eos, unk and mask."""
-        super().__init__()
+        """`symbols` has the numbers of the special symbols bos, pad, eos, unk and mask, and of the tags."""
+        super().__init__([symbols.bos, symbols.pad, symbols.eos, *symbols.tags])
         self.weight = nn.Parameter(torch.randn(words, dim) * dim**-0.5)
         self.bos, self.pad, self.eos, self.mask = symbols.bos, symbols.pad, symbols.eos, symbols.mask
         first = max(symbols.bos, symbols.pad, symbols.eos, symbols.unk) + 1
         self.hides, self.replaces = self.mask >= 0, mask_share < 1
         self.words = words - self.hides  # that can be read: the mask is the last
-        self.kernel = TokenKernel(mask_share, first, self.words - first, self.mask)
-        self.banned = torch.tensor([self.bos, self.pad, self.eos])
+        number = torch.arange(words)
+        drawn = (number >= first) & (number < self.words) & ~torch.isin(number, self.banned)
+        self.kernel = TokenKernel(mask_share, drawn, self.mask)
 
     @classmethod
     def needs_mask(cls, cfg: Any) -> bool:
