@@ -64,9 +64,7 @@ def write_corpus(
 ) -> dict[str, Split]:
     """Draw a corpus and write it; `force` overwrites the corpus files of a directory that is not empty."""
     sizes = {"train": size, "valid": valid_size, "test": test_size}
-    for name, number in sizes.items():
-        if number < 1:
-            raise UserError(f"the {name} split needs at least 1 sentence, not {number}")
+    check_sizes(sizes)
     directory = prepare_directory(Path(directory), force)
     corpus = draw_corpus(language, sizes)
     for name, split in corpus.items():
@@ -77,6 +75,12 @@ def write_corpus(
             write_lines(directory / f"{name}.{register}.{TARGET}", valid)
     write_lines(directory / OPTIONS, [json.dumps(language.options, indent=2)])
     return corpus
+
+
+def check_sizes(sizes: dict[str, int]) -> None:
+    for name, number in sizes.items():
+        if number < 1:
+            raise UserError(f"the {name} split needs at least 1 sentence, not {number}")
 
 
 def prepare_directory(directory: Path, force: bool) -> Path:
