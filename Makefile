@@ -21,7 +21,7 @@ READY_COMPAT := .venv-3.10/ready-$(call key,$(TORCH_COMPAT) $(PYTHON_COMPAT))
 INPUTS := setup.py scripts/make_venv.sh $(wildcard constraints/*.txt)
 RUN := OMP_NUM_THREADS=1 .venv/bin/python
 
-.PHONY: help setup demo demo-full compare progressive one-pass tokens test test-fast check lint types structure documents format bench compat clean
+.PHONY: help setup demo demo-full compare progressive one-pass tokens zero-shot test test-fast check lint types structure documents format bench compat clean
 
 help:
 	@echo "make setup    make .venv with torch, fairseq and this package (PYTHON=..., TORCH=... to choose)"
@@ -31,6 +31,7 @@ help:
 	@echo "make progressive  halve the decoding steps of what the full demo trained, repeatedly, by distillation"
 	@echo "make one-pass toy language again: train twelve systems, most of them one-pass, and compare"
 	@echo "make tokens   toy language again: train eleven systems that diffuse tokens, and others, and compare"
+	@echo "make zero-shot  toy language again: three languages, two of them never paired in training"
 	@echo "make test     every test: about fifteen minutes on two cores"
 	@echo "make test-fast  all but those that train: about two minutes on two cores"
 	@echo "make check    lint, types, structure and documents, each of which is a target, too"
@@ -66,6 +67,9 @@ one-pass: $(READY)
 
 tokens: $(READY)
 	$(RUN) examples/toy/tokens.py
+
+zero-shot: $(READY)
+	$(RUN) examples/toy/zero_shot.py
 
 PYTEST := $(RUN) -m pytest -n auto --dist loadfile --no-loadscope-reorder
 

@@ -4,17 +4,23 @@ import torch
 from gaussians import BOS, EOS, PAD, sources
 
 from fairseq_diffusion.kernels import noise
+from fairseq_diffusion.process.token_kernel import TokenKernel
 
 TOKENS = {"state": "tokens", "schedule": "log_linear", "self_conditioning": "none", "loss_normaliser": "words"}
 
-V, FIRST, K = 7, 3, 4  # 0 to 2 are special, 3 to 6 words
+V = 7  # 0 to 2 are special, 3 to 6 words, and the mask is behind them
+DRAWN = [3, 4, 5, 6], [3, 6]  # side by side, and with words between them that are never drawn
 
 
-def matrix(shares):
+def kernel_of(share, drawn=DRAWN[0]):
+    return TokenKernel(share, torch.isin(torch.arange(V + 1), torch.tensor(drawn)), V)
+
+
+def matrix(shares, drawn=DRAWN[0]):
     """q(column | row) over the words and the mask, [V + 1, V + 1]."""
     q = torch.zeros(V + 1, V + 1).double()
     q[:V, :V] = torch.eye(V) * shares.kept
-    q[:V, FIRST : FIRST + K] += shares.replaced / K
+    q[:V, drawn] += shares.replaced / len(drawn)
     q[:V, V] = shares.hidden
     q[V, V] = 1
     return q

@@ -29,6 +29,7 @@ class Symbols(NamedTuple):
     eos: int
     mask: int  # -1 in a dictionary without one
     unk: int = 3  # as fairseq numbers it
+    tags: tuple[int, ...] = ()  # that say into which language to translate, and are never part of a translation
 
 
 class Canvas(NamedTuple):
@@ -112,7 +113,7 @@ class Alignment(nn.Module, ABC):
         """`upsample` is the canvas' positions for each token of the source, `longest` the longest translation."""
         super().__init__()
         self.symbols, self.upsample, self.longest = symbols, upsample, longest
-        banned = torch.tensor([getattr(symbols, name) for name in self.never_predicted])
+        banned = torch.tensor([*(getattr(symbols, name) for name in self.never_predicted), *symbols.tags])
         self.register_buffer("banned", banned, persistent=False)
 
     def sizes(self, source_mask: Tensor) -> tuple[Tensor, int]:
@@ -122,7 +123,7 @@ class Alignment(nn.Module, ABC):
 
     def canvas(self, sizes: Tensor, width: int) -> Canvas:
         """Empty, for sizes [S, K] -> [S K, width]."""
-        bos, pad, eos, hidden, _ = self.symbols
+        bos, pad, eos, hidden = self.symbols[:4]
         index, sizes = torch.arange(width, device=sizes.device), sizes.flatten()[:, None]
         mask = index < sizes
         tokens = torch.where(mask, hidden, pad)

@@ -1,4 +1,4 @@
-"""Generate a corpus of the toy language (xx to yy), or score translations of it."""
+"""Generate a corpus of the toy language (xx to yy, or more languages), or score translations from xx to yy."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import argparse
 import json
 from dataclasses import asdict
 
+from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.reporting.table import pairs
 from fairseq_diffusion.toy.corpus import SPLITS, Split, read_hypotheses, read_language, read_split, write_corpus
 from fairseq_diffusion.toy.language import Language
+from fairseq_diffusion.toy.multilingual import AMBIGUITY, directions, write_languages
 from fairseq_diffusion.toy.score import score
 
+AMBIGUITY_OF_TWO = 0.5
 ROWS = {
     "sentences": "sentences",
     "ambiguous": "of them ambiguous (register not marked)",
@@ -40,7 +43,15 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="another seed is another language")
     for words, number in {"nouns": 40, "verbs": 20, "adjectives": 16, "adverbs": 8}.items():
         parser.add_argument(f"--{words}", type=int, default=number, metavar="N", help=f"how many {words} there are")
-    parser.add_argument("--ambiguity", type=float, default=0.5, metavar="P", help="share of ambiguous sentences")
+    parser.add_argument(
+        "--ambiguity", type=float, default=AMBIGUITY_OF_TWO, metavar="P", help="share of ambiguous sentences"
+    )
+    parser.add_argument(
+        "--languages", type=int, default=2, metavar="N", help="3 or 4: tagged sources, pairs without xx are zero-shot"
+    )
+    parser.add_argument(
+        "--copies", action="store_true", help="with --languages: sentences of all but xx are copied in training, too"
+    )
     parser.add_argument("--force", action="store_true", help="overwrite a corpus that is in the directory")
 
 
@@ -59,12 +70,30 @@ def run(args: argparse.Namespace) -> int:
 
 
 def generate(args: argparse.Namespace) -> int:
-    """Write a corpus of the toy language: {train,valid,test}.{xx,yy} and language.json."""
+    """Write a corpus of the toy language: {train,valid,test}.{xx,yy} and language.json; of several languages:
+    {train,valid,test.A-B}.{src,tgt}."""
+    if args.languages != 2:
+        return generate_several(args)
+    if args.copies:
+        raise UserError("--copies is of corpora with tags; add --languages 3, or leave it out")
     language = Language(args.seed, args.nouns, args.verbs, args.adjectives, args.adverbs, args.ambiguity)
     corpus = write_corpus(args.out, language, args.size, args.valid_size, args.test_size, args.force)
     print(f"wrote {args.out}")
     for name in SPLITS:
         print(f"  {name:5}  {describe(language, corpus[name])}")
+    return 0
+
+
+def generate_several(args: argparse.Namespace) -> int:
+    if args.ambiguity != AMBIGUITY_OF_TWO:
+        raise UserError("--ambiguity is of two languages, and with more all is formal; leave it out")
+    language = Language(args.seed, args.nouns, args.verbs, args.adjectives, args.adverbs, AMBIGUITY)
+    sizes = {"train": args.size, "valid": args.valid_size, "test": args.test_size}
+    write_languages(args.out, language, args.languages, sizes, args.copies, args.force)
+    found = directions(args.languages)
+    print(f"wrote {args.out}")
+    for name, unseen in (("trained on", False), ("zero-shot", True)):
+        print(f"  {name:10}  {', '.join(str(way) for way in found if way.zero_shot == unseen)}")
     return 0
 
 

@@ -3,6 +3,8 @@ architectures."""
 
 from __future__ import annotations
 
+import logging
+import re
 from abc import abstractmethod
 from functools import partial
 from typing import Any, ClassVar
@@ -26,6 +28,8 @@ from fairseq_diffusion.translators.diffusion import VALIDATION
 
 BOS = 1  # the model puts a <s> before every sentence
 
+logger = logging.getLogger(__name__)
+
 
 class TranslatorModel(BaseFairseqModel):
     """Base class of the registered models.  Wraps a `Translator`, and converts fairseq's batches to its arguments."""
@@ -44,7 +48,8 @@ class TranslatorModel(BaseFairseqModel):
         if cfg.share_embeddings:
             check_joined(source, target)
         mask = len(target) - 1 if cls.needs_mask(cfg) else -1
-        symbols = Symbols(target.bos(), target.pad(), target.eos(), mask, target.unk())
+        tags = tags_of(cfg.tags, source, target)
+        symbols = Symbols(target.bos(), target.pad(), target.eos(), mask, target.unk(), tags)
         translator = cls.build_translator(cfg, len(source), len(target), symbols)
         translator.count_words(torch.tensor(target.count))
         return cls(cfg, translator, target.bos(), target.pad())
@@ -118,6 +123,26 @@ def check_joined(source: Any, target: Any) -> None:
             f"--share-embeddings needs one dictionary for both sides, but the source's {len(source)} and the target's "
             f"{len(words)} entries are not the same; binarise with fairseq-preprocess --joined-dictionary"
         )
+
+
+def tags_of(text: str, source: Any, target: Any) -> tuple[int, ...]:
+    """Numbers in the target dictionary of the tags that `text` names, as in "<2de>,<2fr>"; in a name * stands for any
+    characters.  A tag that the source's dictionary alone has needs no number: no translation can have it."""
+    found: dict[str, int] = {}
+    entries = target.symbols[: getattr(target, "mask_index", None)]  # a mask symbol is none of the data's
+    words = {word: number for number, word in enumerate(entries) if number >= target.nspecial}
+    for name in filter(None, (part.strip() for part in text.split(","))):
+        pattern = re.compile(".*".join(map(re.escape, name.split("*"))))
+        here = {word: number for word, number in words.items() if pattern.fullmatch(word)}
+        if not here and "*" not in name and source.index(name) == source.unk():
+            raise UserError(
+                f"--tags names {name}, which is in neither dictionary of this data; name tags as they stand in "
+                "front of the sources, behind BPE, or leave it out"
+            )
+        found |= here
+    if found:
+        logger.info(f"tags, which are never part of a translation: {', '.join(found)}")
+    return tuple(found.values())
 
 
 def check_network(cfg: NetworkConfig) -> None:

@@ -56,6 +56,11 @@ class NetworkConfig(FairseqDataclass):
         "what to take of an AR model that --finetune-from-model names (without effect where it names none), as in "
         "encoder,embeddings; encoder, embeddings or decoder (default: all that this model has a like for)",
     )
+    tags: str = flag(
+        "",
+        "entries of the dictionary that stand in front of sources and say into which language to translate, as in "
+        "'<2de>,<2fr>' or, with * for any characters, '<2*>'; never drawn as noise, never part of a translation",
+    )
     # loss
     label_smoothing: float = flag(0.0, "label smoothing where words are predicted (rounding and anchor terms too)")
     loss_normaliser: ChoiceEnum(NORMALISERS) = flag(

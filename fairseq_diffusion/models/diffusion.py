@@ -59,7 +59,7 @@ def build_diffusion(cfg: Any, source_words: int, target_words: int, symbols: Sym
         adapt_every=cfg.schedule_update,
         unroll=cfg.unroll,
         seed=cfg.seed,
-        special_ids=[number for number in (symbols.bos, symbols.pad, symbols.eos, symbols.mask) if number >= 0],
+        special_ids=[number for number in (*symbols[:4], *symbols.tags) if number >= 0],
         filled_canvas=canvas_of(cfg, symbols),
     )
     freeze(translator, str(cfg.length_training), parse_freeze(cfg.freeze))

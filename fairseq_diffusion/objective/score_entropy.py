@@ -54,7 +54,7 @@ def score_entropy(x: Tensor, table: Tensor, rows: Moments, kernel: TokenKernel, 
 
 def _chunk(x: Tensor, table: Tensor, rows: Moments, kernel: TokenKernel, normalised: bool) -> Tensor:
     words = torch.arange(len(table), device=x.device)
-    drawn = ((words >= kernel.first) & (words < kernel.first + kernel.size)).to(x) / kernel.size
+    drawn = kernel.uniform(len(table)).to(x)
     here, hidden = words == rows.y_t[:, None], (rows.y_t == kernel.mask)[:, None]
     a = rows.a.clamp(min=LEAST)
     shares, rates = kernel.until(a), kernel.rates(a, rows.slope)

@@ -48,7 +48,7 @@ def divergence(x: Tensor, table: Tensor, rows: Rows, kernel: TokenKernel) -> Ten
 
 def _chunk(x: Tensor, table: Tensor, rows: Rows, kernel: TokenKernel) -> Tensor:
     words = torch.arange(len(table), device=x.device)
-    u = ((words >= kernel.first) & (words < kernel.first + kernel.size)).to(x) / kernel.size
+    u = kernel.uniform(len(table)).to(x)
     before, after, step = (
         shares.of(lambda share: share.to(x)[:, None])
         for shares in (kernel.until(rows.a_s), kernel.until(rows.a_t), kernel.between(rows.a_s, rows.a_t))

@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import Callable, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Shares(NamedTuple):
@@ -30,13 +30,27 @@ class Shares(NamedTuple):
         return Shares(*map(change, self))
 
 
-class TokenKernel(NamedTuple):
-    """The kernel on a dictionary whose words to draw from stand side by side."""
+class TokenKernel(nn.Module):
+    """The kernel on a dictionary, of which some words may be drawn."""
 
-    mask_share: float
-    first: int  # number of the first word that a corrupted one may become
-    size: int  # K, how many there are
-    mask: int  # number of the mask symbol; -1 where nothing is hidden
+    drawn: Tensor  # [V], true at the K words that a corrupted one may become
+    words: Tensor  # [K], their numbers
+
+    def __init__(self, mask_share: float, drawn: Tensor, mask: int):
+        """`drawn` [V] for every number of the dictionary, the mask's too; `mask` is -1 where nothing is hidden."""
+        super().__init__()
+        self.mask_share, self.mask = mask_share, mask
+        self.register_buffer("drawn", drawn, persistent=False)
+        self.register_buffer("words", drawn.nonzero()[:, 0], persistent=False)
+
+    @property
+    def size(self) -> int:
+        """K."""
+        return len(self.words)
+
+    def uniform(self, count: int) -> Tensor:
+        """1 / K at the words that may be drawn, 0 at others, of the first `count` of the dictionary, in fp64."""
+        return self.drawn[:count].double() / self.size
 
     def until(self, a: Tensor) -> Shares:
         """From clean words to a time at which a of them are kept."""
@@ -57,7 +71,7 @@ class TokenKernel(NamedTuple):
 
     def word(self, u: Tensor) -> Tensor:
         """Uniform u in (0, 1), in fp64 -> one of the K words."""
-        return self.first + (u * self.size).long().clamp(max=self.size - 1)  # u may have become 1 by rounding
+        return self.words[(u * self.size).long().clamp(max=self.size - 1)]  # u may have become 1 by rounding
 
     def noise(self, u: Tensor) -> Tensor:
         """Uniform u in (0, 1), in fp64 -> what a word that is not kept becomes."""
@@ -88,8 +102,7 @@ class TokenKernel(NamedTuple):
         clean, other = step.replaced * before.kept, step.replaced * before.replaced
         u = u * (stays + clean + other)
         seen = torch.where(u <= stays, y_t, torch.where(u <= stays + clean, y_0, anything))
-        drawn = (y_t >= self.first) & (y_t < self.first + self.size)
-        return torch.where(y_t == self.mask, unhidden, torch.where(drawn, seen, y_t))
+        return torch.where(y_t == self.mask, unhidden, torch.where(self.drawn[y_t], seen, y_t))
 
     def _left_of(self, v: Tensor, before: Shares) -> Tensor:
         """What is left of a uniform v that was not below a_s / (a_s + b_s), uniform again."""

@@ -7,6 +7,7 @@ likelihood, rounding and sampling are written here once, and B x L x V is never 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -31,9 +32,9 @@ class State(nn.Module, ABC):
     replaces: bool = False  # words are replaced by others
     banned: Tensor | None  # numbers of words that are never read or drawn
 
-    def __init__(self) -> None:
+    def __init__(self, banned: Sequence[int] = ()):
         super().__init__()
-        self.register_buffer("banned", None, persistent=False)
+        self.register_buffer("banned", torch.tensor(banned) if banned else None, persistent=False)
 
     @classmethod
     def needs_mask(cls, cfg: Any) -> bool:
@@ -43,7 +44,8 @@ class State(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def build(cls, words: int, symbols: Any, cfg: Any) -> State:
-        """For a dictionary of `words` entries with these special symbols, by the model's flags."""
+        """For a dictionary of `words` entries with these special symbols, by the model's flags.  Tags among the symbols
+        are banned."""
 
     @property
     @abstractmethod

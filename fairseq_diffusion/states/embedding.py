@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -78,15 +79,24 @@ class EmbeddingState(State):
     family = "gaussian"
     state_dims = 1
 
-    def __init__(self, vocabulary: int, dim: int, norm: str = "l2", init_std: float = 1e-3, latent_map: str = "tanh"):
-        super().__init__()
+    def __init__(
+        self,
+        vocabulary: int,
+        dim: int,
+        norm: str = "l2",
+        init_std: float = 1e-3,
+        latent_map: str = "tanh",
+        banned: Sequence[int] = (),
+    ):
+        super().__init__(banned)
         self.weight = nn.Parameter(torch.randn(vocabulary, dim) * init_std)
         self.norm = NORMS[norm](dim)
         self.maps = LATENT_MAPS[latent_map]
 
     @classmethod
     def build(cls, words: int, symbols: Any, cfg: Any) -> EmbeddingState:
-        return cls(words, cfg.latent_dim, str(cfg.embedding_norm), cfg.embedding_init_std, str(cfg.latent_map))
+        norm, latent_map = str(cfg.embedding_norm), str(cfg.latent_map)
+        return cls(words, cfg.latent_dim, norm, cfg.embedding_init_std, latent_map, symbols.tags)
 
     @property
     def dim(self) -> int:

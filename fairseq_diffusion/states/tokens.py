@@ -53,20 +53,22 @@ class TokenState(State):
         Args:
             words: entries of the dictionary, the mask symbol included.
             dim: h.
-            symbols: the numbers of the special symbols bos, pad, eos, unk and mask.
+            symbols: the numbers of the special symbols bos, pad, eos, unk and mask, and of the tags.
             mask_share: of the corrupted words, those that are hidden.
             scale: of the vectors of s_t's words as the denoiser reads them.
             fills: a canvas is filled up with </s>, which is then a word to predict.
         """
-        super().__init__()
+        ends = [symbols.bos, symbols.pad] if fills else [symbols.bos, symbols.pad, symbols.eos]
+        super().__init__([*ends, *symbols.tags])
         self.scale = scale
         self.weight = nn.Parameter(torch.randn(words, dim) * dim**-0.5)
         self.bos, self.pad, self.eos, self.mask = symbols.bos, symbols.pad, symbols.eos, symbols.mask
         first = max(symbols.bos, symbols.pad, symbols.eos, symbols.unk) + 1
         self.hides, self.replaces = self.mask >= 0, mask_share < 1
         self.words = words - self.hides  # that can be read: the mask is the last
-        self.kernel = TokenKernel(mask_share, first, self.words - first, self.mask)
-        self.banned = torch.tensor([self.bos, self.pad] if fills else [self.bos, self.pad, self.eos])
+        number = torch.arange(words)
+        drawn = (number >= first) & (number < self.words) & ~torch.isin(number, self.banned)
+        self.kernel = TokenKernel(mask_share, drawn, self.mask)
 
     @classmethod
     def needs_mask(cls, cfg: Any) -> bool:

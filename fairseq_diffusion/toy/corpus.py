@@ -65,9 +65,7 @@ def write_corpus(
 ) -> dict[str, Split]:
     """Draw a corpus and write it; `force` overwrites the corpus files of a directory that is not empty."""
     sizes = {"train": size, "valid": valid_size, "test": test_size}
-    for name, number in sizes.items():
-        if number < 1:
-            raise UserError(f"the {name} split needs at least 1 sentence, not {number}")
+    check_sizes(sizes)
     directory = prepare_directory(Path(directory), force)
     corpus = draw_corpus(language, sizes)
     lines: dict[str, Iterable[str]] = {OPTIONS: [json.dumps(language.options, indent=2)]}
@@ -77,6 +75,12 @@ def write_corpus(
             lines[f"{name}.{register}.{TARGET}"] = [language.translations(each)[place] for each in split.sources]
     write_texts({directory / name: "".join(f"{line}\n" for line in own) for name, own in lines.items()})
     return corpus
+
+
+def check_sizes(sizes: dict[str, int]) -> None:
+    for name, number in sizes.items():
+        if number < 1:
+            raise UserError(f"the {name} split needs at least 1 sentence, not {number}")
 
 
 def prepare_directory(directory: Path, force: bool) -> Path:

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from itertools import count
 
 FORMAL, INFORMAL = 0, 1
 NOUN_CLASSES = 3
 DETERMINERS, PREPOSITIONS = 3, 4
+SYLLABLES = {"determiners": 1, "prepositions": 1, "nouns": 2, "verbs": 2, "adjectives": 2, "adverbs": 2}
 TRIES_PER_LENGTH = 50  # words that are taken already, before a longer one is tried
 
 
 # Onsets, nuclei and codas of syllables. Source syllables are open: no source word ends in the "s" that marks a plural.
 SOURCE = ("p t k m n s l r w y".split(), "a e i o u".split(), [""])
 TARGET = ("b d g v z h br dr gl fl".split(), "a e o u ei au".split(), "n r k m st".split())
+OTHER_TARGETS = (
+    ("f j sh ch kr tr sp".split(), "i u oa ea".split(), "p t b d ng".split()),
+    ("q x c th pl pr".split(), "y ai uo oe".split(), "l f ts x".split()),
+)
 
 
 class Coiner:
@@ -72,3 +78,17 @@ class Lexicon:
             source = self._source.new_word(2)
             words[source] = Entry(source, (formal, informal), noun_class=i % NOUN_CLASSES)
         return words
+
+    def retold(self, parts: Sequence[Sequence[str]], rng: random.Random) -> Lexicon:
+        """The same source words with the stems of another target language, built from syllables of its own."""
+        other, coiner = copy(self), Coiner(parts, rng)
+        for name, syllables in SYLLABLES.items():
+            table = getattr(self, name)
+            setattr(other, name, {source: recoined(entry, coiner, syllables) for source, entry in table.items()})
+        return other
+
+
+def recoined(entry: Entry, coiner: Coiner, syllables: int) -> Entry:
+    """With as many different stems as it had."""
+    stems = {stem: coiner.new_word(syllables) for stem in entry.stems}
+    return replace(entry, stems=(stems[entry.stems[0]], stems[entry.stems[1]]))

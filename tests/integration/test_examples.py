@@ -137,5 +137,23 @@ def test_one_pass_walks_through(tmp_path):
     assert read_table(tmp_path / "replaced/table-1")[1]["rows"] == record["rows"]
 
 
+@pytest.mark.slow
+def test_zero_shot_walks_through(tmp_path):
+    """Every direction is translated, and those that were not trained on through xx, too; nothing is made twice."""
+    small = "--size 60 --test-size 5 --updates 4 --steps 2".split()
+    done = example("zero_shot", "--out", tmp_path, *small)
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "table.txt").read_text()
+    assert text in done.stdout and "5 sentences a direction, 2 steps, sacreBLEU nrefs:1" in text
+    rows = [line.split() for line in text.splitlines()[2:] if line[:1].isalpha() and line[2:3] == "-"]
+    assert [row[0] for row in rows] == ["xx-yy", "xx-zz", "yy-xx", "zz-xx", "yy-zz", "zz-yy"]
+    assert [" ".join(row[1:-6]) for row in rows] == ["trained on"] * 4 + ["zero-shot"] * 2
+    assert [row[-3] == "-" for row in rows] == [True] * 4 + [False] * 2
+    assert len((tmp_path / "corpus/train.src").read_text().splitlines()) == 180
+    assert "begins" not in example("zero_shot", "--out", tmp_path, *small).stdout
+    assert example("zero_shot", "--out", tmp_path, *small, "--no-copies").returncode == 0
+    assert len((tmp_path / "corpus/train.src").read_text().splitlines()) == 120
+
+
 def read_table(folder: Path) -> tuple[str, dict[str, Any]]:
     return (folder / "table.txt").read_text(), json.loads((folder / "table.json").read_text())

@@ -12,6 +12,7 @@ from fairseq.models import ARCH_MODEL_REGISTRY
 from support import call, decoding, hypotheses, lines
 
 import fairseq_diffusion
+from fairseq_diffusion.systems.presets import PRESETS
 
 NETWORK = "--hidden 64 --inner 128 --heads 4 --encoder-layers 2 --decoder-layers 2 --dropout 0"
 SCHEDULE = "--lr 3e-3 --lr-scheduler polynomial_decay"
@@ -30,6 +31,7 @@ LEARNERS = {  # flags of the smallest system that is safe to learn it, updates, 
     "ddcap_toy": ("", 250, "--iter-decode-max-iter 4"),
     "d3pm_toy_absorb": ("", 400, "--iter-decode-max-iter 4 --sampler confidence"),
     "d3pm_toy_uniform": ("", 400, "--iter-decode-max-iter 20 --word-temperature 0.3"),
+    "ddpm_nmt_toy": ("", 400, "--iter-decode-max-iter 20 --word-temperature 0.3"),
     "nat_toy": ("", 150, ""),
     "glat_toy": ("", 150, ""),
     "glat_toy_ctc": (CTC, 450, ""),
@@ -45,12 +47,13 @@ LEARNERS = {  # flags of the smallest system that is safe to learn it, updates, 
 
 @pytest.fixture(scope="module")
 def reversals(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Letters, and the same in capitals from the last to the first, binarised."""
+    """Letters, and the same in capitals from the last to the first, binarised; and joined/, with one dictionary."""
     folder, rng = tmp_path_factory.mktemp("reversals"), random.Random(1)
     for split, size in (("train", 8000), ("valid", 50), ("test", 100)):
         rows = [[rng.choice("abcdef") for _ in range(rng.randint(2, 5))] for _ in range(size)]
         (folder / f"{split}.a").write_text("".join(" ".join(row) + "\n" for row in rows))
         (folder / f"{split}.b").write_text("".join(" ".join(row[::-1]).upper() + "\n" for row in rows))
+    binarise(folder, folder / "joined", "--joined-dictionary")
     return binarise(folder, folder / "bin")
 
 
@@ -78,10 +81,11 @@ def learns_to_reverse(reversals: Path, tmp_path: Path, arch: str, own: str, upda
     flags = ["--task", "diffusion_translation", "--criterion", "diffusion_loss", "--arch", arch, *own.split()]
     schedule = f"{SCHEDULE} --warmup-updates {updates // 10} --max-update {updates} --total-num-update {updates}"
     optimiser = "--optimizer adam --batch-size 64 --cpu --no-epoch-checkpoints --num-workers 0".split()
-    where = [reversals, "--user-dir", ROOT / "fairseq_diffusion", "--save-dir", tmp_path / "checkpoints"]
+    data = reversals.with_name("joined") if PRESETS[arch].fields.get("share_embeddings") else reversals
+    where = [data, "--user-dir", ROOT / "fairseq_diffusion", "--save-dir", tmp_path / "checkpoints"]
     call("train", *where, *flags, *NETWORK.split(), *schedule.split(), *optimiser)
     last = tmp_path / "checkpoints/checkpoint_last.pt"
-    printed = call("generate", *decoding(reversals, last, "--batch-size 50", steps))
+    printed = call("generate", *decoding(data, last, "--batch-size 50", steps))
     said, meant = hypotheses(printed), lines(printed, "T")
     right = sum(said[i][0][0] == meant[i][0][0] for i in meant)
     assert len(meant) == 100

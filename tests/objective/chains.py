@@ -23,10 +23,11 @@ FREE = list(product(range(V + 1), repeat=2))  # what two positions may hold
 class Words:
     """A state, and a network with random weights that sees both positions and the time, and no source."""
 
-    def __init__(self, share: float, sharpness: float = 1.0):
+    def __init__(self, share: float, sharpness: float = 1.0, tags: tuple[int, ...] = ()):
         torch.manual_seed(3)
         hides = share > 0
-        self.state = TokenState(V + hides, 5, Symbols(BOS, PAD, EOS, V if hides else -1, UNK), share)
+        self.state = TokenState(V + hides, 5, Symbols(BOS, PAD, EOS, V if hides else -1, UNK, tags), share)
+        self.drawn = [word for word in range(UNK + 1, V) if word not in tags]
         self.maps = [torch.randn(2 * (V + 1) + 1, 12), torch.randn(12, 10) * sharpness]
 
     def denoise(self, s_t: Tensor, t: Tensor) -> Tensor:
@@ -45,7 +46,7 @@ class Words:
         """q(column | row) from clean words to a share a that is kept, [V + 1, V + 1]."""
         share, q = self.state.kernel.mask_share, torch.zeros(V + 1, V + 1).double()
         q[:V, :V] = a * torch.eye(V)
-        q[:V, UNK + 1 : V] += (1 - share) * (1 - a) / (V - UNK - 1)
+        q[:V, self.drawn] += (1 - share) * (1 - a) / len(self.drawn)
         q[:V, V] = share * (1 - a)
         q[V, V] = 1
         return q
@@ -57,7 +58,8 @@ class Words:
         step = torch.zeros(V + 1, V + 1).double()
         kept, m = a_t / a_s, (m_t - m_s) / (1 - m_s)
         step[:V, :V] = kept * torch.eye(V)
-        step[:V, UNK + 1 : V] += (1 - kept - m) / (V - UNK - 1) if self.state.replaces else 0.0  # but for rounding
+        if self.state.replaces:  # else 0, but for rounding
+            step[:V, self.drawn] += (1 - kept - m) / len(self.drawn)
         step[:V, V], step[V, V] = m, 1
         joint = until[:V, None, :] * step.T[None]
         return (joint / joint.sum(-1, keepdim=True)).nan_to_num(0.0)

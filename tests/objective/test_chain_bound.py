@@ -52,9 +52,11 @@ def agree(found, expected, number):
 
 @pytest.mark.parametrize("share", SHARES)
 @pytest.mark.parametrize("schedule", [Schedule("log_linear", steps=4), Schedule("cosine_root", steps=3)])
+@pytest.mark.parametrize("tags", [(), (5,)])
 @torch.no_grad()
-def test_the_bound_of_words_is_the_sum_over_all_corruptions(share, schedule):
-    words = Words(share)
+def test_the_bound_of_words_is_the_sum_over_all_corruptions(share, schedule, tags):
+    """Tags are never drawn, like <unk>; a target may have both."""
+    words = Words(share, tags=tags)
     levels = kept(schedule, schedule.steps)
     exact = torch.tensor([words.bound(pair, levels) for pair in PAIRS])
     truth = torch.tensor([words.nll(pair, levels) for pair in PAIRS])
@@ -66,10 +68,11 @@ def test_the_bound_of_words_is_the_sum_over_all_corruptions(share, schedule):
     assert (error.view(3, -1).square().mean(1).sqrt() > 0.97 * each.std(1)).all()  # at least what they spread
 
 
+@pytest.mark.parametrize("tags", [(), (5,)])
 @torch.no_grad()
-def test_words_are_a_distribution():
+def test_words_are_a_distribution(tags):
     """The sum that the bound is compared with, over all y, is 1: nothing is lost in it."""
-    words, levels = Words(0.4), kept(Schedule("log_linear"), 3)
+    words, levels = Words(0.4, tags=tags), kept(Schedule("log_linear"), 3)
     everything = torch.tensor([words.nll((i, j), levels) for i in range(7) for j in range(7)])
     assert float((-everything).exp().sum()) == pytest.approx(1)
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from gaussians import BOS, EOS, PAD, WORDS, build, encode
-from token_batches import FIRST, TOKENS, K, V, batch, matrix
+from token_batches import DRAWN, TOKENS, V, batch, kernel_of, matrix
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
@@ -40,7 +40,7 @@ def test_log_linear_words_are_revealed_at_the_rate_1_over_t():
 def test_in_steps_the_mean_is_the_sum_of_divergences(curve):
     """sum_t KL(q(y_s | y_t, y_0) || sum_y p(y) q(y_s | y_t, y)), from matrices: what the term adds up to over all t."""
     T, y_0, p = 12, 1, torch.tensor([0.2, 0.7, 0.1]).double()
-    schedule, kernel, hidden = Schedule(curve, steps=T), TokenKernel(1.0, 0, 3, 3), 3
+    schedule, kernel, hidden = Schedule(curve, steps=T), TokenKernel(1.0, torch.tensor([1, 1, 1, 0]).bool(), 3), 3
     a = schedule.level(torch.arange(T + 1) / T).alpha.square()
 
     def back(y, a_s, a_t):
@@ -185,12 +185,13 @@ def test_what_does_not_go_together_is_refused(flags, said):
 @pytest.mark.parametrize("a_s, a_t", [(0.8, 0.5), (1.0, 0.9), (0.2, 0.01)])
 @pytest.mark.parametrize("y_0", [1, 4])
 @pytest.mark.parametrize("y_t", [1, 4, 6, V])
-def test_a_divergence_is_that_of_matrices(share, a_s, a_t, y_0, y_t):
+@pytest.mark.parametrize("drawn", DRAWN)
+def test_a_divergence_is_that_of_matrices(share, a_s, a_t, y_0, y_t, drawn):
     """The posterior against the mixture of posteriors over the estimate; and its gradient."""
-    kernel = TokenKernel(share, FIRST, K, V)
+    kernel = kernel_of(share, drawn)
     s, t = torch.tensor(a_s).double(), torch.tensor(a_t).double()
-    until_s, until_t = matrix(kernel.until(s)), matrix(kernel.until(t))
-    between = matrix(kernel.between(s, t))
+    until_s, until_t = matrix(kernel.until(s), drawn), matrix(kernel.until(t), drawn)
+    between = matrix(kernel.between(s, t), drawn)
     if until_t[y_0, y_t] == 0:
         return  # cannot be
     torch.manual_seed(y_0 + y_t)
@@ -216,7 +217,7 @@ def test_a_divergence_is_that_of_matrices(share, a_s, a_t, y_0, y_t):
 
 
 def test_rows_are_divided_into_chunks(monkeypatch):
-    kernel, x, table = TokenKernel(0.3, FIRST, K, V), torch.randn(9, 5), torch.randn(V, 5)
+    kernel, x, table = kernel_of(0.3), torch.randn(9, 5), torch.randn(V, 5)
     a = torch.linspace(0.9, 0.5, 9).double()
     rows = Rows(torch.tensor([3, 4, V, 5, 6, V, 3, 3, 4]), torch.full((9,), 4), a, a / 2)
     whole = divergence(x, table, rows, kernel)

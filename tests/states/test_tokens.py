@@ -16,10 +16,10 @@ FREE = torch.tensor([[0, 1, 1, 1, 1, 0, 0], [0, 1, 1, 0, 0, 0, 0]]).bool()
 MANY = 3000
 
 
-def state(share=1.0):
+def state(share=1.0, tags=()):
     torch.manual_seed(1)
     hides = share > 0
-    return TokenState(WORDS + hides, 8, Symbols(BOS, PAD, EOS, MASK if hides else -1, UNK), share)
+    return TokenState(WORDS + hides, 8, Symbols(BOS, PAD, EOS, MASK if hides else -1, UNK, tags), share)
 
 
 def level(kept):
@@ -106,12 +106,23 @@ def test_where_noise_looks_like_words_shown_ones_are_remembered_and_the_network_
     assert torch.equal(entrance(s_t, None), entrance(SENTENCE, None))
 
 
-def test_nothing_reads_or_draws_a_special_symbol():
-    s, estimate = state(), torch.zeros(1, 50, 8)
+@pytest.mark.parametrize("tags", [(), (4, 9)])
+def test_nothing_reads_or_draws_a_special_symbol_or_a_tag(tags):
+    s, estimate, never = state(tags=tags), torch.zeros(1, 50, 8), [BOS, PAD, EOS, *tags]
     with torch.no_grad():
-        s.weight[[BOS, PAD, EOS]] += 3.0
-    estimate += s.weight[BOS]
+        s.weight[never] += 3.0
+    estimate += s.weight[never[-1]]
     s_t = torch.full((1, 50), MASK)
     drawn = [s.sample(estimate, torch.tensor([key]), s_t == MASK) for key in range(20)]
     for words in (s.read(s_t, estimate)[0], *drawn):
-        assert not torch.isin(words, torch.tensor([BOS, PAD, EOS, MASK])).any()
+        assert not torch.isin(words, torch.tensor([*never, MASK])).any()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4])
+def test_all_words_but_tags_are_drawn_as_noise(share):
+    s, mask = state(share, (4, 9)), torch.ones(MANY, 7).bool()
+    keys, expected = noise.fold(torch.arange(MANY), 3), {*range(4, WORDS)} - {4, 9}
+    begin = s.prior(keys, mask, level(0.0))
+    end = s.corrupt(torch.full((MANY, 7), UNK), level(0.0), keys, mask)
+    for found in (begin, end):
+        assert set(found[:, 1:-1].unique().tolist()) - {MASK} == expected
