@@ -128,6 +128,8 @@ def exported(newest: dict[str, Any], model: Weights, paths: list[Path], ema: boo
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """A fairseq checkpoint on the CPU, read without executing code from it."""
     compat.allow_argparse_checkpoints()
+    if path.is_file() and (found := compat.damage(str(path))):
+        raise UserError(f"{path} is damaged: {found}; copy it again, or leave it out")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # another kind of file can raise any exception in the unpickler

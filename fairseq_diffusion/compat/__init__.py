@@ -8,6 +8,7 @@ hydra 1.3 / omegaconf 2.3 (below the second) need no repair for what this packag
 # ruff: noqa: F401  other rooms say compat.NAME
 
 from fairseq_diffusion.compat import checkpoints, finite, half, repairs
+from fairseq_diffusion.compat.archive import damage
 from fairseq_diffusion.compat.checkpoints import (
     OUR_TASK,
     is_noise_schedule,

@@ -11,6 +11,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from typing import Any, Callable
 
+from fairseq_diffusion.compat.archive import damage
 from fairseq_diffusion.compat.finite import check_finite
 from fairseq_diffusion.compat.renamed import fill_up, rename_keys, with_new_names
 from fairseq_diffusion.compat.wrapping import wrap_once
@@ -19,6 +20,10 @@ from fairseq_diffusion.errors import UserError
 logger = logging.getLogger(__name__)
 
 OUR_TASK = "diffusion_translation"
+UNREADABLE = (  # what torch and fairseq raise at a damaged file
+    *(pickle.UnpicklingError, EOFError, RuntimeError, KeyError, TypeError, OSError),
+    *(ValueError, AttributeError, IndexError),
+)
 _use_ema = False
 _resuming: Any = None  # the trainer that is reading a checkpoint
 _watchers: list[Callable[[str, dict[str, Any], bool], None]] = []
@@ -38,11 +43,13 @@ def wrap_checkpoint_loading() -> None:
 
 
 def _loading(load: Callable[..., dict[str, Any]], path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    if os.path.isfile(path) and (found := damage(path)):
+        raise UserError(_unreadable(path, RuntimeError(found)))
     try:
         state = load(path, *args, **kwargs)
     except (FileNotFoundError, PermissionError):
         raise  # their messages need no addition
-    except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError, TypeError, OSError) as error:
+    except UNREADABLE as error:
         raise UserError(_unreadable(path, error)) from error
     _rename(state)
     if _resuming is not None:  # the optimiser continues from the last weights, never from averaged ones
@@ -162,7 +169,7 @@ def _unreadable(path: str, error: Exception) -> str:
     elif isinstance(error, KeyError):
         cause, advice = f"it has no entry {error}, so it is no fairseq checkpoint", "pass a file that fairseq wrote"
     else:
-        cause = "it is truncated or not a checkpoint"
+        cause = "it is truncated, damaged or not a checkpoint"
         advice = "copy it again, or take an earlier one (to resume: --restore-file EARLIER.pt)"
     return f"cannot read the checkpoint {path} ({size}): {cause}; {advice}. torch said: {_first_line(error)}"
 

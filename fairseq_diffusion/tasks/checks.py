@@ -66,6 +66,15 @@ def check_dictionary(side: str, ours: dict[str, Any], saved: dict[str, Any]) -> 
     )
 
 
+def check_direction(ours: list[str], saved: list[str] | None) -> None:
+    """The checkpoint does not translate the other way, which a joined dictionary would not show."""
+    if saved and list(saved) == ours[::-1] and saved[0] != saved[1]:
+        raise UserError(
+            f"the checkpoint translates from {saved[0]} to {saved[1]}, but this command from {ours[0]} to {ours[1]}; "
+            f"pass --source-lang {saved[0]} --target-lang {saved[1]}, or another checkpoint"
+        )
+
+
 def check_whole(model: Any) -> None:
     """Each rank holds all weights of our models; fairseq wraps what fully_sharded cuts up in a class of this name."""
     if type(model).__name__ == "FullyShardedDataParallel" and isinstance(model.module, TranslatorModel):

@@ -31,6 +31,7 @@ from fairseq_diffusion.tasks.bleu import bleu_counts, log_bleu
 from fairseq_diffusion.tasks.checks import (
     check_data,
     check_dictionary,
+    check_direction,
     check_split,
     check_whole,
     fingerprint,
@@ -84,10 +85,13 @@ class DiffusionTranslationTask(TranslationTask):
 
     def state_dict(self) -> dict[str, Any]:
         """Saved in every checkpoint as fairseq's `task_state`; a mask symbol is a model's, and not the data's."""
-        return {"source": fingerprint(self.src_dict), "target": fingerprint(self.tgt_dict.of_data())}
+        sides = {"source": fingerprint(self.src_dict), "target": fingerprint(self.tgt_dict.of_data())}
+        return {**sides, "languages": [self.cfg.source_lang, self.cfg.target_lang]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for side, ours in self.state_dict().items():
+        own = self.state_dict()
+        check_direction(own.pop("languages"), state.get("languages"))
+        for side, ours in own.items():
             if side in state:
                 check_dictionary(side, ours, state[side])
 

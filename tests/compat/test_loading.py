@@ -60,7 +60,7 @@ def test_bare_weights_are_no_fairseq_checkpoint(tmp_path):
 
 def test_a_list_is_no_fairseq_checkpoint(tmp_path):
     torch.save([1, 2], tmp_path / "list.pt")
-    with pytest.raises(UserError, match="truncated or not a checkpoint"):
+    with pytest.raises(UserError, match="truncated, damaged or not a checkpoint"):
         load(str(tmp_path / "list.pt"))
 
 

@@ -66,7 +66,7 @@ def test_it_is_a_checkpoint_like_any_other(ours: Path, joined: Path, tmp_path: P
     """It may be averaged, and trained on with our task."""
     assert main(["average", "--inputs", str(ours), str(ours), "--output", str(tmp_path / "average.pt")]) == 0
     assert generate(joined, tmp_path / "average.pt", steps="").count("H-") == 11
-    assert read(ours)["task_state"].keys() == {"source", "target"}
+    assert read(ours)["task_state"].keys() == {"source", "target", "languages"}
     size = "--hidden 32 --inner 64 --heads 2 --encoder-layers 2 --decoder-layers 2".split()
     fields = read(ours)["cfg"]["model"]
     like = f"--length-map linear --length-target {fields['length_target']} --scale-embeddings --no-entry-norm "

@@ -10,7 +10,7 @@ from gaussians import encode, sources
 from host_looks import HostLooks
 
 from fairseq_diffusion.alignment.beam import CHECK_EVERY
-from fairseq_diffusion.alignment.paths import BEAM, SEARCHES
+from fairseq_diffusion.alignment.paths import BEAM, READ_BY, SEARCHES
 from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.samplers.loop import SAMPLERS
 from fairseq_diffusion.translators.base import Lengths
@@ -42,7 +42,8 @@ def test_one_pass_decoding_does_not_look(alignment, search, copy, no_copies):
     numbers = torch.arange(4 if search == "sample" else lengths.positions.shape[1])
     keys = noise.fold(KEYS[:, None], numbers).view(*lengths.positions.shape, -1)
     drop = alignment != "ctc"
-    decoder = model.decoder_for(OnePassOptions(path_search=search, length_penalty=9.0, drop_repeats=drop, passes=2))
+    penalty = {"length_penalty": 9.0} if search in READ_BY["length_penalty"] else {}
+    decoder = model.decoder_for(OnePassOptions(path_search=search, drop_repeats=drop, passes=2, **penalty))
     with HostLooks() as looks:
         decoder(source, lengths, keys)
     steps = int(SOURCE.shape[1] * model.alignment.upsample) - 2
