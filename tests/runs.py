@@ -22,7 +22,7 @@ def train_teacher(data: Path, folder: Path, flags: str = "") -> Path:
     return folder / "checkpoint_last.pt"
 
 
-def reported(data: Path, path: Any, folder: Path, flags: str = "") -> tuple[str, dict[str, Any]]:
+def reported(data: Path, path: Any, folder: Path, flags: str = "", **steps: str) -> tuple[str, dict[str, Any]]:
     """What fairseq-generate writes into a folder: the text, and the report from the JSON beside it."""
-    assert generate(data, path, f"{flags} --results-path {folder}") == ""
+    assert generate(data, path, f"{flags} --results-path {folder}", **steps) == ""
     return (folder / "generate-test.txt").read_text(), read(folder / "generate-test.json")

@@ -25,10 +25,10 @@ class Lines:
     def _parsed(self, number: int, line: str, parse: Callable[[str], Any]) -> Any:
         try:
             if any("\udc80" <= letter <= "\udcff" for letter in line):
-                raise UserError("is not UTF-8; convert the input")
+                raise UserError("it is not UTF-8; convert the input")
             return parse(line)
         except UserError as error:
-            self.refuse(number, str(error))
+            self.refuse(number, f"is refused: {error}")
             return parse("")
 
     def refuse(self, number: int, sentence: str) -> None:

@@ -35,7 +35,7 @@ def raw(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def results(data: Path, teacher: Path, checkpoint: Path, raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the outputs of an autoregressive system, of ours, and of ours with what the table has to note."""
     folder, references = tmp_path_factory.mktemp("results"), f"--raw-reference {raw}"
-    reported(data, teacher, folder / "AR", f"--beam 2 {references}")
+    reported(data, teacher, folder / "AR", f"--beam 2 {references}", steps="")
     reported(data, checkpoint, folder / "plain", references)
     reported(data, checkpoint, folder / "oracle", "--oracle-length")
     reported(data, f"{checkpoint}:{teacher}", folder / "rescored", f"--noise-beam 2 {RERANKER}")

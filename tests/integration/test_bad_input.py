@@ -216,7 +216,7 @@ def test_a_line_that_cannot_be_translated_loses_no_other(data: Path, checkpoint:
     result = translate(data, checkpoint, "", f"{flags} --input {file}")
     assert set(hypotheses(result.stdout)) == {"0", "3", "4"}
     assert_one_sentence(result, "2 of 5 lines have no translation; their errors are above")
-    assert "line 1 (counted from 0) is not UTF-8" in result.stderr
+    assert "line 1 (counted from 0) is refused: it is not UTF-8" in result.stderr
     assert re.search(r"line 2 \(counted from 0\) has \(5001, \d+\) tokens", result.stderr)
     plain = translate(data, checkpoint, "w1 w2\nw3\n\n", flags)
     assert [*hypotheses(result.stdout).values()] == [*hypotheses(plain.stdout).values()]

@@ -117,11 +117,19 @@ def test_a_model_of_words(data: Path, tmp_path: Path):
         assert [" ".join(each.tokens) for each in found] == printed
 
 
-def test_what_is_refused(data: Path, teacher: Path, tmp_path: Path):
+def test_what_is_refused(data: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     stored = stored_models.DATA, stored_models.checkpoint("diffglat_ctc")
+    for line, words in (
+        (
+            "A\t___ never ___",
+            "line 0 (counted from 0) is refused: a template has 'never', but its piece 'never' is not in the target",
+        ),
+        ("A\t___ </s>", "'</s>' is a special symbol"),
+    ):
+        with pytest.raises(UserError, match="1 of 1 lines have no translation"):
+            interactive(*stored, [line], tmp_path, "--complete")
+        assert words in capsys.readouterr().err
     for line, flags, words in (
-        ("A\t___ never ___", "--complete", "'never' is not in the target dictionary"),
-        ("A\t___ </s>", "--complete", "'</s>' is a special symbol"),
         ("A\t" + "a " * 40, "--complete", r"a template takes 79 positions .* room for \d"),
         ("A\ta", "--constraints", "--constraints is ordered, .* pass --complete"),
         ("A\ta", "--complete --constraints", "--constraints is ordered"),
