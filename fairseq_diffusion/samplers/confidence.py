@@ -44,7 +44,7 @@ class ConfidenceStep(NamedTuple):
         free, hidden = batch.free, state.hidden(s_t)
         words, log_p = state.round(estimate)
         if keys is not None and self.purity is not None:
-            words, log_p = self._purely(batch, estimate, words, log_p, free & hidden, keys)
+            words, log_p = self._by_purity(batch, estimate, words, log_p, free & hidden, keys)
         elif keys is not None and self.how.temperature:
             drawn = state.sample(estimate, noise.fold(keys, SAMPLE), free & hidden, *self.how)
             words = torch.where(hidden, drawn, words)
@@ -58,7 +58,7 @@ class ConfidenceStep(NamedTuple):
         shown = torch.where(hidden & free, state.shown(words), s_t)
         return torch.where(free & low & (hidden | may_hide), fresh, shown)
 
-    def _purely(
+    def _by_purity(
         self, batch: Batch, estimate: Tensor, words: Tensor, log_p: Tensor, hidden: Tensor, keys: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Words drawn by purity (the best `words` at temperature 0), and what decides which are shown: the largest are
