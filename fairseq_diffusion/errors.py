@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Callable
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+EXCHANGES = ("DistBackendError", "DistNetworkError", "DistStoreError")  # torch's, where ranks cannot reach another
 
 
 class UserError(ValueError):
@@ -21,6 +22,12 @@ def sentence_of(kind: type[BaseException], error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, OSError):
         return refused_by_the_system(error)
+    if "gloo/transport" in str(error) or kind.__name__ in EXCHANGES:
+        said = str(error).splitlines()[0].rpartition(".cc:")[2].partition("] ")  # behind gloo's file and line
+        return (
+            f"another rank has ended or does not answer ({(said[2] or said[0]).partition('. ')[0]}); see what it says, "
+            "end those that still run, and start all of them again: they continue from the last checkpoint"
+        )
     if kind is AssertionError and str(error).startswith("--"):  # fairseq's checks of its own flags
         return f"{str(error).rstrip('!.')}; correct these flags"
     _, found, sentence = str(error).rpartition("fairseq_diffusion.errors.UserError: ")

@@ -15,7 +15,7 @@ from importlib import import_module
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 from unittest.mock import patch
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,19 +49,19 @@ def run(tool: str, args: list[str], files: list[str]) -> None:
 class Command:
     """A command that has begun; in a process of its own, as a user starts it."""
 
-    def __init__(self, tool: str, *args: Any, stdin: str = "") -> None:
+    def __init__(self, tool: str, *args: Any, stdin: str = "", target: Callable[..., None] = run) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self._files = [str(Path(self._folder.name) / name) for name in ("stdin", "stdout", "stderr")]
         self._args = [tool, *map(str, args)]
         for name, text in zip(self._files, (stdin, "", "")):
             Path(name).write_text(text)
-        self._process: BaseProcess = server().Process(target=run, args=(tool, self._args[1:], self._files))
-        self._process.start()
+        self.process: BaseProcess = server().Process(target=target, args=(tool, self._args[1:], self._files))
+        self.process.start()
 
     def done(self, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         """Its output and exit status, once it has ended."""
-        self._process.join(timeout)
-        assert self._process.exitcode is not None, f"{self._args} still runs after {timeout} seconds"
+        self.process.join(timeout)
+        assert self.process.exitcode is not None, f"{self._args} still runs after {timeout} seconds"
         _, output, errors = (Path(name).read_text() for name in self._files)
         self._folder.cleanup()
-        return subprocess.CompletedProcess(self._args, self._process.exitcode, output, errors)
+        return subprocess.CompletedProcess(self._args, self.process.exitcode, output, errors)

@@ -7,7 +7,7 @@ hydra 1.3 / omegaconf 2.3 (below the second) need no repair for what this packag
 
 # ruff: noqa: F401  other rooms say compat.NAME
 
-from fairseq_diffusion.compat import checkpoints, finite, half, repairs
+from fairseq_diffusion.compat import checkpoints, finite, half, ranks, repairs
 from fairseq_diffusion.compat.archive import damage
 from fairseq_diffusion.compat.checkpoints import (
     OUR_TASK,
@@ -46,5 +46,6 @@ def patch() -> None:
     half.skip_overflow_on_cpu()
     half.unscale_once()
     finite.guard_training()
+    ranks.limit_waiting()
     checkpoints.wrap_checkpoint_loading()
     checkpoints.wrap_resuming()

@@ -1,17 +1,26 @@
-"""Two ranks give the gradients of one rank with the doubled batch, and a training can change their number."""
+"""Two ranks give the gradients of one rank with the doubled batch, a training can change their number, and a rank that
+is lost does not leave the other waiting."""
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import socket
+import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
-from commands import Command
-from support import TINY, TINY_WORDS, call, read, training
+from commands import Command, server
+from commands import run as run_command
+from fairseq import options, tasks
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from support import TINY, TINY_BLOCKS, TINY_WORDS, call, different, read, training
 
+import fairseq_diffusion
 from fairseq_diffusion.cli.main import main as run
 
 STEP = "--optimizer sgd --lr 1 --clip-norm 0 --dropout 0 --max-update 1 --no-epoch-checkpoints --disable-validation"
@@ -23,12 +32,16 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def two_ranks(*args: Any) -> None:
-    """Train in two processes that talk by gloo; without GPUs fairseq must be told all of it, and its default backend
-    names a GPU even then."""
+def of_two(*args: Any) -> list[list[Any]]:
+    """The arguments of each of two ranks that talk by gloo; without GPUs fairseq must be told all of it, and its
+    default backend names a GPU even then."""
     group = f"--distributed-init-method tcp://localhost:{free_port()} --distributed-world-size 2"
     group += " --distributed-no-spawn --distributed-backend gloo --ddp-backend legacy_ddp --distributed-rank"
-    ranks = [Command("train", *args, *group.split(), rank) for rank in range(2)]
+    return [[*args, *group.split(), rank] for rank in range(2)]
+
+
+def two_ranks(*args: Any) -> None:
+    ranks = [Command("train", *own) for own in of_two(*args)]
     ended = [rank.done() for rank in ranks]
     assert [rank.returncode for rank in ended] == [0, 0], "\n".join(rank.stdout + rank.stderr for rank in ended)
 
@@ -97,6 +110,63 @@ def test_two_ranks_go_on_with_what_one_began(eight: Path, tmp_path: Path):
             torch.testing.assert_close(one[key], other[key], rtol=1e-3, atol=1e-5)
 
 
+WRAPPED = {  # what one update computes and another does not, by chance or by the sentences
+    "dinoiser_toy": "--self-conditioning random",
+    "difformer_toy": "",
+    "mdlm_toy": "--self-conditioning random --source-drop 0.3",
+    "sundae_toy": "",
+    "diffglat_toy_ctc": "",
+    "cmlm_toy": "",
+}
+
+
+def updates_of(arch: str, data: Path, folder: Path, rank: int) -> None:
+    """Four updates under torch's DistributedDataParallel, --ddp-backend of most users, which fails where a parameter
+    has no gradient. fairseq wraps a model in it only on a GPU. The second rank has fewer sentences, and then none."""
+    size = TINY_BLOCKS if "diffglat" in arch else TINY_WORDS
+    args = options.parse_args_and_arch(
+        options.get_training_parser(), list(map(str, training(data, folder, WRAPPED[arch], arch, size=size)))
+    )
+    cfg = convert_namespace_to_omegaconf(args)
+    task = tasks.setup_task(cfg.task)
+    task.load_dataset("train")
+    torch.manual_seed(1)
+    model, criterion = task.build_model(cfg.model), task.build_criterion(cfg.criterion)
+    wrapped = torch.nn.parallel.DistributedDataParallel(model.train())
+    batches = task.get_batch_iterator(task.dataset("train"), max_sentences=6 - 4 * rank).next_epoch_itr(shuffle=False)
+    for update, batch in zip(range(4), batches):
+        model.set_num_updates(update)
+        model.zero_grad()
+        loss, size, _ = criterion(wrapped, batch)
+        (loss / size * (rank == 0 or update < 3)).backward()  # fairseq's dummy batch has weight 0
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter -= 0.1 * parameter.grad
+    torch.save(model.state_dict(), folder / f"{arch}-{rank}.pt")
+
+
+def wrapped_rank(rank: int, port: int, data: Path, folder: Path) -> None:
+    fairseq_diffusion.load()
+    torch.set_num_threads(1)
+    where = {"init_method": f"tcp://localhost:{port}", "world_size": 2, "rank": rank}
+    torch.distributed.init_process_group("gloo", **where)
+    for arch in WRAPPED:
+        updates_of(arch, data, folder, rank)
+
+
+def test_every_parameter_has_a_gradient_on_both_ranks(data: Path, tmp_path: Path):
+    port = free_port()
+    ranks = [server().Process(target=wrapped_rank, args=(rank, port, data, tmp_path)) for rank in (0, 1)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join(120)
+    assert [rank.exitcode for rank in ranks] == [0, 0]
+    for arch in WRAPPED:
+        first, second = (read(tmp_path / f"{arch}-{rank}.pt") for rank in (0, 1))
+        assert not different(first, second)
+
+
 def test_two_ranks_validate_as_one(data: Path, learned: Path, tmp_path: Path):
     """Loss and BLEU of ten sentences; in batches of four, the second rank has one batch less."""
     start = f"--finetune-from-model {learned / 'checkpoint_last.pt'} --lr 0 --max-update 1 --no-epoch-checkpoints"
@@ -126,6 +196,55 @@ def test_two_ranks_start_from_an_ar_model(data: Path, teacher: Path, tmp_path: P
     two, one = (read(tmp_path / name / "checkpoint_last.pt")["model"] for name in ("two", "one"))
     for key in one:
         torch.testing.assert_close(two[key], one[key], rtol=1e-4, atol=1e-6)
+
+
+def impatient(*args: Any) -> None:
+    """A command whose ranks wait for each other for seconds where the usual ones do for minutes."""
+    fairseq_diffusion.load()
+    with patch.multiple("fairseq_diffusion.compat.ranks", LONGEST_WAIT=4, HINT_EVERY=1):
+        run_command(*args)
+
+
+def endless(data: Path, folder: Path, flags: str = "") -> list[Any]:
+    log = "--log-format json --log-interval 1 --disable-validation --no-save --log-file"
+    return training(data, folder / "save", f"{log} {folder / 'log'} {flags}")
+
+
+def started(ranks: list[Command], log: Path) -> None:
+    """Wait for the second update."""
+    while not log.exists() or log.read_text().count("num_updates") < 2:
+        assert all(rank.process.is_alive() for rank in ranks)
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("lost, found", [(signal.SIGSTOP, "Timed out waiting"), (signal.SIGKILL, "peer")])
+def test_a_rank_that_is_lost_ends_the_other(data: Path, tmp_path: Path, lost: signal.Signals, found: str):
+    ranks = [Command("train", *own, target=impatient) for own in of_two(*endless(data, tmp_path))]
+    started(ranks, tmp_path / "log")
+    os.kill(ranks[1].process.pid, lost)
+    ended = ranks[0].done(60)
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr
+    assert "error: another rank has ended or does not answer (" in ended.stderr and found in ended.stderr
+    if lost == signal.SIGSTOP:
+        os.kill(ranks[1].process.pid, signal.SIGCONT)
+        assert "another rank has ended or does not answer (" in ranks[1].done(60).stderr
+
+
+def test_heartbeat_timeout_ends_a_rank_that_waits(data: Path, tmp_path: Path):
+    """By fairseq's flag, which torch's exchange between ranks used to keep from its work."""
+    ranks = [Command("train", *own) for own in of_two(*endless(data, tmp_path, "--heartbeat-timeout 4"))]
+    started(ranks, tmp_path / "log")
+    os.kill(ranks[1].process.pid, signal.SIGSTOP)
+    ended = ranks[0].done(60)
+    assert ended.returncode == -signal.SIGTERM and "not making progress in 4 seconds" in ended.stdout + ended.stderr
+    os.kill(ranks[1].process.pid, signal.SIGKILL)
+
+
+def test_a_rank_that_never_comes_is_missed_and_then_given_up(data: Path, tmp_path: Path):
+    ended = Command("train", *of_two(*endless(data, tmp_path))[0], target=impatient).done(60)
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr
+    assert "rank 0 has waited for 2 s for all 2 ranks to meet at tcp://localhost:" in ended.stdout + ended.stderr
+    assert "another rank has ended or does not answer (Timed out after" in ended.stderr
 
 
 SLURM = {"SLURM_STEP_NODELIST": "first,second", "SLURM_NNODES": "2", "SLURM_NODEID": "1"}
