@@ -21,7 +21,7 @@ READY_COMPAT := .venv-3.10/ready-$(call key,$(TORCH_COMPAT) $(PYTHON_COMPAT))
 INPUTS := setup.py scripts/make_venv.sh $(wildcard constraints/*.txt)
 RUN := OMP_NUM_THREADS=1 .venv/bin/python
 
-.PHONY: help setup demo demo-full compare progressive one-pass tokens zero-shot test test-fast check lint types structure documents format bench compat clean
+.PHONY: help setup demo demo-full compare progressive one-pass tokens zero-shot test test-fast soak check lint types structure documents format bench compat clean
 
 help:
 	@echo "make setup    make .venv with torch, fairseq and this package (PYTHON=..., TORCH=... to choose)"
@@ -34,6 +34,7 @@ help:
 	@echo "make zero-shot  toy language again: three languages, two of them never paired in training"
 	@echo "make test     every test: about fifteen minutes on two cores"
 	@echo "make test-fast  all but those that train: about two minutes on two cores"
+	@echo "make soak     faults and odd inputs by the thousand: up to 40 minutes on two cores"
 	@echo "make check    lint, types, structure and documents, each of which is a target, too"
 	@echo "make format   rewrite the code as make check wants it"
 	@echo "make bench    how fast, against fairseq and CTranslate2, a few minutes each (BENCH=... for benchmarks/run.py)"
@@ -78,6 +79,9 @@ test: $(READY)
 
 test-fast: $(READY)
 	$(PYTEST) -m "not slow" tests
+
+soak: $(READY)
+	$(PYTEST) --soak tests/reliability
 
 check: lint types structure documents
 

@@ -35,6 +35,7 @@ setup(
     install_requires=["torch>=2.1", "sacrebleu>=2.4", "sacremoses", "subword-nmt", "numpy"],
     extras_require={
         "dev": [
+            "hypothesis",
             "pytest",
             "pytest-xdist",
             "ruff",

@@ -23,6 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--device", choices=("cpu", "cuda"), default="cpu", help="where tests run that can run on a GPU (cpu)"
     )
+    parser.addoption("--soak", action="store_true", help="inject many more faults, and try many more inputs")
 
 
 def pytest_configure(config: pytest.Config) -> None:

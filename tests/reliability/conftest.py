@@ -1,0 +1,47 @@
+"""Faults and inputs by the number: few in ``make test``, many in ``make soak``, which prints how many there were."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, Callable
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+COUNTED = "reliability"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Inputs are the same in each run of the quick form; the long one tries new ones."""
+    unhurried = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
+    settings.register_profile("quick", max_examples=20, derandomize=True, **unhurried)
+    settings.register_profile("soak", max_examples=1000, **unhurried)
+    settings.load_profile("soak" if config.getoption("soak") else "quick")
+
+
+@pytest.fixture
+def soak(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("soak"))
+
+
+@pytest.fixture
+def count(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Called with what a test has injected or tried, and how often."""
+    counts: Counter[str] = Counter()
+    request.node.user_properties.append((COUNTED, counts))
+
+    def add(what: str, number: int = 1) -> None:
+        counts[what] += number
+
+    return add
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The sums over all tests that passed."""
+    totals: Counter[str] = Counter()
+    for report in terminalreporter.getreports("passed"):
+        for name, counts in report.user_properties:
+            if name == COUNTED:
+                totals.update(counts)
+    for what, number in sorted(totals.items()):
+        terminalreporter.write_line(f"{number:9,}  {what}")
