@@ -34,12 +34,14 @@ def server() -> ForkServerContext:
 
 
 def run(tool: str, args: list[str], files: list[str]) -> None:
-    """Be the command: with its arguments, and with files as its standard input, output and error."""
+    """Be fairseq's command, or ours: with its arguments, and with files as its standard input, output and error."""
     for number, (name, mode) in enumerate(zip(files, (os.O_RDONLY, os.O_WRONLY, os.O_WRONLY))):
         os.dup2(os.open(name, mode), number)
     sys.stdin = os.fdopen(0)
     sys.argv = [tool, *args]
     try:
+        if tool not in TOOLS:
+            sys.exit(import_module("fairseq_diffusion.cli.main").main([tool, *args]))
         import_module(f"fairseq_cli.{tool}").cli_main()
     except Exception:  # as a Python that has just started shows it
         sys.excepthook(*sys.exc_info())
@@ -53,6 +55,7 @@ class Command:
         self._folder = tempfile.TemporaryDirectory()
         self._files = [str(Path(self._folder.name) / name) for name in ("stdin", "stdout", "stderr")]
         self._args = [tool, *map(str, args)]
+        self.output = Path(self._files[1])  # while it runs
         for name, text in zip(self._files, (stdin, "", "")):
             Path(name).write_text(text)
         self.process: BaseProcess = server().Process(target=target, args=(tool, self._args[1:], self._files))
