@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any, Callable
 
 import pytest
 from hypothesis import HealthCheck, settings
+from runs import train_teacher
+from stored_models import DATA, checkpoint
+from support import call, decoding
 
 COUNTED = "reliability"
 
@@ -34,6 +38,19 @@ def count(request: pytest.FixtureRequest) -> Callable[..., None]:
         counts[what] += number
 
     return add
+
+
+@pytest.fixture(scope="session")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("results")
+    for seed in (1, 2):
+        call("generate", *decoding(DATA, checkpoint("dinoiser"), f"--seed {seed} --results-path {folder / str(seed)}"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def teacher(tmp_path_factory: pytest.TempPathFactory, trains: None) -> Path:
+    return train_teacher(DATA, tmp_path_factory.mktemp("teacher"))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -11,9 +11,10 @@ from typing import Any, Callable
 import pytest
 from commands import Command
 from kills import kill
-from runs import MODEL, train_teacher
-from stored_models import DATA, checkpoint
-from support import TINY, TINY_BLOCKS, TINY_WORDS, call, decoding, different, read, training
+from outputs import OURS, QUICK, Way, made
+from runs import MODEL
+from stored_models import DATA
+from support import TINY, TINY_BLOCKS, TINY_WORDS, call, different, read, training
 
 KINDS: dict[str, tuple[list[str], str]] = {  # by architecture: its size, and other flags
     "dinoiser_toy": (TINY, "--store-ema --ema-decay 0.9 --self-conditioning random"),
@@ -27,7 +28,6 @@ KINDS: dict[str, tuple[list[str], str]] = {  # by architecture: its size, and ot
     "diffglat_toy_dag": (TINY_BLOCKS, ""),
     "transformer": (MODEL.split()[2:], "--criterion label_smoothed_cross_entropy"),
 }
-QUICK = ("dinoiser_toy",)
 KEEPING = "--save-interval-updates 1 --keep-interval-updates 2 --no-epoch-checkpoints --disable-validation"
 STATE = ("model", "last_optimizer_state")
 
@@ -38,7 +38,7 @@ def test_a_training_that_is_killed_again_and_again(
 ):
     """Each time it gets on by some updates at least, and saves behind each of them, so that many kills fall into that;
     weights, averages and optimiser are those of a training that was left alone."""
-    if not soak and arch not in QUICK:
+    if not soak and arch != "dinoiser_toy":
         pytest.skip("in make soak")
     size, flags = KINDS[arch]
     kills, rng = 20 if soak else 2, random.Random(arch)
@@ -55,7 +55,7 @@ def test_a_training_that_is_killed_again_and_again(
         while command.process.is_alive() and not (log.exists() and log.read_text().count("num_updates") > updates):
             time.sleep(0.01)
         command.process.join(rng.random() * 0.3)
-        count(f"kills of a training ({arch})" if soak else "kills of a training", command.process.is_alive())
+        count("kills of a training", command.process.is_alive())
         kill(command.process.pid)
         command.process.join()
     done = Command("train", *arguments("killed")).done()
@@ -68,73 +68,28 @@ def test_a_training_that_is_killed_again_and_again(
     assert different(whole["extra_state"].get("ema"), killed["extra_state"].get("ema")) == []
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("results")
-    for seed in (1, 2):
-        call("generate", *decoding(DATA, checkpoint("dinoiser"), f"--seed {seed} --results-path {folder / str(seed)}"))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory, trains: None) -> Path:
-    return train_teacher(DATA, tmp_path_factory.mktemp("teacher"))
-
-
-def averaging(out: Path, request: pytest.FixtureRequest) -> list[Any]:
-    for number in (1, 2, 3):
-        shutil.copy(checkpoint("dinoiser"), out / f"checkpoint_1_{number}.pt")
-    return ["average", "--inputs", *sorted(out.glob("checkpoint_*")), "--output", out / "average.pt"]
-
-
-def scoring(out: Path, request: pytest.FixtureRequest) -> list[Any]:
-    systems = [request.getfixturevalue("results") / seed for seed in "12"]
-    return ["score", *systems, "--json", out / "table.json", "--markdown", out / "table.md"]
-
-
-def generating(out: Path, request: pytest.FixtureRequest) -> list[Any]:
-    sizes = [word for size in ("--size", "--valid-size", "--test-size") for word in (size, 300)]
-    return ["toy", "generate", "--out", out / "toy", *sizes]
-
-
-def estimating(out: Path, request: pytest.FixtureRequest) -> list[Any]:
-    return ["likelihood", DATA, "--path", checkpoint("dinoiser"), "--samples", 2, "--cpu", "--output", out / "bounds"]
-
-
-def distilling(out: Path, request: pytest.FixtureRequest) -> list[Any]:
-    own = ["distill", DATA, "--path", request.getfixturevalue("teacher"), "--output", out / "distilled"]
-    return [*own, "--shards", 2, "--max-ratio", 1000, "--", "--cpu", "--batch-size", 8, "--num-workers", 0]
-
-
-def made(out: Path) -> dict[str, Any]:
-    """What is in every file of a folder; but a command's temporary ones, and its locks and logs."""
-    files = [file for file in out.rglob("*") if file.is_file() and not file.name.startswith(".")]
-    files = [file for file in files if file.suffix not in (".log", ".lock")]
-    return {str(file.relative_to(out)): read(file) if file.suffix == ".pt" else file.read_bytes() for file in files}
-
-
-@pytest.mark.parametrize("of", [averaging, scoring, generating, estimating, distilling])
+@pytest.mark.parametrize("way", OURS, ids=lambda way: way.__name__)
 def test_a_command_of_ours_that_is_killed(
-    of: Callable[..., list[Any]], soak: bool, tmp_path: Path, count: Callable[..., None], request: Any
+    way: Way, soak: bool, results: Path, teacher: Path, tmp_path: Path, count: Callable[..., None]
 ):
     """Every file that it left is whole, and the same command goes on, or refuses what is there and replaces it."""
-    if not soak and of not in (averaging, generating):
+    if not soak and way not in QUICK:
         pytest.skip("in make soak")
     (out := tmp_path / "out").mkdir()
     begun = time.perf_counter()
-    assert Command(*of(out, request)).done().returncode == 0
+    assert Command(*way(out, results, teacher)).done().returncode == 0
     seconds, whole, rng = time.perf_counter() - begun, made(out), random.Random(1)
     for _ in range(20 if soak else 2):
         shutil.rmtree(out)
         out.mkdir()
-        command = Command(*of(out, request))
+        command = Command(*way(out, results, teacher))
         command.process.join(rng.uniform(0.2, 1) * seconds)
-        count(f"kills of {of.__name__}" if soak else "kills of a command of ours", command.process.is_alive())
+        count("kills of a command of ours", command.process.is_alive())
         kill(command.process.pid)
         command.process.join()
         left = {name: found for name, found in made(out).items() if name in whole}
         assert different(left, {name: whole[name] for name in left}) == []
-        if Command(*(words := of(out, request))).done().returncode == 2:
+        if Command(*(words := way(out, results, teacher))).done().returncode == 2:
             done = Command(*words, "--force").done()
             assert done.returncode == 0, done.stderr
         assert different(made(out), whole) == []

@@ -1,0 +1,56 @@
+"""Commands that write files, each into a folder of its own, and what is in the files."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, Callable
+
+from stored_models import DATA, checkpoint
+from support import decoding, read, training
+
+Way = Callable[[Path, Path, Path], list[Any]]  # of the folder to write to, of results, and a teacher
+
+
+def train(out: Path, results: Path, teacher: Path) -> list[Any]:
+    more = "--save-interval-updates 2 --no-epoch-checkpoints --disable-validation --max-update 6"
+    return ["train", *training(DATA, out, more)]
+
+
+def generate(out: Path, results: Path, teacher: Path) -> list[Any]:
+    return ["generate", *decoding(DATA, checkpoint("dinoiser"), f"--results-path {out}")]
+
+
+def average(out: Path, results: Path, teacher: Path) -> list[Any]:
+    for number in (1, 2, 3):
+        shutil.copy(checkpoint("dinoiser"), out / f"checkpoint_1_{number}.pt")
+    return ["average", "--inputs", *sorted(out.glob("checkpoint_*")), "--output", out / "average.pt"]
+
+
+def score(out: Path, results: Path, teacher: Path) -> list[Any]:
+    return ["score", *results.iterdir(), "--json", out / "table.json", "--markdown", out / "table.md"]
+
+
+def toy(out: Path, results: Path, teacher: Path) -> list[Any]:
+    sizes = [word for size in ("--size", "--valid-size", "--test-size") for word in (size, 300)]
+    return ["toy", "generate", "--out", out / "toy", *sizes]
+
+
+def likelihood(out: Path, results: Path, teacher: Path) -> list[Any]:
+    return ["likelihood", DATA, "--path", checkpoint("dinoiser"), "--samples", 2, "--cpu", "--output", out / "bounds"]
+
+
+def distill(out: Path, results: Path, teacher: Path) -> list[Any]:
+    own = ["distill", DATA, "--path", teacher, "--output", out / "distilled", "--shards", 2, "--max-ratio", 1000]
+    return [*own, "--", "--cpu", "--batch-size", 8, "--num-workers", 0]
+
+
+OURS: tuple[Way, ...] = (average, toy, score, likelihood, distill)
+QUICK = (average, toy, train, generate)  # in make test; the others are in make soak alone
+
+
+def made(out: Path) -> dict[str, Any]:
+    """What is in every file of a folder; but a command's temporary ones, and its locks and logs."""
+    files = [file for file in out.rglob("*") if file.is_file() and not file.name.startswith(".")]
+    files = [file for file in files if file.suffix not in (".log", ".lock", ".tmp")]
+    return {str(file.relative_to(out)): read(file) if file.suffix == ".pt" else file.read_bytes() for file in files}
