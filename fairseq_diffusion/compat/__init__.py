@@ -30,12 +30,14 @@ from fairseq_diffusion.compat.installed import (
     version_tuple,
 )
 from fairseq_diffusion.compat.interactive import read_every_line, refuse_line
+from fairseq_diffusion.compat.quiet import start_quietly
 from fairseq_diffusion.compat.repairs import allow_argparse_checkpoints, apex_state
 
 
 def patch() -> None:
     """Apply every repair this installation needs; calling it again changes nothing."""
     require_fairseq()
+    start_quietly()
     repairs.allow_argparse_checkpoints()
     repairs.allow_tensors_between_ranks()
     repairs.avoid_broken_apex()
