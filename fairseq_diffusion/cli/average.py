@@ -112,7 +112,7 @@ def newest_of_equals(found: list[tuple[float, Path]], count: int, metric: str) -
 
 
 def check_count(count: int, paths: list[Path], what: str, advice: str) -> None:
-    """Refuse to average more checkpoints than there are, or none; the sentence has the names of those that are there."""
+    """Refuse to average more checkpoints than there are, or none; the sentence names those that are there."""
     if 0 < count <= len(paths):
         return
     names = f" ({', '.join(path.name for path in paths)})" if paths else ""
