@@ -165,8 +165,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 def why_unreadable(error: Exception) -> str:
     """The cause in a few words; torch's own message for refused objects advises to load them anyway."""
-    if refused := re.search(r"GLOBAL (\S+)", str(error)):
-        return f"it holds a {refused[1]}, and only tensors, numbers, text and containers are loaded"
+    if refused := compat.refused_object(error):
+        return compat.holds(refused)
     return f"it is damaged or no torch file ({type(error).__name__})"
 
 

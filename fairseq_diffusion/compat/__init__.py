@@ -11,9 +11,11 @@ from fairseq_diffusion.compat import checkpoints, finite, half, repairs
 from fairseq_diffusion.compat.archive import damage
 from fairseq_diffusion.compat.checkpoints import (
     OUR_TASK,
+    holds,
     is_noise_schedule,
     model_name,
     prefer_ema,
+    refused_object,
     task_name,
     watched_loading,
     with_ema,
