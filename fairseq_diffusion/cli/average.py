@@ -73,7 +73,9 @@ def last_checkpoints(folder: Path, count: int, update_based: bool) -> list[Path]
     pattern, name = (UPDATE, "checkpoint_EPOCH_UPDATE.pt") if update_based else (EPOCH, "checkpointEPOCH.pt")
     found = [(int(match[1]), path) for path in folder.iterdir() if (match := pattern.fullmatch(path.name))]
     hint = "drop --update-based for those of epochs" if update_based else "add --update-based for those of updates"
-    return first_of(sorted(found, reverse=True), count, f"files named {name} in {folder} ({hint})")
+    paths = [path for _, path in sorted(found, reverse=True)]
+    check_count(count, paths, f"named {name} in {folder}", f"; or {hint}")
+    return paths[:count]
 
 
 def best_checkpoints(folder: Path, count: int, metric: str | None, maximize: bool | None) -> list[Path]:
@@ -87,14 +89,35 @@ def best_checkpoints(folder: Path, count: int, metric: str | None, maximize: boo
         maximize = not metric.endswith(("loss", "ppl"))
     found = [(float(match["value"]), path) for match, path in matches if match["metric"] == metric]
     found.sort(key=lambda entry: -entry[0] if maximize else entry[0])
-    return first_of(found, count, f"files named checkpoint.best_{metric}_VALUE.pt in {folder} (--metric)")
+    others = [other for other in metrics if other != metric]
+    advice = f", or --last K; fairseq writes one only if its {metric} is as good as the worst that it has kept"
+    if not found:
+        there = f" (there are some by {', '.join(others)}: --metric)" if others else ""
+        advice = f"; train with --keep-best-checkpoints, or pass --last K{there}"
+    what = f"named checkpoint.best_{metric}_VALUE.pt in {folder}"
+    check_count(count, [path for _, path in found], what, advice)
+    return newest_of_equals(found, count, metric)
 
 
-def first_of(found: list[tuple[Any, Path]], count: int, what: str) -> list[Path]:
-    """The paths of the first `count` entries; an error if there are fewer."""
-    if not 0 < count <= len(found):
-        raise UserError(f"cannot average {count} {what}: there are {len(found)}; ask for between 1 and as many")
-    return [path for _, path in found[:count]]
+def newest_of_equals(found: list[tuple[float, Path]], count: int, metric: str) -> list[Path]:
+    """The first `count`; among those with the value of the last of them, which may be more, the newest by updates."""
+    value = found[count - 1][0]
+    equal = [path for own, path in found if own == value]
+    better = [path for own, path in found[:count] if own != value]
+    taken = count - len(better)
+    if taken < len(equal):
+        equal.sort(key=lambda path: updates(load_checkpoint(path)), reverse=True)
+        print(f"{len(equal)} checkpoints have a {metric} of {value:g}; the newest {taken} of them are taken")
+    return better + equal[:taken]
+
+
+def check_count(count: int, paths: list[Path], what: str, advice: str) -> None:
+    """Refuse to average more checkpoints than there are, or none; the sentence names those that are there."""
+    if 0 < count <= len(paths):
+        return
+    names = f" ({', '.join(path.name for path in paths)})" if paths else ""
+    wanted = f"pass between 1 and {len(paths)}" if paths else "none can be averaged"
+    raise UserError(f"cannot average {count} checkpoints {what}: there are {len(paths)}{names}; {wanted}{advice}")
 
 
 def averaged_state(paths: list[Path], ema: bool) -> dict[str, Any]:
@@ -142,8 +165,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 def why_unreadable(error: Exception) -> str:
     """The cause in a few words; torch's own message for refused objects advises to load them anyway."""
-    if refused := re.search(r"GLOBAL (\S+)", str(error)):
-        return f"it holds a {refused[1]}, and only tensors, numbers, text and containers are loaded"
+    if refused := compat.refused_object(error):
+        return compat.holds(refused)
     return f"it is damaged or no torch file ({type(error).__name__})"
 
 

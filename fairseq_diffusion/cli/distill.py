@@ -19,6 +19,7 @@ from fairseq_diffusion.distillation.plan import Plan, make_plan, plan_hash, prep
 from fairseq_diffusion.distillation.shards import Shards
 from fairseq_diffusion.distillation.teacher import Teacher
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.reporting.progress import Progress
 
 KIND = "distilled training set, by fairseq-diffusion"
 ROWS = {
@@ -71,9 +72,20 @@ def run(args: argparse.Namespace) -> int:
     if args.shard is not None:
         shards.decode([args.shard], 1)
         return report_missing(shards)
+    shards.progress = progress_of(data, shards)
     shards.decode(list(range(args.shards)), args.jobs)
     print_counts(write_data_bin(args, data, shards, plan), args)
     return 0
+
+
+def progress_of(data: DataBin, shards: Shards) -> Progress:
+    """That of the sentences in shards that are not complete."""
+    sides = [side.sizes.tolist() for side in data.sides("train")]
+    sizes = dict(enumerate(map(max, *sides)))
+    for shard in set(range(shards.count)).difference(shards.missing()):
+        for number, _ in shards.translations(shard):
+            sizes.pop(number, None)
+    return Progress("translated", sizes)
 
 
 def check(args: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ from fairseq_diffusion.api import TranslationModel, load_model
 from fairseq_diffusion.decoding.likelihood import SentenceLikelihood, scored_batches
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.files.writing import check_writable, write_text
+from fairseq_diffusion.reporting.progress import Progress
 
 LARGEST = 700.0  # nats a token that have a perplexity in fp64
 Scored = dict[int, SentenceLikelihood]
@@ -71,7 +72,8 @@ def scored(model: TranslationModel, args: argparse.Namespace) -> tuple[Scored, i
         max_tokens=args.max_tokens,
         ignore_invalid_inputs=args.skip_invalid_size_inputs_valid_test,
     )
-    found = dict(scored_batches(scorer, batches))
+    progress = Progress("scored", {i: int(dataset.num_tokens(i)) for i in range(len(dataset))})
+    found = dict(scored_batches(scorer, progress.watched(batches)))
     return found, len(dataset) - len(found)
 
 

@@ -11,9 +11,11 @@ from fairseq_diffusion.compat import checkpoints, finite, half, ranks, repairs
 from fairseq_diffusion.compat.archive import damage
 from fairseq_diffusion.compat.checkpoints import (
     OUR_TASK,
+    holds,
     is_noise_schedule,
     model_name,
     prefer_ema,
+    refused_object,
     task_name,
     watched_loading,
     with_ema,
@@ -30,12 +32,14 @@ from fairseq_diffusion.compat.installed import (
     version_tuple,
 )
 from fairseq_diffusion.compat.interactive import read_every_line, refuse_line
+from fairseq_diffusion.compat.quiet import start_quietly
 from fairseq_diffusion.compat.repairs import allow_argparse_checkpoints, apex_state
 
 
 def patch() -> None:
     """Apply every repair this installation needs; calling it again changes nothing."""
     require_fairseq()
+    start_quietly()
     repairs.allow_argparse_checkpoints()
     repairs.allow_tensors_between_ranks()
     repairs.avoid_broken_apex()

@@ -7,6 +7,7 @@ import os
 import queue
 from typing import Any
 
+import torch
 from fairseq.data.iterators import BufferedIterator, CountingIterator, EpochBatchIterator
 from torch.utils.data import DataLoader
 
@@ -24,6 +25,11 @@ class EpochBatches(EpochBatchIterator):
     def __init__(self, batches: EpochBatchIterator) -> None:
         """As fairseq's task configures `batches`, which itself is not iterated over."""
         self.__dict__.update(vars(batches))
+
+    def sizes(self) -> dict[int, int]:
+        """Tokens of each sentence that this rank is given in an epoch, by its number."""
+        batches = self.ordered_batches(1, fix_batches_to_gpus=False, shuffle=False)
+        return {int(i): int(self.dataset.num_tokens(i)) for batch in batches for i in batch}
 
     def close(self) -> None:
         """End the workers of the current epoch, even if not all batches were read, as with --max-valid-steps."""
@@ -55,7 +61,7 @@ class EpochBatches(EpochBatchIterator):
             batch_sampler=batches,
             num_workers=self.num_workers,
             timeout=self.timeout,
-            pin_memory=True,
+            pin_memory=torch.cuda.is_available(),  # torch warns where there is nothing to copy to
         )
 
     def _buffered(self, loader: DataLoader) -> Any:

@@ -7,6 +7,8 @@ import logging
 import math
 import os
 import pickle
+import re
+import struct
 from argparse import Namespace
 from collections.abc import Iterator
 from typing import Any, Callable
@@ -22,8 +24,11 @@ logger = logging.getLogger(__name__)
 OUR_TASK = "diffusion_translation"
 UNREADABLE = (  # what torch and fairseq raise at a damaged file
     *(pickle.UnpicklingError, EOFError, RuntimeError, KeyError, TypeError, OSError),
-    *(ValueError, AttributeError, IndexError),
+    *(ValueError, AttributeError, IndexError, struct.error),
 )
+# An environment variable, because it reaches every place where a checkpoint is read, and is never stored in one.
+LET_RUN_CODE = "FAIRSEQ_DIFFUSION_LET_CHECKPOINTS_RUN_CODE"
+UNRESTRICTED = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"  # torch's, from 2.6 on; older ones load any object
 _use_ema = False
 _resuming: Any = None  # the trainer that is reading a checkpoint
 _watchers: list[Callable[[str, dict[str, Any], bool], None]] = []
@@ -50,7 +55,9 @@ def _loading(load: Callable[..., dict[str, Any]], path: str, *args: Any, **kwarg
     except (FileNotFoundError, PermissionError):
         raise  # their messages need no addition
     except UNREADABLE as error:
-        raise UserError(_unreadable(path, error)) from error
+        if refused_object(error) is None or os.environ.get(LET_RUN_CODE) != "1":
+            raise UserError(_unreadable(path, error)) from error
+        state = _with_its_code(lambda: load(path, *args, **kwargs), path, error)
     _rename(state)
     if _resuming is not None:  # the optimiser continues from the last weights, never from averaged ones
         check_finite(f"the checkpoint {path}", _continued(state), "take an earlier one: --restore-file EARLIER.pt")
@@ -61,6 +68,16 @@ def _loading(load: Callable[..., dict[str, Any]], path: str, *args: Any, **kwarg
     for see in _watchers:
         see(path, chosen, chosen is not state)
     return chosen
+
+
+def _with_its_code(load: Callable[[], dict[str, Any]], path: str, refused: Exception) -> dict[str, Any]:
+    """A checkpoint that torch has refused, loaded with all objects in it."""
+    logger.warning(f"{path} holds a {refused_object(refused)}: it may run code, as {LET_RUN_CODE}=1 lets it")
+    os.environ[UNRESTRICTED] = "1"
+    try:
+        return load()
+    finally:
+        os.environ.pop(UNRESTRICTED)
 
 
 @contextlib.contextmanager
@@ -163,10 +180,9 @@ def _config_of(architecture: str | None) -> type | None:
 def _unreadable(path: str, error: Exception) -> str:
     """The sentence for a checkpoint that cannot be read: which file, its size, the likely cause, what to do."""
     size = f"{os.path.getsize(path)} bytes" if os.path.isfile(path) else "not a file"
-    if "Weights only load failed" in str(error) and "GLOBAL" in str(error):
-        cause = "it holds Python objects that torch does not load by default"
-        advice = "if you trust its author, set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1"
-    elif isinstance(error, KeyError):
+    if found := refused_object(error):
+        return f"cannot read the checkpoint {path} ({size}): {holds(found)}; ask its author for a file without them"
+    if isinstance(error, KeyError) and isinstance(error.args[0], str):
         cause, advice = f"it has no entry {error}, so it is no fairseq checkpoint", "pass a file that fairseq wrote"
     else:
         cause = "it is truncated, damaged or not a checkpoint"
@@ -174,8 +190,20 @@ def _unreadable(path: str, error: Exception) -> str:
     return f"cannot read the checkpoint {path} ({size}): {cause}; {advice}. torch said: {_first_line(error)}"
 
 
+def refused_object(error: Exception) -> str | None:
+    """The name of the object for which torch has refused a file; None for another error."""
+    found = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
+    return found and found[1]
+
+
+def holds(name: str) -> str:
+    return f"it holds a {name}, and only tensors, numbers, text and containers are loaded, since others can run code"
+
+
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    """torch's messages may begin with the advice to load a file with its code, and have the cause behind it."""
+    said = str(error).partition("WeightsUnpickler error: ")[2] or str(error)
+    return (said.strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def is_noise_schedule(key: str) -> bool:

@@ -19,8 +19,9 @@ from typing import Any, TextIO
 import torch
 
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.files.generated import is_generated, sentences
+from fairseq_diffusion.files.generated import Sentence, is_generated, sentences
 from fairseq_diffusion.files.writing import atomic_write
+from fairseq_diffusion.reporting.progress import Progress
 
 SKIPPED = re.compile(r"samples have invalid sizes and will be skipped, max_positions=\((\d+), (\d+)\)")
 LAST_LINES = 5  # of the log, in the sentence for a process that failed
@@ -34,6 +35,7 @@ class Shards:
     plan: str
     count: int
     command: list[str]
+    progress: Progress | None = None
 
     def path(self, shard: int) -> Path:
         return self.work / f"shard-{shard}-of-{self.count}.tsv"
@@ -100,9 +102,15 @@ class Shards:
         part = ["--distributed-world-size", str(self.count), "--distributed-rank", str(shard)]
         with log.open("a", encoding="utf-8") as file:
             lines = sentence_lines(process_lines([*self.command, *part], environment, file), file)
-            found = sorted((s.number, s.hypotheses[0].text) for s in sentences(lines) if s.hypotheses)
+            found = sorted((s.number, s.hypotheses[0].text) for s in map(self.seen, sentences(lines)) if s.hypotheses)
         self.write(shard, found, limits_in(log))
         print(f"shard {shard} of {self.count}: {len(found):,} sentences", flush=True)
+
+    def seen(self, sentence: Sentence) -> Sentence:
+        """The sentence, once it is counted; its number is checked when all are gathered."""
+        if self.progress and sentence.number in self.progress.sizes:
+            self.progress.add([sentence.number])
+        return sentence
 
     def write(self, shard: int, found: list[tuple[int, str]], limits: list[int] | None) -> None:
         digest = hashlib.sha256()

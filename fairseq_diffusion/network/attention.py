@@ -88,13 +88,23 @@ class SelfAttention(Attention):
     def __init__(self, hidden: int, heads: int, dropout: float):
         super().__init__(heads, dropout)
         query, key_value, self.out = projections(hidden)
-        self.query_key_value = nn.utils.skip_init(nn.Linear, hidden, 3 * hidden)
+        self.query_key_value = UnsetLinear(hidden, 3 * hidden)
         self.query_key_value.load_state_dict(joined(query.state_dict(), key_value.state_dict()))
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """x [N, L, h], bias [N, 1, 1, L] -> [N, L, h]."""
         queries, keys, values = self.query_key_value(x).chunk(3, -1)
         return self.out(self._attend(queries, Memory(self._split(keys, len(x)), self._split(values, len(x)), bias)))
+
+
+class UnsetLinear(nn.Linear):
+    """A linear layer that takes its weights from others, and draws none.
+
+    ``nn.utils.skip_init`` does the same, but imports sympy, which takes as long as a short decoding.
+    """
+
+    def reset_parameters(self) -> None:
+        pass
 
 
 def joined(*states: dict[str, Tensor]) -> dict[str, Tensor]:

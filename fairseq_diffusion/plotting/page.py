@@ -100,7 +100,7 @@ def joined_to_next(tokens: Sequence[str]) -> list[bool]:
 
 
 def token_html(token: str) -> str:
-    """A token's text; marks of word pieces are pale, and a mask is a dot."""
+    """A token's text; marks of word pieces are small, and a mask is a dot."""
     if token == "<mask>":
         return "\u00b7"
     if token.endswith(CONTINUES):

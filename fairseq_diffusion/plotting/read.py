@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.files import generated
+from fairseq_diffusion.files import generated, histories
 
 NOISE_LOSS = re.compile(r"(?:train_)?mse_noise_(\d\d)")
 TRAINING = ("", "train_")  # prefixes of what is logged at intervals, and once an epoch
@@ -103,15 +103,33 @@ def number(text: Any) -> float:
 
 
 def read_trajectory(path: Path, sentence: str) -> Trajectory:
-    """Source and tokens at each step of a sentence's first hypothesis, from the lines S-ID and E-ID_STEP."""
+    """Source and tokens at each step of a sentence's first hypothesis."""
     found = {str(number): one for number, one in generated.read(path).items()}
     if not found:
         raise UserError(f"{path} has no S- lines; is it the output of fairseq-generate?")
     if sentence not in found:
         there = ", ".join(islice(found, 5))
         raise UserError(f"{path} holds no sentence {sentence!r}; it has {len(found)}, among them {there}")
-    chosen = found[sentence]
-    if not chosen.hypotheses or not chosen.hypotheses[0].steps:
-        raise UserError(f"sentence {sentence} in {path} has no E- lines; decode with --retain-iter-history")
-    steps = {step: text.split() for step, text in chosen.hypotheses[0].steps.items()}
-    return Trajectory(sentence, chosen.source or "", steps)
+    beside = path.with_suffix(".history.jsonl")
+    steps = every_token(beside, sentence) if beside.exists() else shown_tokens(path, found[sentence])
+    return Trajectory(sentence, found[sentence].source or "", steps)
+
+
+def every_token(history: Path, sentence: str) -> dict[int, list[str]]:
+    """The steps in the file that --results-path writes beside the text, which has special tokens, too."""
+    (own,) = histories.chosen(histories.read(history), [sentence], 1)
+    return {number: step["tokens"] for number, step in enumerate(own["candidates"][0]["steps"])}
+
+
+def shown_tokens(path: Path, sentence: generated.Sentence) -> dict[int, list[str]]:
+    """The steps in the lines E-ID_STEP, in which fairseq leaves out <s> and </s>, also those between words."""
+    if not sentence.hypotheses or not sentence.hypotheses[0].steps:
+        raise UserError(f"sentence {sentence.number} in {path} has no E- lines; decode with --retain-iter-history")
+    steps = {step: text.split() for step, text in sentence.hypotheses[0].steps.items()}
+    if len({len(tokens) for tokens in steps.values()}) > 1:
+        raise UserError(
+            f"the steps of sentence {sentence.number} in {path} differ in length: E- lines lack special tokens, so no "
+            "token has a known position; decode with --results-path DIR, and pass DIR/generate-SUBSET.txt, which "
+            "has a file with all tokens beside it"
+        )
+    return steps

@@ -7,9 +7,11 @@ from functools import partial
 from typing import Any, Callable, TextIO
 
 from fairseq_diffusion import compat
+from fairseq_diffusion.compat.batches import EpochBatches
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.files.texts import read_lines
 from fairseq_diffusion.reporting import history
+from fairseq_diffusion.reporting.progress import Progress, bar_is_seen
 from fairseq_diffusion.reporting.texts import Texts
 
 
@@ -24,6 +26,8 @@ class Recorder:
         self.raw = read_lines(raw, "--raw-reference") if raw else None
         self.task: Any = None
         self.dataset: Any = None
+        self.batches: Any = None
+        self.progress: Progress | None = None
         self.models: list[Any] = []
         self.generator: Any = None
         self.texts: Any = None
@@ -71,11 +75,14 @@ class Recorder:
                 f"{self.cfg.dataset.gen_subset} has {len(dataset)} sentences; name the file that holds one "
                 "untokenised reference a line for each sentence that was binarised"
             )
-        return get(dataset, *args, **kwargs)
+        self.batches = get(dataset, *args, **kwargs)
+        return self.batches
 
     def _build_generator(self, build: Callable[..., Any], models: list[Any], *args: Any, **kwargs: Any) -> Any:
         self.models, self.generator = models, build(models, *args, **kwargs)
         self.texts = Texts(self.cfg, self.task, self.generator)
+        if isinstance(self.batches, EpochBatches) and not bar_is_seen(self.cfg.common):
+            self.progress = Progress("translated", self.batches.sizes())
         return self.generator
 
     def _inference_step(
@@ -86,6 +93,8 @@ class Recorder:
         hypotheses = infer(generator, models, sample, *args, **kwargs)
         decoded = time.perf_counter()
         self._add(sample, hypotheses)
+        if self.progress:
+            self.progress.add(sample["id"].tolist())
         self.inference_seconds += decoded - start
         self.own_seconds += time.perf_counter() - decoded
         return hypotheses

@@ -1,4 +1,4 @@
-"""Paired bootstrap between all pairs of systems, with the results of ``sacrebleu --paired-bs``.
+"""Paired bootstrap between all pairs of systems, with the results of ``sacrebleu --paired-bs`` but for ties.
 
 sacreBLEU compares each system with one baseline, and draws the same resamples for every pair; here each system's
 resampled scores are computed once, so that n systems take n times one and not n (n - 1) / 2 times two. The two methods
@@ -37,7 +37,10 @@ def resampled(metric: Any, texts: list[str], samples: int) -> tuple[float, np.nd
 
 
 def p_value(score: float, resamples: np.ndarray, other_score: float, other_resamples: np.ndarray) -> float:
-    """Share of resamples whose difference, less the mean one, is above that of the whole, as in Moses' script."""
+    """Share of resamples whose difference, less the mean one, is at least that of the whole, as in Moses' script.
+
+    sacreBLEU leaves out those that are equal to it, which calls a difference of 0 in every resample significant.
+    """
     differences = np.abs(resamples - other_resamples)
-    above = np.sum(differences - differences.mean() > abs(score - other_score))
-    return float((above + 1) / (len(differences) + 1))
+    at_least = np.sum(differences - differences.mean() >= abs(score - other_score))
+    return float((at_least + 1) / (len(differences) + 1))

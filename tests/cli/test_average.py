@@ -118,6 +118,29 @@ def test_the_number_behind_the_value_is_not_part_of_it(tmp_path: Path) -> None:
     assert names(average(tmp_path, tmp_path, "--best", 1, "--metric", "bleu")) == ["checkpoint.best_bleu_27.124.pt"]
 
 
+def test_fewer_best_ones_than_asked_for_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As after a short training, of which the first validation was the best or the values are equal."""
+    for name in ("checkpoint.best_bleu_0.0001.pt", "checkpoint.best_bleu_3.1002.pt", "checkpoint1.pt"):
+        save(tmp_path / name, 1.0)
+    sentence = refusal(capsys, tmp_path, tmp_path, "--best", 5)
+    assert "there are 2 (checkpoint.best_bleu_3.1002.pt, checkpoint.best_bleu_0.0001.pt)" in sentence
+    assert "pass between 1 and 2, or --last K; fairseq writes one only if its bleu is as good" in sentence
+    sentence = refusal(capsys, tmp_path, tmp_path, "--best", 1, "--metric", "loss")
+    assert "there are 0; none can be averaged; train with --keep-best-checkpoints" in sentence
+    assert "there are some by bleu: --metric" in sentence
+
+
+def test_of_equal_values_the_newest_are_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, update in enumerate((30, 10, 40, 20)):
+        save(tmp_path / f"checkpoint.best_bleu_0.000{number}.pt", 1.0, updates=update)
+    save(tmp_path / "checkpoint.best_bleu_1.0000.pt", 1.0, updates=5)
+    taken = ["1.0000", "0.0002", "0.0000"]
+    assert names(average(tmp_path, tmp_path, "--best", 3)) == [f"checkpoint.best_bleu_{value}.pt" for value in taken]
+    assert "4 checkpoints have a bleu of 0; the newest 2 of them are taken" in capsys.readouterr().out
+    average(tmp_path, tmp_path, "--best", 5, "--force")
+    assert "checkpoints have" not in capsys.readouterr().out
+
+
 def test_ema_weights_with_the_models_own_schedule(tmp_path: Path) -> None:
     paths = [save(tmp_path / "a.pt", 1.0, 1, ema=10.0), save(tmp_path / "b.pt", 2.0, 2, ema=20.0)]
     state = average(tmp_path, *paths, "--ema")

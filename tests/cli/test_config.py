@@ -29,6 +29,23 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path, capsys: pytest.CaptureFi
     assert file.read_text() != "mine"
 
 
+def test_a_folder_for_hydra_has_every_field(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    folder = tmp_path / "conf"
+    command = ["config", "dinoiser_toy", "--config-dir", str(folder)]
+    assert main(command) == 0
+    found = {str(file.relative_to(folder)): yaml.safe_load(file.read_text()) for file in folder.rglob("*.yaml")}
+    own = ["criterion/diffusion_loss", "criterion/progressive_distillation", "optimizer/fused_adam"]
+    assert {*own, "model/dinoiser_toy", "task/diffusion_translation"} == {name[:-5] for name in found}
+    assert PRESETS["dinoiser_toy"].fields.items() <= found["model/dinoiser_toy.yaml"].items()
+    assert (
+        found["model/dinoiser_toy.yaml"]["_name"] == "diffusion"
+        and found["task/diffusion_translation.yaml"]["eval_bleu"] is False
+    )
+    (folder / "model" / "dinoiser_toy.yaml").write_text("mine")
+    assert main(command) == 2 and "--force" in capsys.readouterr().err
+    assert (folder / "model" / "dinoiser_toy.yaml").read_text() == "mine"
+
+
 def test_unknown_architecture_lists_the_known(capsys: pytest.CaptureFixture[str]):
     assert main(["config", "dinoizer"]) == 2
     error = capsys.readouterr().err

@@ -14,6 +14,7 @@ from fairseq.data import data_utils
 from fairseq_diffusion.cli.main import main
 from fairseq_diffusion.distillation import shards
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.reporting import progress
 
 SENTENCES = SIZES["train"]
 
@@ -70,6 +71,17 @@ def content(folder: Path) -> dict[str, bytes]:
 def refusal(capsys: pytest.CaptureFixture[str], status: int) -> str:
     assert status == 2
     return capsys.readouterr().err
+
+
+def test_progress_is_that_of_the_shards_that_are_missing(
+    canned: Canned, distil: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    assert distil("--shards", 4, "--shard", 0) == 0
+    assert "sentences/s" not in capsys.readouterr().err
+    assert distil("--shards", 4, "--jobs", 2) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "sentences/s" in line]
+    assert [line.split(" sentences")[0] for line in said] == [f"translated {i} of 30" for i in range(1, 30)]
 
 
 # -- what is written

@@ -87,6 +87,20 @@ def test_trajectory_is_that_of_the_first_hypothesis(generate: Path) -> None:
     assert trajectory.steps == {0: ["the", "$x^", "the"], 1: ["a", "hou@@", "se"]}
 
 
+def test_special_tokens_between_words_keep_their_places(
+    generate: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a model with blanks writes them: fairseq's E- lines lack them, the file beside has them."""
+    text = generate.read_text().replace("E-1_0\tthe $x^ the", "E-1_0\tthe the")
+    generate.write_text(text)
+    sentence = refusal(capsys, tmp_path, "--generate", generate, "--sentence", 1)
+    assert "differ in length" in sentence and "--results-path DIR" in sentence
+    rows = [["the", "<s>", "the"], ["a", "hou@@", "se"]]
+    found = {"steps": [{"tokens": row, "p": [None] * 3} for row in rows]}
+    generate.with_suffix(".history.jsonl").write_text(json.dumps({"id": 1, "candidates": [found, {"steps": []}]}))
+    assert read_trajectory(generate, "1").steps == {0: rows[0], 1: rows[1]}
+
+
 def test_figure_of_everything_is_a_png_1200_pixels_wide(tmp_path: Path, log: Path, generate: Path) -> None:
     pytest.importorskip("matplotlib")
     assert plot(tmp_path, "--log", log, log, "--generate", generate, "--sentence", 1) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from argparse import Namespace
 from pathlib import Path
 
@@ -64,11 +65,63 @@ def test_a_list_is_no_fairseq_checkpoint(tmp_path):
         load(str(tmp_path / "list.pt"))
 
 
-@pytest.mark.skipif(compat.version_tuple(torch.__version__) < (2, 6), reason="torch loads any object before 2.6")
-def test_unsafe_objects_are_explained(tmp_path):
-    torch.save({"path": Path("unsafe")}, tmp_path / "unsafe.pt")
-    with pytest.raises(UserError, match="TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"):
-        load(str(tmp_path / "unsafe.pt"))
+class RunsCode:
+    """Makes a folder wherever it is unpickled."""
+
+    def __init__(self, file: Path):
+        self.file = file
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (self.file,)
+
+
+restricted = pytest.mark.skipif(compat.version_tuple(torch.__version__) < (2, 6), reason="torch loads any object there")
+
+
+@pytest.fixture
+def unsafe(tmp_path: Path) -> str:
+    return save(tmp_path / "unsafe.pt", own=RunsCode(tmp_path / "has-run"))
+
+
+def no_advice(sentence: str) -> bool:
+    """Nothing in it says how to turn a protection off."""
+    return not any(name in sentence for name in ("weights_only", "TORCH_", "RUN_CODE", "trust"))
+
+
+@restricted
+def test_code_is_refused_and_named(unsafe: str, tmp_path: Path):
+    with pytest.raises(UserError, match=r"it holds a \w+.mkdir, and only .*since others can run code") as refused:
+        load(unsafe)
+    assert no_advice(str(refused.value)) and not (tmp_path / "has-run").exists()
+
+
+@restricted
+def test_code_runs_if_a_variable_lets_it(unsafe: str, tmp_path: Path, monkeypatch, caplog):
+    monkeypatch.setenv("FAIRSEQ_DIFFUSION_LET_CHECKPOINTS_RUN_CODE", "1")
+    load(save(tmp_path / "safe.pt"))
+    assert not caplog.records
+    assert load(unsafe)["model"]["weight"] == 0
+    assert (tmp_path / "has-run").exists() and ".mkdir: it may run code" in caplog.text
+    monkeypatch.delenv("FAIRSEQ_DIFFUSION_LET_CHECKPOINTS_RUN_CODE")
+    with pytest.raises(UserError):
+        load(unsafe)
+
+
+def test_fairseqs_old_checkpoints_load(tmp_path: Path):
+    """With their arguments as argparse leaves them."""
+    path = save(tmp_path / "old.pt")
+    arguments = Namespace(task="translation", arch="transformer", max_source_positions=9, max_target_positions=9)
+    torch.save({**torch.load(path), "cfg": None, "args": arguments}, path)
+    compat.allow_argparse_checkpoints()
+    assert load(path)["cfg"].model.arch == "transformer"
+
+
+@pytest.mark.parametrize("content", [b"hello", b"\x80\x02}q\x00(X\x03\x00\x00", b"\x80\x02cos\nsystem\n0"])
+def test_a_file_that_is_no_archive_gets_no_such_advice(tmp_path: Path, content: bytes):
+    (tmp_path / "text.pt").write_bytes(content)
+    with pytest.raises(UserError, match="cannot read the checkpoint") as refused:
+        load(str(tmp_path / "text.pt"))
+    assert no_advice(str(refused.value))
 
 
 def test_missing_file_stays_a_file_error(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -111,6 +113,34 @@ def test_hydra_trains_the_model_of_the_command_line(data: Path, tmp_path: Path):
     assert settings(by_flag["cfg"]["model"]) == settings(by_file["cfg"]["model"])
     assert {k: v.shape for k, v in by_flag["model"].items()} == {k: v.shape for k, v in by_file["model"].items()}
     assert sum(v.numel() for v in by_flag["model"].values()) > 500_000  # the preset's size, not a tiny one
+
+
+SMALL = (
+    "common.cpu=true dataset.max_tokens=200 optimization.max_update=2 optimization.update_freq=[1] "
+    "model.hidden=16 model.inner=32 model.heads=2 model.encoder_layers=1 model.decoder_layers=1 model.latent_dim=4 "
+    "dataset.num_workers=0"
+)
+
+
+def test_the_command_of_the_documents_trains(data: Path, tmp_path: Path):
+    """With paths of ours and a small model; the defaults of our task, model and criterion are found by their names."""
+    text = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    write, train = re.search(
+        r"\n    (fairseq-diffusion config .*)\n\n    (fairseq-hydra-train(?:.*\\\n)*.*)\n", text
+    ).groups()
+    here = {"$PWD": tmp_path, "$(fairseq-diffusion user-dir)": ROOT / "fairseq_diffusion", "DATA-BIN": data, "\\\n": ""}
+    for name, path in here.items():
+        train = train.replace(name, str(path))
+    assert main(shlex.split(write.replace("--config-dir conf", f"--config-dir {tmp_path / 'conf'}"))[1:]) == 0
+    run = [sys.executable, "-m", "fairseq_cli.hydra_train", *shlex.split(train)[1:], *SMALL.split()]
+    result = subprocess.run(run, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    saved = read(tmp_path / "checkpoints" / "checkpoint_last.pt")
+    assert saved["cfg"]["criterion"]["_name"] == "diffusion_loss" and "bleu" in str(saved["extra_state"])
+    assert saved["cfg"]["task"]["eval_bleu_args"] == '{"iter_decode_max_iter": 20}'
+    changed = {word.split("=")[0] for word in SMALL.split()}
+    preset = {k: v for k, v in PRESETS["dinoiser_iwslt_de_en"].fields.items() if f"model.{k}" not in changed}
+    assert len(preset) > 5 and {k: saved["cfg"]["model"][k] for k in preset} == preset
 
 
 def untrimmed(data: Path, save_dir: Path) -> list[Any]:

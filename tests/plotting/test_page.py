@@ -14,7 +14,6 @@ from support import generate
 
 from fairseq_diffusion.files import histories
 from fairseq_diffusion.plotting.page import joined_to_next, write_page
-from fairseq_diffusion.plotting.page_style import DARK_SHADES, LIGHT_SHADES
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 HEADLESS = (
@@ -74,19 +73,6 @@ def test_text_is_text(tmp_path: Path):
     assert cells(html) == [["<s>", "\u00b7", "</script>", "</s>"], ["<s>", "wo@@", '"r<d>&', "</s>"]]
     assert "1 network call<" in html
     assert re.findall("title=([0-9.]+)", html) == ["1.00", "0.04", "0.99", "1.00", "0.50", "0.31", "0.99"]
-
-
-@pytest.mark.parametrize("ramp", [LIGHT_SHADES, DARK_SHADES[::-1]])
-def test_surer_is_lighter_by_day_and_darker_by_night(ramp: list[str]):
-    """One way only, so that the order can be seen without telling hues apart."""
-
-    def lightness(colour: str) -> float:
-        channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    found = [lightness(colour) for colour in ramp]
-    assert len(found) == 10 and found == sorted(found) and len(set(found)) == 10
 
 
 @pytest.mark.parametrize(
