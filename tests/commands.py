@@ -58,6 +58,12 @@ class Command:
         self._process: BaseProcess = server().Process(target=run, args=(tool, self._args[1:], self._files))
         self._process.start()
 
+    @property
+    def number(self) -> int:
+        """Of its process."""
+        assert self._process.pid is not None
+        return self._process.pid
+
     def done(self, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         """Its output and exit status, once it has ended."""
         self._process.join(timeout)

@@ -11,6 +11,7 @@ from fairseq_diffusion.compat import checkpoints, finite, half, repairs
 from fairseq_diffusion.compat.archive import damage
 from fairseq_diffusion.compat.checkpoints import (
     OUR_TASK,
+    around_resuming,
     is_noise_schedule,
     model_name,
     prefer_ema,
