@@ -52,13 +52,5 @@ def load(
             root.setLevel(level)
         if path is None:
             return None
-        return import_module(f"{__name__}.api").load_model(
-            path,
-            data=data,
-            teacher=teacher,
-            device=device,
-            precision=precision,
-            use_ema=use_ema,
-            tokenizer=tokenizer,
-            draft=draft,
-        )
+        load_model = import_module(f"{__name__}.api").load_model
+        return load_model(path, data, teacher, device, precision, use_ema, tokenizer, draft)
