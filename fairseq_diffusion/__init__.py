@@ -6,6 +6,7 @@ every module of ``tasks/`` and ``models/``; the Python API calls :func:`load`, w
 
 from __future__ import annotations
 
+from threading import RLock
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = ["__version__", "load"]
+
+_LOADING = RLock()  # one at a time: fairseq keeps some settings for the whole process
 
 
 def load(
@@ -39,22 +42,15 @@ def load(
     import logging
     from importlib import import_module
 
-    root = logging.getLogger()
-    level, quiet = root.level, not root.handlers
-    for room in ("tasks", "models"):
-        import_module(f"{__name__}.{room}")
-    if quiet:  # some of fairseq's modules turn on everybody's debugging messages
-        root.handlers.clear()
-        root.setLevel(level)
-    if path is None:
-        return None
-    return import_module(f"{__name__}.api").load_model(
-        path,
-        data=data,
-        teacher=teacher,
-        device=device,
-        precision=precision,
-        use_ema=use_ema,
-        tokenizer=tokenizer,
-        draft=draft,
-    )
+    with _LOADING:
+        root = logging.getLogger()
+        level, quiet = root.level, not root.handlers
+        for room in ("tasks", "models"):
+            import_module(f"{__name__}.{room}")
+        if quiet:  # some of fairseq's modules turn on everybody's debugging messages
+            root.handlers.clear()
+            root.setLevel(level)
+        if path is None:
+            return None
+        load_model = import_module(f"{__name__}.api").load_model
+        return load_model(path, data, teacher, device, precision, use_ema, tokenizer, draft)

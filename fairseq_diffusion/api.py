@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -32,6 +33,8 @@ RERANKER = "--iter-decode-with-external-reranker"
 CONFIGS = {"task": DiffusionTranslationConfig, "generation": GenerationConfig}
 OTHER_NAMES = {"selection": "select", "length_penalty": "lenpen"}  # of translate's parameters
 NOT_HERE = ("oracle_length", "rescore", "complete")  # takes references; given when loading; has a method
+
+BATCHING = Lock()  # fairseq seeds numpy's generator, which all threads have in common, while it makes batches
 
 # What `translate` takes: where fairseq-generate's configuration has it, its section and name.
 WHERE = {
@@ -98,7 +101,7 @@ def check_device(device: str) -> None:
 
 
 class TranslationModel:
-    """A loaded checkpoint, and those of a draft and a teacher."""
+    """A loaded checkpoint, and those of a draft and a teacher.  Threads may share it: no call changes it."""
 
     def __init__(
         self, cfg: Any, task: Any, models: list[Any], preparation: Preparation, checkpoint: Path, has_draft: bool
@@ -185,15 +188,16 @@ class TranslationModel:
         tokens = self._prepared(sentences)
         if rows is not None and (lost := [i for i, row in enumerate(rows) if i not in tokens and (row > 0).sum() > 1]):
             raise UserError(f"source {lost[0]} (counted from 0) is empty, but has a template; pass its source, or ___")
-        self.task.cfg = cfg.task
+        task = copy.copy(self.task)  # another thread's call has other options
+        task.cfg = cfg.task
         models = [*self.models[:1], *self.models[2:]] if self.has_draft and cfg.task.draft is None else self.models
-        generator = self.task.build_generator(models, cfg.generation)
+        generator = task.build_generator(models, cfg.generation)
         found: dict[int, list[Candidate]] = {}
-        dataset = self.task.build_dataset_for_inference(
+        dataset = task.build_dataset_for_inference(
             [*tokens.values()], [*map(len, tokens.values())], constraints=rows and [rows[i] for i in tokens]
         )
         for batch in self.batches(dataset, batch_size):
-            hypotheses = self.task.inference_step(generator, models, batch, constraints=batch.get("constraints"))
+            hypotheses = task.inference_step(generator, models, batch, constraints=batch.get("constraints"))
             best = ([self._candidate(h) for h in own[: asked.get("nbest", 1)]] for own in hypotheses)
             found.update(zip(batch["id"].tolist(), best))
         candidates = {index: found[i] for i, index in enumerate(tokens)}
@@ -276,7 +280,8 @@ class TranslationModel:
         if not len(dataset):
             return
         sizes = {"max_sentences": batch_size, "max_positions": self.max_positions, **other}
-        batches = self.task.get_batch_iterator(dataset=dataset, disable_iterator_cache=True, **sizes)
+        with BATCHING:
+            batches = copy.copy(self.task).get_batch_iterator(dataset=dataset, disable_iterator_cache=True, **sizes)
         for batch in batches.next_epoch_itr(shuffle=False):
             yield utils.apply_to_sample(lambda tensor: tensor.to(self.device), batch)
 

@@ -9,15 +9,17 @@ from pathlib import Path
 
 Sums = dict[str, str]
 
+NOTES = (".dictionaries.json",)  # written into a data-bin when it is first used: fairseq_diffusion/tasks/data.py
+
 
 def sums(names: Iterable[str]) -> Sums:
-    """sha256 by name, of files and of each file in a folder; nothing for what is not there. $DATA in a name is the
-    user's folder, and stays in the name."""
+    """sha256 by name, of files and of each file in a folder but for notes; nothing for what is not there. $DATA in a
+    name is the user's folder, and stays in the name."""
     found: Sums = {}
     for name in names:
         path = Path(os.path.expandvars(name))
         if path.is_dir():
-            inside = sorted(part for part in path.rglob("*") if part.is_file())
+            inside = sorted(part for part in path.rglob("*") if part.is_file() and part.name not in NOTES)
             found.update({f"{name}/{part.relative_to(path).as_posix()}": digest(part) for part in inside})
         elif path.is_file():
             found[name] = digest(path)

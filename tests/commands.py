@@ -61,6 +61,12 @@ class Command:
         self.process: BaseProcess = server().Process(target=target, args=(tool, self._args[1:], self._files))
         self.process.start()
 
+    @property
+    def number(self) -> int:
+        """Of its process."""
+        assert self._process.pid is not None
+        return self._process.pid
+
     def done(self, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         """Its output and exit status, once it has ended."""
         self.process.join(timeout)

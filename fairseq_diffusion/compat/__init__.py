@@ -11,6 +11,7 @@ from fairseq_diffusion.compat import checkpoints, finite, half, ranks, repairs
 from fairseq_diffusion.compat.archive import damage
 from fairseq_diffusion.compat.checkpoints import (
     OUR_TASK,
+    around_resuming,
     holds,
     is_noise_schedule,
     model_name,

@@ -91,6 +91,14 @@ def watched_loading(see: Callable[[str, dict[str, Any], bool], None]) -> Iterato
         _watchers.remove(see)
 
 
+def around_resuming(around: Callable[..., Any]) -> None:
+    """Any fairseq: it has no hook between a training's set-up and the first look at its checkpoints, where
+    `around(load, cfg, trainer, ...)` is called in place of `load`."""
+    from fairseq import checkpoint_utils
+
+    wrap_once(checkpoint_utils, "load_checkpoint", around)
+
+
 def wrap_resuming() -> None:
     """Any fairseq: decoding hands a checkpoint's ``task_state`` to the task, which may refuse it; training does not.
     And a training that is resumed at its last update does one more."""

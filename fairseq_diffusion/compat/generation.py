@@ -15,14 +15,16 @@ from fairseq_diffusion.compat.wrapping import wrap_once
 Main = Callable[[Any, Any], Any]  # of a configuration and the file to print to
 
 
-def around_generation(run: Callable[[Main, Any, Any], Any]) -> None:
-    """Any fairseq: `run(main, cfg, output_file)` is called in place of the function that generates, `main`.
+def around_generation(run: Callable[[Main, Any, Any], Any], open_text: Callable[..., Any]) -> None:
+    """Any fairseq: `run(main, cfg, output_file)` is called in place of the function that generates, `main`, and
+    `open_text` in place of `open`, by which fairseq empties the file of --results-path before it looks at anything.
 
     The console script has imported the module long before ours; started as a file or with ``-m`` it is ``__main__``.
     """
     for module in (sys.modules.get("__main__"), importlib.import_module("fairseq_cli.generate")):
         if is_generate(module):
             wrap_once(module, "_main", run)
+            module.open = open_text  # type: ignore[union-attr]
 
 
 def is_generate(module: Any) -> bool:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from fairseq_diffusion.alignment.template import Template
+from fairseq_diffusion.alignment.template import Template, check_room
 from fairseq_diffusion.decoding.buckets import ON_A_GPU, Buckets
 from fairseq_diffusion.decoding.hypotheses import hypotheses
 from fairseq_diffusion.decoding.likelihood import LikelihoodScorer
@@ -49,7 +49,7 @@ class Generator:
             drafts: makes the translations to begin with, where `options` ask for them.
         """
         self.options, self.selection, self.teacher, self.drafts = options, selection, teacher, drafts
-        self.decoder = translator.decoder_for(options)
+        self.decoder, self.template_room = translator.decoder_for(options), translator.template_room
         likelihoods = None
         if "likelihood" in selection.chain:
             likelihoods = LikelihoodScorer(translator, dictionary, selection.likelihood_samples, seed=selection.seed)
@@ -81,6 +81,11 @@ class Generator:
         self._count(candidates, time.perf_counter() - self.decoder.compile_seconds - begun)
         chosen = [order[: self.selection.nbest] for order in self.select(candidates, batch["net_input"])]
         return hypotheses(candidates, chosen, self.eos, history)
+
+    def check_template(self, row: Tensor, source: Tensor) -> None:
+        """Refuse the row [R] of a template that has no room in translations of a source [T]."""
+        mask = torch.ones(1, 1 + len(source), dtype=torch.bool)  # with <s>
+        check_room(*self.template_room(Template.of(row[None], self.bos), mask, self.options.length_beam))
 
     def _decode(self, source: Source, lengths: Lengths, keys: Tensor) -> tuple[Candidates, list[HistoryStep]]:
         """A bucket's candidates, and with --retain-iter-history what each step had (else nothing)."""

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.files.locks import Lock
 
 RECORD = "distilled.json"  # how the data were made; only our data-bins have it
 
@@ -25,15 +26,16 @@ def check_output(output: Path, force: bool) -> None:
 @contextmanager
 def atomic_folder(output: Path) -> Iterator[Path]:
     """A new hidden folder beside `output`, which replaces it on success; leftovers of a killed run are removed."""
-    partial, old = (output.with_name(f".{output.name}.{state}") for state in ("partial", "old"))
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        yield partial
-        if output.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            output.rename(old)
-        partial.rename(output)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
+    partial, old, lock = (output.with_name(f".{output.name}.{state}") for state in ("partial", "old", "lock"))
+    with Lock(lock, output, "name another --output"):
         shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        try:
+            yield partial
+            if output.exists():
+                shutil.rmtree(old, ignore_errors=True)
+                output.rename(old)
+            partial.rename(output)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)

@@ -20,6 +20,7 @@ import torch
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.files.generated import Sentence, is_generated, sentences
+from fairseq_diffusion.files.locks import Lock
 from fairseq_diffusion.files.writing import atomic_write
 from fairseq_diffusion.reporting.progress import Progress
 
@@ -95,7 +96,13 @@ class Shards:
             list(executor.map(decode_one, todo))
 
     def decode_shard(self, shard: int, environment: dict[str, str]) -> None:
-        """Decode in a process; its sentences are written to the shard's file, its other lines to the log."""
+        """Decode in a process, unless another command does; its sentences are written to the shard's file, its other
+        lines to the log."""
+        path = self.path(shard)
+        with Lock(path.with_name(f".{path.name}.lock"), path, "name another --work"):
+            self._decode_shard(shard, environment)
+
+    def _decode_shard(self, shard: int, environment: dict[str, str]) -> None:
         log = self.log(shard)
         log.unlink(missing_ok=True)
         print(f"shard {shard} of {self.count}: decoding; its progress is in {log}", flush=True)

@@ -26,12 +26,12 @@ def is_history(path: Path) -> bool:
 
 
 @contextmanager
-def history_file(cfg: Any, report: Path | None) -> Iterator[TextIO | None]:
-    """The file to write to if --retain-iter-history and --results-path are given; in its place once it is complete."""
-    if report is None or not cfg.generation.retain_iter_history:
+def history_file(cfg: Any, path: Path | None) -> Iterator[TextIO | None]:
+    """The file `path` to write to, there once it is complete, if --retain-iter-history is given."""
+    if path is None or not cfg.generation.retain_iter_history:
         yield None
         return
-    with atomic_write(history_path(report)) as temporary, temporary.open("w", encoding="utf-8") as file:
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         yield file
 
 

@@ -37,9 +37,7 @@ def is_report(path: Path) -> bool:
         return False
 
 
-def remove_older(path: Path, is_ours: Callable[[Path], bool]) -> None:
-    """Remove the file of an earlier run: fairseq has just emptied the text that it is about."""
-    if path.exists():
-        if not is_ours(path):
-            raise UserError(f"this run would replace {path}, which we did not write; take another --results-path")
-        path.unlink()
+def check_ours(path: Path, is_ours: Callable[[Path], bool]) -> None:
+    """Refuse to take the place of a file that no run of ours wrote."""
+    if path.exists() and not is_ours(path):
+        raise UserError(f"this run would replace {path}, which we did not write; take another --results-path")

@@ -45,10 +45,10 @@ def check_split(directory: str, split: str, source: str, target: str) -> None:
         )
 
 
-def fingerprint(dictionary: Any) -> dict[str, Any]:
-    """Size and hash of a dictionary's words in their order."""
-    words = "\n".join(dictionary.symbols).encode()
-    return {"size": len(dictionary), "sha256": hashlib.sha256(words).hexdigest()}
+def fingerprint(dictionary: Any, size: int | None = None) -> dict[str, Any]:
+    """Size and hash of a dictionary's words in their order, or of its first `size` words."""
+    symbols = dictionary.symbols[:size]
+    return {"size": len(symbols), "sha256": hashlib.sha256("\n".join(symbols).encode()).hexdigest()}
 
 
 def check_dictionary(side: str, ours: dict[str, Any], saved: dict[str, Any]) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from fairseq import utils
 from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY
-from fairseq.optim import AMPOptimizer
 from fairseq.tasks import register_task
 from fairseq.tasks.fairseq_task import FairseqTask
 from fairseq.tasks.translation import TranslationTask
@@ -23,7 +22,6 @@ from fairseq_diffusion.decoding.generator import Generator
 from fairseq_diffusion.decoding.options import SelectionOptions, read_options
 from fairseq_diffusion.decoding.rescore import Teacher
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.files.binarised import check_binarised
 from fairseq_diffusion.files.templates import GAP_WORD, template_row
 from fairseq_diffusion.kernels import choice as kernels
 from fairseq_diffusion.models.base import TranslatorModel
@@ -35,18 +33,19 @@ from fairseq_diffusion.tasks.checks import (
     check_split,
     check_whole,
     fingerprint,
-    not_finite_sentence,
 )
 from fairseq_diffusion.tasks.config import DataConfig, DiffusionTranslationConfig
+from fairseq_diffusion.tasks.data import check_files
 from fairseq_diffusion.tasks.dictionary import TableDictionary
 from fairseq_diffusion.tasks.flags import check_autoregressive_flags, check_flags
 from fairseq_diffusion.tasks.interactive import Lines
 from fairseq_diffusion.tasks.starting import starting_state
 from fairseq_diffusion.tasks.teacher import check_alone, check_count, check_embeddings, check_when_loaded
+from fairseq_diffusion.tasks.updates import FiniteUpdates
 
 
 @register_task("diffusion_translation", dataclass=DiffusionTranslationConfig)
-class DiffusionTranslationTask(TranslationTask):
+class DiffusionTranslationTask(FiniteUpdates, TranslationTask):
     """Data are those of fairseq's translation task, from the same data-bin."""
 
     cfg: DataConfig
@@ -112,9 +111,7 @@ class DiffusionTranslationTask(TranslationTask):
             )
         check_split(directory, split, self.cfg.source_lang, self.cfg.target_lang)
         sides = {self.cfg.source_lang: self.src_dict, self.cfg.target_lang: self.tgt_dict.of_data()}
-        for language, dictionary in sides.items():
-            for index in Path(directory).glob(f"{split}.*-*.{language}.idx"):
-                check_binarised(index.with_suffix(""), len(dictionary))
+        check_files(Path(directory), split, sides)
         super().load_dataset(split, epoch, combine, **kwargs)
 
     def filter_indices_by_size(
@@ -147,7 +144,10 @@ class DiffusionTranslationTask(TranslationTask):
 
         self._lines = self._lines or Lines()
         sources, self._templates = zip(*self._lines.read(lines, parse))
-        return super().get_interactive_tokens_and_lengths(sources, encode_fn)
+        tokens, lengths = super().get_interactive_tokens_and_lengths(sources, encode_fn)
+        if self.completes:
+            self._lines.check(zip(self._templates, tokens), lambda line: self._generator.check_template(*line))
+        return tokens, lengths
 
     def build_dataset_for_inference(self, src_tokens: Any, src_lengths: Any, constraints: Any = None) -> Any:
         if self.completes and constraints is None:
@@ -218,6 +218,7 @@ class DiffusionTranslationTask(TranslationTask):
         drafts = self._drafts_by(models[1], selection) if options.draft is not None else None
         generator = Generator(model.translator, options, selection, self.tgt_dict, teacher, drafts)
         selection.check_read(generator.decoder.candidates)
+        self._generator = generator
         return generator
 
     def _drafts_by(self, model: TranslatorModel, selection: SelectionOptions) -> Generator:
@@ -226,34 +227,6 @@ class DiffusionTranslationTask(TranslationTask):
         # by another seed: the noise that is added to a draft must not be the noise that it was made from
         plain = SelectionOptions(candidate_positions=selection.candidate_positions, seed=selection.seed + 1)
         return Generator(model.translator, options, plain, self.tgt_dict)
-
-    # -- updates ------------------------------------------------------------------------------------------------------
-
-    def begin_update(self) -> None:
-        """Called before each update, which may be of several batches."""
-        self._losses: list[tuple[torch.Tensor, torch.Tensor]] = []
-
-    def train_step(self, sample: Any, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, Any, dict[str, Any]]:
-        loss, sample_size, log = super().train_step(sample, *args, **kwargs)
-        self._losses.append((sample["id"], loss.detach()))
-        return loss, sample_size, log
-
-    def optimizer_step(self, optimizer: Any, model: Any, update_num: int) -> None:
-        """fairseq has looked at the gradients, and waited for them; a loss can be infinite although they are not."""
-        if not isinstance(optimizer, AMPOptimizer) and self._not_finite():
-            raise FloatingPointError("the loss is not finite")
-        super().optimizer_step(optimizer, model, update_num)
-
-    def _not_finite(self) -> list[int]:
-        """Ids of the sentences of this update in batches whose loss is not finite."""
-        if not self._losses:  # no memory was left for any
-            return []
-        finite = torch.stack([loss for _, loss in self._losses]).isfinite().tolist()
-        return sorted({i for (ids, _), good in zip(self._losses, finite) if not good for i in ids.tolist()})
-
-    def why_not_finite(self, update: int, error: FloatingPointError) -> str:
-        """The sentence that a training ends with."""
-        return not_finite_sentence(update, self._not_finite(), str(error))
 
     # -- validation -------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Callable
 
 import numpy as np
@@ -31,9 +32,19 @@ class Lines:
             self.refuse(number, f"is refused: {error}")
             return parse("")
 
+    def check(self, each: Iterable[Any], check: Callable[[Any], None]) -> None:
+        """Refuse the lines for whose part of `each` the `check` fails."""
+        for number, part in enumerate(each):
+            try:
+                check(part)
+            except UserError as error:
+                self.refuse(number, f"is refused: {error}")
+
     def refuse(self, number: int, sentence: str) -> None:
-        self.refused.add(number)
-        compat.refuse_line(self.first + number, sentence)
+        """The first sentence about a line is said."""
+        if number not in self.refused:
+            self.refused.add(number)
+            compat.refuse_line(self.first + number, sentence)
 
     def kept(self, indices: np.ndarray) -> np.ndarray:
         """Without those refused."""

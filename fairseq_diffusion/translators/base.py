@@ -226,7 +226,9 @@ class Translator(nn.Module, ABC):
         inf if the canvas has no room."""
         if self.length is None:
             nll = torch.zeros(len(mask), dtype=torch.float64, device=mask.device)
-            return nll if self.filled_canvas is None else nll.masked_fill(mask.sum(-1) > self._sizes(source), torch.inf)
+            if self.filled_canvas is None:
+                return nll
+            return nll.masked_fill(mask.sum(-1) > self._sizes(source.length), torch.inf)
         return self.length.nll(self.length(source.states, source.mask), source.length, mask.sum(-1))
 
     def adapt(self, update: int) -> None:
@@ -238,13 +240,11 @@ class Translator(nn.Module, ABC):
     def lengths(self, source: Source, beam: int, how: str, template: Template | None = None) -> Lengths:
         """`beam` lengths to try for each source, chosen `how`, a name in network.length.BEAMS, and with room for the
         template; one without gaps has but one length."""
+        if template is not None:
+            check_room(*self.template_room(template, source.mask, beam))
         if self.length is None:
             return self._canvases(source, template)
         logits = self.length(source.states, source.mask)
-        if template is not None:
-            check_room(
-                template.size + self.length.unit * (beam - 1), torch.full_like(template.size, self.length.longest)
-            )
         positions = self.length.candidates(logits, source.length, beam, how, template and template.size)
         if template is not None:  # one without gaps has but one length
             positions = torch.where(template.rigid[:, None], template.size[:, None], positions)
@@ -252,16 +252,23 @@ class Translator(nn.Module, ABC):
 
     def _canvases(self, source: Source, template: Template | None) -> Lengths:
         """The one size that the canvas of each source has."""
-        sizes = self._sizes(source)[:, None]
+        sizes = self._sizes(source.length)[:, None]
         if template is not None:
-            check_room(template.size, sizes[:, 0])
             sizes = torch.where(template.rigid[:, None], template.size[:, None], sizes)
         log_p = torch.zeros_like(sizes, dtype=torch.float)
         return Lengths(sizes, log_p, width=0, predicted=False, template=template)
 
-    def _sizes(self, source: Source) -> Tensor:
+    def template_room(self, template: Template, source_mask: Tensor, beam: int) -> tuple[Tensor, Tensor]:
+        """How many positions templates need with `beam` lengths to try, and how many there are, [S] each, by the real
+        tokens of their sources, of which mask [S, T] is true."""
+        if self.length is None:
+            return template.size, self._sizes(source_mask.sum(-1))
+        needed = template.size + self.length.unit * (beam - 1)
+        return needed, torch.full_like(needed, self.length.longest)
+
+    def _sizes(self, source_length: Tensor) -> Tensor:
         """Of the canvases in decoding, [S]."""
-        return self.room(source.length, torch.full_like(source.length, SHORTEST))
+        return self.room(source_length, torch.full_like(source_length, SHORTEST))
 
     @property
     def longest(self) -> int:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from threading import Lock
 from typing import Any, Callable
 
 import torch
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 EAGER = "eager"
 SHAPES = 1024  # that may be compiled before torch goes back to eager for good; its own limit is 8
+ONE_AT_A_TIME = Lock()  # compilers, and recordings, which have their memory in common
 WARM_UPS = 3  # calls before a recording, in which libraries get their work spaces
 
 Denoise = Callable[[Tensor, Tensor, Tensor, Tensor, Source], Tensor]  # as DiffusionTranslator.denoise
@@ -60,7 +62,7 @@ class Prepared:
         x_t, source = arguments[0], arguments[-1]
         # the strides, because a null source lies otherwise in memory: compiled code depends on them
         shape = x_t.shape, *((layer.keys.shape, layer.keys.stride()) for layer in source.memory[:1])
-        with torch.cuda.device_of(x_t):  # streams and graphs are the current device's
+        with ONE_AT_A_TIME, torch.cuda.device_of(x_t):  # streams and graphs are the current device's
             if shape not in self.ready:
                 self._prepare(shape, arguments)
             return self.ready[shape](*arguments)

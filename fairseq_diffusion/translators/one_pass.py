@@ -106,11 +106,16 @@ class OnePassTranslator(Translator):
     def lengths(self, source: Source, beam: int, how: str, template: Template | None = None) -> Lengths:
         if self.alignment.predicts_length:
             return super().lengths(source, beam, how, template)
-        sizes, width = self.alignment.sizes(source.mask)
         if template is not None:
-            check_room(self.alignment.room_for(template), sizes[:, 0])
+            check_room(*self.template_room(template, source.mask, beam))
+        sizes, width = self.alignment.sizes(source.mask)
         log_p = torch.zeros_like(sizes, dtype=torch.float)
         return Lengths(sizes, log_p, width, predicted=False, template=template)
+
+    def template_room(self, template: Template, source_mask: Tensor, beam: int) -> tuple[Tensor, Tensor]:
+        if self.alignment.predicts_length:
+            return super().template_room(template, source_mask, beam)
+        return self.alignment.room_for(template), self.alignment.sizes(source_mask)[0][:, 0]
 
     def canvas(self, source: Source, lengths: Lengths | None) -> Canvas:
         """Empty canvases of `lengths`, or in the alignment's proportion to the source."""

@@ -17,8 +17,9 @@ def stand_in(file: str) -> SimpleNamespace:
 def test_generate_is_wrapped_once(monkeypatch):
     generate = importlib.import_module("fairseq_cli.generate")
     monkeypatch.setattr(generate, "_main", lambda cfg, output_file: "generated")
+    monkeypatch.setattr(generate, "open", open, raising=False)
     for name in ("first", "second"):
-        compat.around_generation(lambda main, cfg, file, name=name: f"{name} {main(cfg, file)}")
+        compat.around_generation(lambda main, cfg, file, name=name: f"{name} {main(cfg, file)}", open)
     assert generate._main("cfg", "file") == "first generated"
 
 
@@ -27,9 +28,10 @@ def test_a_main_that_is_generate_is_wrapped_and_another_is_not(monkeypatch):
     ours, other = stand_in("/somewhere/fairseq_cli/generate.py"), stand_in("/somewhere/fairseq_cli/train.py")
     for module in (ours, other):
         monkeypatch.setitem(sys.modules, "__main__", module)
-        compat.around_generation(lambda main, cfg, file: called.append(main(cfg, file)))
+        compat.around_generation(lambda main, cfg, file: called.append(main(cfg, file)), print)
         module._main("cfg", "file")
     assert called == [("cfg", "file")]
+    assert ours.open is print and not hasattr(other, "open")
 
 
 def test_a_main_without_a_file_is_not_generate():

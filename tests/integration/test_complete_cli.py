@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import stored_models
-from support import TINY_WORDS, USER_DIR, call, generate, hypotheses, training
+from support import TINY_WORDS, USER_DIR, call, generate, hypotheses, process, training
 
 import fairseq_diffusion
 from fairseq_diffusion.errors import UserError
@@ -117,6 +117,23 @@ def test_a_model_of_words(data: Path, tmp_path: Path):
         assert [" ".join(each.tokens) for each in found] == printed
 
 
+@pytest.mark.parametrize("name, flags", [("diffglat_ctc", ""), ("dinoiser", "--iter-decode-with-beam 2")])
+@pytest.mark.parametrize("buffer", ["", "--buffer-size 8 --batch-size 8"])
+def test_a_template_without_room_loses_no_other_line(name: str, flags: str, buffer: str, tmp_path: Path):
+    """Nor does one that is not in the dictionary; a line whose source is too long as well has one error."""
+    data, checkpoint = stored_models.DATA, stored_models.checkpoint(name)
+    long = "a " * 400
+    lines = [LINES[0], f"a\t{long.upper()}", "a b\t___ never", *LINES[1:], f"{long}\t{long.upper()}"]
+    usual = f"-s a -t b --cpu --path {checkpoint} --complete {flags} {buffer}"
+    result = process("interactive", data, *USER_DIR, *usual.split(), stdin="".join(f"{line}\n" for line in lines))
+    found = hypotheses(result.stdout)
+    assert [*found] == ["0", "3", "4", "5", "6"] and result.returncode == 1, result.stderr
+    assert [found[i][0][0] for i in found] == interactive(data, checkpoint, LINES, tmp_path, f"--complete {flags}")
+    assert re.search(r"line 1 \(counted from 0\) is refused: a template takes \d+ positions .* for \d", result.stderr)
+    assert "line 2 (counted from 0) is refused: a template has 'never'" in result.stderr
+    assert result.stderr.count("error: line 7") == 1 and "3 of 8 lines have no translation" in result.stderr
+
+
 def test_what_is_refused(data: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     stored = stored_models.DATA, stored_models.checkpoint("diffglat_ctc")
     for line, words in (
@@ -130,7 +147,6 @@ def test_what_is_refused(data: Path, teacher: Path, tmp_path: Path, capsys: pyte
             interactive(*stored, [line], tmp_path, "--complete")
         assert words in capsys.readouterr().err
     for line, flags, words in (
-        ("A\t" + "a " * 40, "--complete", r"a template takes 79 positions .* room for \d"),
         ("A\ta", "--constraints", "--constraints is ordered, .* pass --complete"),
         ("A\ta", "--complete --constraints", "--constraints is ordered"),
         ("A\ta", "--complete --path-search beam", "looks for several"),

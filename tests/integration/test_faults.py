@@ -150,8 +150,16 @@ def test_a_full_disk_keeps_the_checkpoints_before(data: Path, checkpoint: Path, 
 
 
 def test_a_full_disk_while_generating(data: Path, checkpoint: Path, tmp_path: Path):
-    result = limited(3000, "generate", *decoding(data, checkpoint, f"--results-path {tmp_path}"))
-    assert "there is no room for the translations in" in last_line(result)
+    """Within the translations: those before are kept, and what an earlier run has written is as it was."""
+    flags = f"--batch-size 1 --results-path {tmp_path}"
+    generate(data, checkpoint, flags)
+    earlier = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    first = earlier["generate-test.txt"].index("\nH-")
+    result = limited(first + 600, "generate", *decoding(data, checkpoint, flags))
+    part = tmp_path / "generate-test.txt.partial"
+    assert f"there is no room for the translations in {part}" in last_line(result)
+    assert 0 < len(hypotheses(part.read_text())) < 11
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {**earlier, part.name: part.read_text()}
 
 
 def test_a_report_that_finds_no_room_is_an_error(

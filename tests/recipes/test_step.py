@@ -16,6 +16,8 @@ import torch
 from commands import ROOT
 from kills import children
 
+from fairseq_diffusion.tasks.data import REMEMBERED
+
 STEP, LOCK = ROOT / "scripts/step.py", ROOT / "scripts/lock.py"
 
 
@@ -65,6 +67,14 @@ def test_an_output_that_is_missing_or_damaged_is_made_anew_and_the_rest_kept(har
     assert Path("folder/one").read_text() == "a\n"
     assert Path("replaced/copy-1/folder/two").read_text() == "a\n"
     assert all(Path(folder, "logs/copy.log").read_text().count("===") == 1 for folder in (".", "replaced/copy-1"))
+
+
+def test_what_a_training_notes_in_its_data_is_no_change():
+    step("data", "mkdir data; cp in data/one", outputs="data")
+    command = f"cp data/one out; echo {{}} >data/{REMEMBERED}"
+    step("train", command, inputs="data")
+    assert Path("data", REMEMBERED).exists()
+    assert step("train", command, inputs="data") == "train: complete\n"
 
 
 def test_what_a_user_adds_to_an_output_is_no_damage():

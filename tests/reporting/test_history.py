@@ -78,12 +78,13 @@ def rounded(sentences: list[dict[str, Any]]) -> list[float]:
     return [p for s in sentences for found in s["candidates"] for step in found["steps"] for p in step["p"]]
 
 
-def test_nothing_is_written_unasked_and_an_older_history_does_not_stay(
+def test_nothing_is_written_unasked_and_an_older_history_does_not_stay_beside_another_report(
     data: Path, checkpoint: Path, folder: Path, tmp_path: Path
 ):
     (tmp_path / NAME).write_text((folder / NAME).read_text())
     generate(data, checkpoint, f"--results-path {tmp_path}")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["generate-test.json", "generate-test.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["generate-test.json", "generate-test.txt", "replaced"]
+    assert (tmp_path / "replaced/generate-test-1" / NAME).read_text() == (folder / NAME).read_text()
 
 
 def test_a_file_of_the_same_name_is_not_replaced(data: Path, checkpoint: Path, tmp_path: Path):

@@ -313,14 +313,52 @@ def test_a_failing_score_leaves_the_report(data: Path, ar: Path, monkeypatch: py
     assert "tokenised BLEU  not available: ZeroDivisionError" in found and "| device" in found
 
 
-def test_an_interrupted_run_leaves_no_older_report(
-    data: Path, ar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def content(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_earlier_run_is_moved_away_and_not_overwritten(
+    data: Path, ar: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
+    """Whatever of text, report and history it has; that of another subset stays."""
     report(data, ar, tmp_path)
+    first = content(tmp_path / "results")
+    (tmp_path / "results/generate-valid.txt").write_text("valid")
+    report(data, ar, tmp_path, flags=f"{EVERY} --seed 3")
+    folder = tmp_path / "results/replaced/generate-test-1"
+    assert content(folder) == first and f"are in {folder}" in capsys.readouterr().err
+    second = content(tmp_path / "results")
+    report(data, ar, tmp_path)
+    kept = {name: text for name, text in content(tmp_path / "results").items() if "replaced/generate-test-2" in name}
+    assert [*kept.values()] == [second[Path(name).name] for name in kept] and len(kept) == 2
+    assert (tmp_path / "results/generate-valid.txt").read_text() == "valid"
+
+
+def test_an_interrupted_run_changes_nothing_of_an_earlier_one(
+    data: Path, ar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """What it has translated is kept; a run that is killed also leaves parts, which are in nobody's way."""
+    report(data, ar, tmp_path)
+    results, earlier, batches, infer = tmp_path / "results", content(tmp_path / "results"), [], RawTask.inference_step
+
+    def fail_at_the_second(task: Any, *args: Any, **kwargs: Any) -> Any:
+        batches.append(args)
+        return infer(task, *args, **kwargs) if len(batches) == 1 else 1 / 0
+
     monkeypatch.setattr(RawTask, "inference_step", lambda *args, **kwargs: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        decode(data, ar, f"--results-path {tmp_path / 'results'}")
-    assert [path.name for path in (tmp_path / "results").iterdir()] == ["generate-test.txt"]
+        decode(data, ar, f"--results-path {results}")
+    assert content(results) == earlier
+    monkeypatch.setattr(RawTask, "inference_step", fail_at_the_second)
+    with pytest.raises(ZeroDivisionError):
+        decode(data, ar, f"--results-path {results}")
+    part = results / "generate-test.txt.partial"
+    assert len(hypotheses(part.read_text())) == 4 and f"before this error is in {part}" in capsys.readouterr().err
+    assert content(results) == {**earlier, part.name: part.read_text()}
+    (results / "generate-test.json.partial").write_text("{")
+    monkeypatch.setattr(RawTask, "inference_step", infer)
+    report(data, ar, tmp_path)
+    assert not list(results.glob("*.partial")) and content(results / "replaced/generate-test-1") == earlier
 
 
 def test_a_file_of_the_same_name_is_not_replaced(data: Path, ar: Path, tmp_path: Path):

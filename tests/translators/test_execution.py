@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -185,3 +187,27 @@ def test_on_a_gpu(name: str, options: dict[str, Any], request: pytest.FixtureReq
         batch = {"net_input": {"src_tokens": sources(lengths).cuda()}}
         assert_same(*(each.generate([Model(translator)], batch) for each in (made, eager)))
     assert made.decoder.compile_seconds > 0 and isinstance(made.decoder.network, Prepared)
+
+
+def test_prepared_calls_of_several_threads_take_turns(monkeypatch: pytest.MonkeyPatch):
+    """Compilers and recordings are not made for two threads at once."""
+    running: list[int] = []
+
+    def alone(denoise: Any, *arguments: Any) -> Any:
+        def call(*arguments: Any) -> Any:
+            running.append(len(running))
+            time.sleep(1e-3)
+            assert running == [0]
+            output = denoise(*arguments)
+            running.clear()
+            return output
+
+        return call
+
+    monkeypatch.setitem(PREPARATIONS, "compile", alone)
+    translator = build()
+    expected = decode(generator(translator), translator, ONE)
+    made = [generator(translator, execution="compile") for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda each: decode(each, translator, ONE), made):
+            assert_same(found, expected)

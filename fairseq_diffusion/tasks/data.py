@@ -1,0 +1,67 @@
+"""Whether the binarised data of a split are whole, and of the dictionaries that are beside them.
+
+Numbers in the data are places in a dictionary, and mean other words once it is edited.  So the first command that uses
+the data remembers its dictionaries' fingerprints in a file there.  Data that are binarised again are remembered anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.files.binarised import check_binarised
+from fairseq_diffusion.files.writing import write_text
+from fairseq_diffusion.tasks.checks import fingerprint
+
+REMEMBERED = ".dictionaries.json"
+
+Known = dict[str, dict[str, Any]]  # by "train.de-en.de": the fingerprint, and which data it is of
+
+
+def check_files(folder: Path, split: str, dictionaries: dict[str, Any]) -> None:
+    """The files of a split; `dictionaries` are those of the languages."""
+    known = read(folder / REMEMBERED)
+    found: Known = {}
+    for language, dictionary in dictionaries.items():
+        for index in folder.glob(f"{split}.*-*.{language}.idx"):
+            data = index.with_suffix("")
+            check_binarised(data, len(dictionary))
+            found[data.name] = checked(data, dictionary, known.get(data.name, {}), f"dict.{language}.txt")
+    if not found.items() <= known.items():
+        remember(folder / REMEMBERED, {**known, **found})
+
+
+def checked(data: Path, dictionary: Any, before: dict[str, Any], name: str) -> dict[str, Any]:
+    """What is to be known of binarised `data`: what was known `before`, if that is of the same data.  Their dictionary
+    may have more words now, behind the others."""
+    tokens = data.with_name(f"{data.name}.bin").stat()
+    these = {"bytes": tokens.st_size, "modified": tokens.st_mtime_ns}
+    if not before.items() >= these.items():
+        return {**these, **fingerprint(dictionary)}
+    now = fingerprint(dictionary, before.get("size"))
+    if before.items() >= now.items():
+        return before
+    fewer = now["size"] != before.get("size")
+    difference = f"{len(dictionary)} entries against {before.get('size')}" if fewer else "other words or another order"
+    raise UserError(
+        f"the dictionary {name} is not what it was when {data}.bin was first used ({difference}), so the numbers in "
+        "the data mean other words now; binarise the data again with fairseq-preprocess, or take back the change; if "
+        f"the change was meant, remove {data.with_name(REMEMBERED)}"
+    )
+
+
+def read(file: Path) -> Known:
+    """Nothing is known if the file cannot be read."""
+    with contextlib.suppress(OSError, ValueError):
+        return {name: dict(entry) for name, entry in dict(json.loads(file.read_text(encoding="utf-8"))).items()}
+    return {}
+
+
+def remember(file: Path, known: Known) -> None:
+    """Where the folder can be written to.  Of two commands at once the last one's file stays, and what it lacks is
+    remembered at the next use."""
+    with contextlib.suppress(OSError, UserError):
+        write_text(file, json.dumps(known, indent=1) + "\n")
