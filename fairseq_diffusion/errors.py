@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Callable
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+TORCH_HAS_NO_ROOM = ("PytorchStreamWriter failed", ". unexpected pos ")  # of an archive that it writes
 EXCHANGES = ("DistBackendError", "DistNetworkError", "DistStoreError")  # torch's, where ranks cannot reach another
 
 
@@ -37,7 +38,7 @@ def sentence_of(kind: type[BaseException], error: BaseException) -> str | None:
 def has_no_room(error: BaseException) -> bool:
     """Whether a file could not be written for want of space; torch's writer says so in its own way."""
     full = isinstance(error, OSError) and error.errno in NO_ROOM
-    return full or (isinstance(error, RuntimeError) and "PytorchStreamWriter failed" in str(error))
+    return full or (isinstance(error, RuntimeError) and any(said in str(error) for said in TORCH_HAS_NO_ROOM))
 
 
 def refused_by_the_system(error: OSError) -> str | None:
