@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from runs import train_teacher
 from stored_models import DATA, checkpoint
-from support import call, decoding
+from support import call, decoding, lines
 
 COUNTED = "reliability"
 
@@ -42,9 +42,12 @@ def count(request: pytest.FixtureRequest) -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two results of fairseq-generate, 1 and 2, and their references."""
     folder = tmp_path_factory.mktemp("results")
     for seed in (1, 2):
         call("generate", *decoding(DATA, checkpoint("dinoiser"), f"--seed {seed} --results-path {folder / str(seed)}"))
+    references = lines((folder / "1/generate-test.txt").read_text(), "T")
+    (folder / "references").write_text("".join(f"{references[str(i)][0][0]}\n" for i in range(len(references))))
     return folder
 
 

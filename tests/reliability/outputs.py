@@ -28,7 +28,8 @@ def average(out: Path, results: Path, teacher: Path) -> list[Any]:
 
 
 def score(out: Path, results: Path, teacher: Path) -> list[Any]:
-    return ["score", *results.iterdir(), "--json", out / "table.json", "--markdown", out / "table.md"]
+    own = ["score", "--hyp", results / "1", results / "2", "--ref", results / "references"]
+    return [*own, "--json", out / "table.json", "--markdown", out / "table.md"]
 
 
 def toy(out: Path, results: Path, teacher: Path) -> list[Any]:
