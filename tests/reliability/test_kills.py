@@ -11,23 +11,11 @@ from typing import Any, Callable
 import pytest
 from commands import Command
 from kills import kill
+from kinds import KINDS
 from outputs import OURS, QUICK, Way, made
-from runs import MODEL
 from stored_models import DATA
-from support import TINY, TINY_BLOCKS, TINY_WORDS, call, different, read, training
+from support import call, different, read, training
 
-KINDS: dict[str, tuple[list[str], str]] = {  # by architecture: its size, and other flags
-    "dinoiser_toy": (TINY, "--store-ema --ema-decay 0.9 --self-conditioning random"),
-    "difformer_toy": (TINY, ""),
-    "mdlm_toy": (TINY_WORDS, "--time-sampler second_moment"),
-    "sundae_toy": (TINY_WORDS, ""),
-    "rdm_toy_uniform": (TINY_WORDS, "--schedule-modifier spindle"),
-    "cmlm_toy": (TINY_WORDS, ""),
-    "glat_toy": (TINY_WORDS, ""),
-    "diffglat_toy_ctc": (TINY_BLOCKS, ""),
-    "diffglat_toy_dag": (TINY_BLOCKS, ""),
-    "transformer": (MODEL.split()[2:], "--criterion label_smoothed_cross_entropy"),
-}
 KEEPING = "--save-interval-updates 1 --keep-interval-updates 2 --no-epoch-checkpoints --disable-validation"
 STATE = ("model", "last_optimizer_state")
 

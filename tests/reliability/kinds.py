@@ -1,0 +1,19 @@
+"""Every kind of model, in a tiny size."""
+
+from __future__ import annotations
+
+from runs import MODEL
+from support import TINY, TINY_BLOCKS, TINY_WORDS
+
+KINDS: dict[str, tuple[list[str], str]] = {  # by architecture: its size, and other flags
+    "dinoiser_toy": (TINY, "--store-ema --ema-decay 0.9 --self-conditioning random"),
+    "difformer_toy": (TINY, ""),
+    "mdlm_toy": (TINY_WORDS, "--time-sampler second_moment"),
+    "sundae_toy": (TINY_WORDS, ""),
+    "rdm_toy_uniform": (TINY_WORDS, "--schedule-modifier spindle"),
+    "cmlm_toy": (TINY_WORDS, ""),
+    "glat_toy": (TINY_WORDS, ""),
+    "diffglat_toy_ctc": (TINY_BLOCKS, ""),
+    "diffglat_toy_dag": (TINY_BLOCKS, ""),
+    "transformer": (MODEL.split()[2:], "--criterion label_smoothed_cross_entropy"),
+}
