@@ -23,7 +23,7 @@ from fairseq_diffusion.decoding.generator import Generator
 from fairseq_diffusion.decoding.options import SelectionOptions, read_options
 from fairseq_diffusion.decoding.rescore import Teacher
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.files.binarised import check_binarised
+from fairseq_diffusion.files.binarised import check_parallel
 from fairseq_diffusion.files.templates import GAP_WORD, template_row
 from fairseq_diffusion.kernels import choice as kernels
 from fairseq_diffusion.models.base import TranslatorModel
@@ -72,14 +72,7 @@ class DiffusionTranslationTask(TranslationTask):
 
     @classmethod
     def load_dictionary(cls, filename: str) -> TableDictionary:
-        try:
-            return TableDictionary.load(filename)
-        except Exception as error:  # fairseq raises several kinds
-            said = " ".join(str(error).split())
-            raise UserError(
-                f"the dictionary {filename} cannot be read ({said}); it must have a word and its count in each line, "
-                "as fairseq-preprocess wrote it"
-            ) from error
+        return TableDictionary.load(filename)
 
     # -- what a checkpoint remembers of its data --------------------------------------------------------------------
 
@@ -112,9 +105,7 @@ class DiffusionTranslationTask(TranslationTask):
             )
         check_split(directory, split, self.cfg.source_lang, self.cfg.target_lang)
         sides = {self.cfg.source_lang: self.src_dict, self.cfg.target_lang: self.tgt_dict.of_data()}
-        for language, dictionary in sides.items():
-            for index in Path(directory).glob(f"{split}.*-*.{language}.idx"):
-                check_binarised(index.with_suffix(""), len(dictionary))
+        check_parallel(Path(directory), split, {language: len(dictionary) for language, dictionary in sides.items()})
         super().load_dataset(split, epoch, combine, **kwargs)
 
     def filter_indices_by_size(
@@ -290,7 +281,7 @@ class DiffusionTranslationTask(TranslationTask):
 def class_of(cfg: Any) -> Any:
     """The class of the model that fairseq builds from `cfg`, found as fairseq does by the name of an architecture or a
     model (hydra may nest it)."""
-    name = getattr(cfg, "_name", None) or getattr(cfg, "arch", None) or next(iter(cfg))
+    name = getattr(cfg, "_name", None) or getattr(cfg, "arch", None) or next(iter(cfg), None)
     found = ARCH_MODEL_REGISTRY.get(name) or MODEL_REGISTRY.get(name)
     if found is None:
         raise UserError(
