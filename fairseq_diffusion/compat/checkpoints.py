@@ -11,7 +11,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from typing import Any, Callable
 
-from fairseq_diffusion.compat.archive import damage
+from fairseq_diffusion.compat.archive import damage, malformed, unusable, without_settings
 from fairseq_diffusion.compat.finite import check_finite
 from fairseq_diffusion.compat.renamed import fill_up, rename_keys, with_new_names
 from fairseq_diffusion.compat.wrapping import wrap_once
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 OUR_TASK = "diffusion_translation"
 UNREADABLE = (  # what torch and fairseq raise at a damaged file
     *(pickle.UnpicklingError, EOFError, RuntimeError, KeyError, TypeError, OSError),
-    *(ValueError, AttributeError, IndexError),
+    *(ValueError, AttributeError, IndexError, MemoryError, OverflowError, AssertionError),
 )
 _use_ema = False
 _resuming: Any = None  # the trainer that is reading a checkpoint
@@ -47,11 +47,13 @@ def _loading(load: Callable[..., dict[str, Any]], path: str, *args: Any, **kwarg
         raise UserError(_unreadable(path, RuntimeError(found)))
     try:
         state = load(path, *args, **kwargs)
+        if wrong := malformed(state) or without_settings(state):
+            raise ValueError(wrong)
+        _rename(state)
     except (FileNotFoundError, PermissionError):
         raise  # their messages need no addition
     except UNREADABLE as error:
         raise UserError(_unreadable(path, error)) from error
-    _rename(state)
     if _resuming is not None:  # the optimiser continues from the last weights, never from averaged ones
         check_finite(f"the checkpoint {path}", _continued(state), "take an earlier one: --restore-file EARLIER.pt")
         return _checked_by(_resuming, state, path)
@@ -61,6 +63,34 @@ def _loading(load: Callable[..., dict[str, Any]], path: str, *args: Any, **kwarg
     for see in _watchers:
         see(path, chosen, chosen is not state)
     return chosen
+
+
+def wrap_model_building() -> None:
+    """Any fairseq: a checkpoint whose configuration does not describe its weights ends in many kinds of exceptions."""
+    from fairseq import checkpoint_utils
+
+    wrap_once(checkpoint_utils, "load_model_ensemble_and_task", _building)
+
+
+def _building(load: Callable[..., Any], filenames: list[str], *args: Any, **kwargs: Any) -> Any:
+    from omegaconf.errors import OmegaConfBaseException
+
+    names = " or ".join(map(str, filenames))
+    try:
+        return load(filenames, *args, **kwargs)
+    except OSError:
+        raise  # its message needs no addition
+    except UserError as error:
+        if any(str(name) in str(error) for name in filenames):
+            raise
+        raise UserError(f"{error} (while {names} was loaded)") from error
+    except (*UNREADABLE, OmegaConfBaseException, NotImplementedError, ZeroDivisionError, SyntaxError) as error:
+        logger.debug("the model was not built", exc_info=True)
+        raise UserError(
+            f"cannot build the model of {names}: its weights, its configuration and the data do not go together; take "
+            f"the data-bin it was trained on, or another checkpoint. It ended with: {type(error).__name__}, "
+            f"{_first_line(error)}"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -87,10 +117,17 @@ def _resuming_with_task(load: Callable[..., Any], trainer: Any, *args: Any, **kw
     _resuming = trainer
     try:
         extra_state = load(trainer, *args, **kwargs)
+        if extra_state is not None and (wrong := unusable(trainer.optimizer)):
+            raise ValueError(wrong)
+    except (UserError, FileNotFoundError, PermissionError):
+        raise
     except Exception as error:
-        if (sentence := _other_training(error)) is None:
+        sentence = _other_training(error)
+        if sentence is None and not isinstance(error, UNREADABLE):
             raise
-        raise UserError(sentence) from error
+        logger.debug("the training does not continue", exc_info=True)
+        path = (args or tuple(kwargs.values()))[0]
+        raise UserError(sentence or _unusable_sentence(path, error)) from error
     finally:
         _resuming = None
     _stop_if_done(trainer)
@@ -112,6 +149,14 @@ def _other_training(error: Exception) -> str | None:
     if isinstance(error, AssertionError) and "does not match; please reset the optimizer" in said:
         return f"this training is not the checkpoint's: {said}; or pass another --save-dir for a new training"
     return None
+
+
+def _unusable_sentence(path: Any, error: Exception) -> str:
+    return (
+        f"cannot continue from {path}: its optimiser's state, averages or counts are not as fairseq wrote them; take "
+        "an earlier checkpoint (--restore-file EARLIER.pt), or continue with its weights alone (--reset-optimizer "
+        f"--reset-dataloader --reset-meters). It ended with: {type(error).__name__}, {_first_line(error)}"
+    )
 
 
 def _stop_if_done(trainer: Any) -> None:
