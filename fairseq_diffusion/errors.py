@@ -10,6 +10,11 @@ from typing import Callable
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 TORCH_HAS_NO_ROOM = ("PytorchStreamWriter failed", ". unexpected pos ")  # of an archive that it writes
 EXCHANGES = ("DistBackendError", "DistNetworkError", "DistStoreError")  # torch's, where ranks cannot reach another
+# omegaconf's, where a value is missing or of another type, or refers to what is not there
+CONFIGURATION = (
+    *("MissingMandatoryValue", "InterpolationKeyError", "InterpolationToMissingValueError", "ValidationError"),
+    *("InterpolationResolutionError", "UnsupportedInterpolationType"),
+)
 
 
 class UserError(ValueError):
@@ -23,6 +28,11 @@ def sentence_of(kind: type[BaseException], error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, OSError):
         return refused_by_the_system(error)
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # the latter is torch's
+        asked = str(error).rpartition("DefaultCPUAllocator: ")[2] or "no memory is left"
+        return f"{asked.splitlines()[0]}; pass smaller sizes or batches: a flag or a file asks for too much memory"
+    if kind.__name__ in CONFIGURATION:
+        return f"the configuration cannot be read ({', '.join(map(str.strip, str(error).splitlines()))}); correct it"
     if "gloo/transport" in str(error) or kind.__name__ in EXCHANGES:
         said = str(error).splitlines()[0].rpartition(".cc:")[2].partition("] ")  # behind gloo's file and line
         return (

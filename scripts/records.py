@@ -18,19 +18,35 @@ from training_time import progress
 SCORES = ("sacrebleu", "tokenised", "chrf", "ter", "brevity_penalty", "length_ratio", "repetition", "notes")
 
 
-def main(recipe: str, scored: str, out: str, *choices: str) -> None:
-    table, folder = json.loads(Path(scored).read_text()), Path(out)
+class Unusable(Exception):
+    """Which file, and why."""
+
+
+def main() -> None:
+    if len(sys.argv) < 4:
+        sys.exit(__doc__)
+    try:
+        write_records(*sys.argv[1:])
+    except (Unusable, LookupError, TypeError, AttributeError, ValueError, OSError) as error:
+        sys.exit(
+            f"recipe: a table, a report or a record of a step is not as it was written: {type(error).__name__}, "
+            f"{error}; pass --redo to the recipe for the step that wrote it"
+        )
+
+
+def write_records(recipe: str, scored: str, out: str, *choices: str) -> None:
+    table, folder = read(Path(scored)), Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     about = {"recipe": recipe, **dict(choice.split("=", 1) for choice in choices)}
     for row in table["rows"]:
         record = {"name": row["name"], **about, **record_of(row, table["signatures"])}
         name = re.sub(r"[^a-z0-9]+", "-", row["name"].lower())
-        (folder / f"{name}.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+        (folder / f"{name}.json").write_bytes(f"{json.dumps(record, indent=1, ensure_ascii=False)}\n".encode())
 
 
 def record_of(row: dict[str, Any], signatures: dict[str, str]) -> dict[str, Any]:
     results = Path(row["file"]).parent
-    report = json.loads(Path(row["file"]).with_suffix(".json").read_text())
+    report = read(Path(row["file"]).with_suffix(".json"))
     model = Path(report["checkpoints"][0]["path"]).parent.name
     updates, hours = progress(Path("checkpoints") / model / "checkpoint_last.pt")
     return {
@@ -51,8 +67,15 @@ def record_of(row: dict[str, Any], signatures: dict[str, str]) -> dict[str, Any]
 
 def command(step: str) -> str:
     """As it was run."""
-    said = json.loads(Path("steps", f"{step}.json").read_text())
+    said = read(Path("steps", f"{step}.json"))
     return re.sub(r"\s*\\\n\s*", " ", said["command"]).strip()
+
+
+def read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise Unusable(f"{path} cannot be read ({error})") from error
 
 
 def lines(path: Path) -> list[str]:
@@ -60,6 +83,4 @@ def lines(path: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 4:
-        sys.exit(__doc__)
-    main(*sys.argv[1:])
+    main()

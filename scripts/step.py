@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import shlex
 import signal
@@ -31,12 +30,11 @@ from threading import Event
 from typing import Any
 
 from deadline import MORE_TO_DO, seconds_left
+from markers import DAMAGED, Record, read, write
 from sums import Sums, changed, listed, lost, missing, sums, within
 
 STEPS, LOGS, REPLACED = Path("steps"), Path("logs"), Path("replaced")
 LAST_LINES = 15  # of a failed step's log, on the screen
-
-Record = dict[str, Any]  # state (begun, ended, complete), identity, command, inputs, outputs, and whether it is stale
 
 
 class StepFailed(Exception):
@@ -84,17 +82,6 @@ class Step:
         )
 
 
-def read(marker: Path) -> Record | None:
-    return json.loads(marker.read_text()) if marker.exists() else None
-
-
-def write(marker: Path, record: Record) -> None:
-    """Whole or not at all."""
-    temporary = marker.with_name(f".{marker.name}.tmp")
-    temporary.write_text(json.dumps(record, indent=1) + "\n")
-    temporary.replace(marker)
-
-
 # -- what is to be done ------------------------------------------------------------------------------------------------
 
 
@@ -104,6 +91,8 @@ def decide(step: Step, record: Record | None, inputs: Sums) -> tuple[str, str]:
         return first_time(step)
     if step.redo:
         return "again", "made again, as requested"
+    if record["state"] == "damaged":
+        raise step.refusal(f"{step.marker}, the record of {step.name}, is damaged")
     if record["state"] == "begun" and not step.continues:
         return "again", "was interrupted, starts again"
     if others := changed(record["inputs"], inputs):
@@ -118,7 +107,8 @@ def decide(step: Step, record: Record | None, inputs: Sums) -> tuple[str, str]:
         return "run", "was interrupted, continues" + ("" if record["command"] == step.command else " in another way")
     if record["state"] == "ended":
         return "finish", "had ended, complete"
-    if broken := lost(record["outputs"], sums(step.outputs)):
+    unknown = [f"{name} is not in its record" for name in missing(step.outputs, record["outputs"])]
+    if broken := unknown + lost(record["outputs"], sums(step.outputs)):
         return "again", f"made again, because {listed(broken)}"
     return "skip", "complete"
 
@@ -171,7 +161,7 @@ def make_way(step: Step) -> None:
     """Mark the steps that follow, whose inputs may change, and move the outputs away; only then write a new record, so
     that a kill in between gives a step whose outputs are missing."""
     for marker in STEPS.glob("*.json"):
-        record = read(marker) or {}
+        record = read(marker) or DAMAGED
         follows = any(within(a, b) or within(b, a) for a in record["inputs"] for b in step.outputs)
         if follows and marker != step.marker:
             write(marker, {**record, "stale": True})

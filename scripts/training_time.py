@@ -41,7 +41,7 @@ def progress(checkpoint: Path) -> tuple[int, float]:
     if not checkpoint.exists():
         return 0, 0.0
     state = load_checkpoint(checkpoint)
-    return updates(state), state["extra_state"]["previous_training_time"] / 3600
+    return updates(state), state["extra_state"].get("previous_training_time", 0.0) / 3600
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
 import subprocess
 import sys
 
+import pytest
 from commands import ENVIRONMENT
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from fairseq_diffusion.errors import UserError, sentence_of
 
@@ -16,6 +19,20 @@ def test_sentences():
     assert sentence_of(ProcessRaisedException, raised) == "mend that"
     assert sentence_of(ProcessRaisedException, ProcessRaisedException("ValueError: no")) is None
     assert sentence_of(ValueError, ValueError("fairseq_diffusion.errors.UserError: a quotation")) is None
+
+
+def test_memory_and_configurations():
+    torch_said = RuntimeError("[enforce fail at x.cpp:1] . DefaultCPUAllocator: can't allocate memory: you tried\nmore")
+    assert sentence_of(RuntimeError, torch_said) == (
+        "can't allocate memory: you tried; pass smaller sizes or batches: a flag or a file asks for too much memory"
+    )
+    assert sentence_of(MemoryError, MemoryError()).startswith("no memory is left; pass smaller sizes")
+    cfg = OmegaConf.create({"objective": "???", "own": "${missing}"})
+    for name in cfg:
+        with pytest.raises(OmegaConfBaseException) as raised:
+            cfg[name]
+        sentence = sentence_of(raised.type, raised.value)
+        assert sentence.startswith("the configuration cannot be read (") and f"full_key: {name}" in sentence
 
 
 def test_other_exceptions_keep_their_traceback():

@@ -157,8 +157,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # another kind of file can raise any exception in the unpickler
         raise UserError(f"{path} cannot be read as a checkpoint: {why_unreadable(error)}") from error
-    if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
-        raise UserError(f"{path} is not a fairseq checkpoint: it holds no weights under 'model'")
+    if wrong := compat.malformed(state):
+        raise UserError(f"{path} is not a fairseq checkpoint: {wrong}")
     state["extra_state"] = state.get("extra_state") or {}
     return state
 

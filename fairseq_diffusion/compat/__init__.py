@@ -7,8 +7,8 @@ hydra 1.3 / omegaconf 2.3 (below the second) need no repair for what this packag
 
 # ruff: noqa: F401  other rooms say compat.NAME
 
-from fairseq_diffusion.compat import checkpoints, finite, half, ranks, repairs
-from fairseq_diffusion.compat.archive import damage
+from fairseq_diffusion.compat import building, checkpoints, finite, half, ranks, repairs, values
+from fairseq_diffusion.compat.archive import damage, malformed
 from fairseq_diffusion.compat.checkpoints import (
     OUR_TASK,
     around_resuming,
@@ -46,6 +46,7 @@ def patch() -> None:
     repairs.avoid_broken_apex()
     repairs.avoid_encoder_fast_path()
     repairs.copy_checkpoints_atomically()
+    values.evaluate_values_alone()
     half.allow_bf16_without_tpu()
     half.flatten_on_cpu()
     half.skip_overflow_on_cpu()
@@ -53,4 +54,5 @@ def patch() -> None:
     finite.guard_training()
     ranks.limit_waiting()
     checkpoints.wrap_checkpoint_loading()
+    building.wrap_model_building()
     checkpoints.wrap_resuming()

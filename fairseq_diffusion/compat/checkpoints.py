@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 import os
@@ -13,7 +14,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from typing import Any, Callable
 
-from fairseq_diffusion.compat.archive import damage
+from fairseq_diffusion.compat.archive import damage, malformed, unusable, without_settings
 from fairseq_diffusion.compat.finite import check_finite
 from fairseq_diffusion.compat.renamed import fill_up, rename_keys, with_new_names
 from fairseq_diffusion.compat.wrapping import wrap_once
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 OUR_TASK = "diffusion_translation"
 UNREADABLE = (  # what torch and fairseq raise at a damaged file
     *(pickle.UnpicklingError, EOFError, RuntimeError, KeyError, TypeError, OSError),
-    *(ValueError, AttributeError, IndexError, struct.error),
+    *(ValueError, AttributeError, IndexError, MemoryError, OverflowError, AssertionError, struct.error),
 )
 # An environment variable, because it reaches every place where a checkpoint is read, and is never stored in one.
 LET_RUN_CODE = "FAIRSEQ_DIFFUSION_LET_CHECKPOINTS_RUN_CODE"
@@ -50,15 +51,15 @@ def wrap_checkpoint_loading() -> None:
 def _loading(load: Callable[..., dict[str, Any]], path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
     if os.path.isfile(path) and (found := damage(path)):
         raise UserError(_unreadable(path, RuntimeError(found)))
+    read = functools.partial(_whole, load, path, *args, **kwargs)
     try:
-        state = load(path, *args, **kwargs)
+        state = read()
     except (FileNotFoundError, PermissionError):
         raise  # their messages need no addition
     except UNREADABLE as error:
         if refused_object(error) is None or os.environ.get(LET_RUN_CODE) != "1":
             raise UserError(_unreadable(path, error)) from error
-        state = _with_its_code(lambda: load(path, *args, **kwargs), path, error)
-    _rename(state)
+        state = _with_its_code(read, path, error)
     if _resuming is not None:  # the optimiser continues from the last weights, never from averaged ones
         check_finite(f"the checkpoint {path}", _continued(state), "take an earlier one: --restore-file EARLIER.pt")
         return _checked_by(_resuming, state, path)
@@ -68,6 +69,15 @@ def _loading(load: Callable[..., dict[str, Any]], path: str, *args: Any, **kwarg
     for see in _watchers:
         see(path, chosen, chosen is not state)
     return chosen
+
+
+def _whole(load: Callable[..., dict[str, Any]], *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """A checkpoint with all parts that are read of it, under today's names."""
+    state = load(*args, **kwargs)
+    if wrong := malformed(state) or without_settings(state):
+        raise ValueError(wrong)
+    _rename(state)
+    return state
 
 
 def _with_its_code(load: Callable[[], dict[str, Any]], path: str, refused: Exception) -> dict[str, Any]:
@@ -112,10 +122,17 @@ def _resuming_with_task(load: Callable[..., Any], trainer: Any, *args: Any, **kw
     _resuming = trainer
     try:
         extra_state = load(trainer, *args, **kwargs)
+        if extra_state is not None and (wrong := unusable(trainer.optimizer)):
+            raise ValueError(wrong)
+    except (UserError, FileNotFoundError, PermissionError):
+        raise
     except Exception as error:
-        if (sentence := _other_training(error)) is None:
+        sentence = _other_training(error)
+        if sentence is None and not isinstance(error, UNREADABLE):
             raise
-        raise UserError(sentence) from error
+        logger.debug("the training does not continue", exc_info=True)
+        path = (args or tuple(kwargs.values()))[0]
+        raise UserError(sentence or _unusable_sentence(path, error)) from error
     finally:
         _resuming = None
     _stop_if_done(trainer)
@@ -137,6 +154,14 @@ def _other_training(error: Exception) -> str | None:
     if isinstance(error, AssertionError) and "does not match; please reset the optimizer" in said:
         return f"this training is not the checkpoint's: {said}; or pass another --save-dir for a new training"
     return None
+
+
+def _unusable_sentence(path: Any, error: Exception) -> str:
+    return (
+        f"cannot continue from {path}: its optimiser's state, averages or counts are not as fairseq wrote them; take "
+        "an earlier checkpoint (--restore-file EARLIER.pt), or continue with its weights alone (--reset-optimizer "
+        f"--reset-dataloader --reset-meters). It ended with: {type(error).__name__}, {first_line(error)}"
+    )
 
 
 def _stop_if_done(trainer: Any) -> None:
@@ -195,7 +220,7 @@ def _unreadable(path: str, error: Exception) -> str:
     else:
         cause = "it is truncated, damaged or not a checkpoint"
         advice = "copy it again, or take an earlier one (to resume: --restore-file EARLIER.pt)"
-    return f"cannot read the checkpoint {path} ({size}): {cause}; {advice}. torch said: {_first_line(error)}"
+    return f"cannot read the checkpoint {path} ({size}): {cause}; {advice}. torch said: {first_line(error)}"
 
 
 def refused_object(error: Exception) -> str | None:
@@ -208,7 +233,7 @@ def holds(name: str) -> str:
     return f"it holds a {name}, and only tensors, numbers, text and containers are loaded, since others can run code"
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """torch's messages may begin with the advice to load a file with its code, and have the cause behind it."""
     said = str(error).partition("WeightsUnpickler error: ")[2] or str(error)
     return (said.strip().splitlines() or [type(error).__name__])[0][:200]

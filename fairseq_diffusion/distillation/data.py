@@ -14,6 +14,7 @@ from fairseq.data import data_utils, indexed_dataset
 from torch import Tensor
 
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.files.binarised import check_parallel
 from fairseq_diffusion.tasks.checks import check_data, check_split
 from fairseq_diffusion.tasks.dictionary import TableDictionary
 
@@ -42,6 +43,7 @@ class DataBin:
     def sides(self, split: str) -> tuple[Any, Any]:
         """Source and target sentences, as fairseq reads them."""
         dictionaries = self.dictionaries()
+        check_parallel(self.folder, split, {name: len(words) for name, words in zip(self.languages, dictionaries)})
         found = [
             data_utils.load_indexed_dataset(self.prefix(split, language), dictionary)
             for language, dictionary in zip(self.languages, dictionaries)

@@ -10,6 +10,7 @@ from typing import Any
 from fairseq_diffusion.distillation.data import DataBin
 from fairseq_diffusion.distillation.teacher import Teacher
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.files.json_text import read_json
 from fairseq_diffusion.files.writing import write_text
 
 Plan = dict[str, Any]
@@ -58,10 +59,7 @@ def prepare_work(plan: Plan, work: Path, restart: bool) -> None:
 
 
 def read_plan(file: Path) -> Plan:
-    try:
-        plan = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read ({error}); name another --work") from error
+    plan = read_json(file, "a plan", "name another --work")
     return plan if isinstance(plan, dict) else {}
 
 

@@ -20,11 +20,13 @@ import torch
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.files.generated import Sentence, is_generated, sentences
+from fairseq_diffusion.files.json_text import fits, is_count, is_text, maybe, parsed
 from fairseq_diffusion.files.locks import Lock
 from fairseq_diffusion.files.writing import atomic_write
 from fairseq_diffusion.reporting.progress import Progress
 
 SKIPPED = re.compile(r"samples have invalid sizes and will be skipped, max_positions=\((\d+), (\d+)\)")
+TRAILER = {"plan": is_text, "sha256": is_text, "longest": maybe([is_count])}
 LAST_LINES = 5  # of the log, in the sentence for a process that failed
 
 
@@ -133,10 +135,10 @@ class Shards:
 def matching_trailer(line: bytes, wanted: dict[str, str]) -> dict[str, Any] | None:
     """A trailer with the entries `wanted`; None for another one, or one that was cut off."""
     try:
-        trailer = json.loads(line)
+        trailer = parsed(line.decode())
     except ValueError:
         return None
-    return trailer if trailer.items() >= wanted.items() else None
+    return trailer if fits(trailer, TRAILER) and trailer.items() >= wanted.items() else None
 
 
 def environments_for(jobs: int) -> list[dict[str, str]]:

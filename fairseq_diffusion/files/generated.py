@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fairseq_diffusion.errors import UserError
 
-LINE = re.compile(r"([STHDPE])-(\d+)(?:_(\d+))?\t(.*)")
+LINE = re.compile(r"([STHDPE])-([0-9]{1,15})(?:_([0-9]{1,15}))?\t(.*)")
 
 
 @dataclass
@@ -40,8 +40,9 @@ def is_generated(line: str) -> bool:
     return LINE.fullmatch(line.rstrip("\r\n")) is not None
 
 
-def sentences(lines: Iterable[str]) -> Iterator[Sentence]:
-    """Sentences in the order printed, one in memory at a time; all other lines are ignored."""
+def sentences(lines: Iterable[str], where: str = "fairseq-generate's output") -> Iterator[Sentence]:
+    """Sentences in the order printed, one in memory at a time; all other lines are ignored.  `where` they are is for
+    errors."""
     matches = filter(None, (LINE.fullmatch(line.rstrip("\r\n")) for line in lines))
     for number, own in groupby(matches, key=lambda match: int(match[2])):
         sentence = Sentence(number)
@@ -50,12 +51,13 @@ def sentences(lines: Iterable[str]) -> Iterator[Sentence]:
                 add_line(sentence, match)
             except ValueError as error:
                 raise UserError(
-                    f"a line of fairseq-generate is cut off: {match[0]!r}; was the decoding stopped? Decode again"
+                    f"a line of {where} is cut off: {match[0][:200]!r}; was the decoding stopped? Decode again"
                 ) from error
         if any(math.isnan(hypothesis.score) for hypothesis in sentence.hypotheses):
             raise UserError(
-                f"sentence {number} has a translation whose score is no number (nan), so the model's weights or its "
-                "precision were not good; decode again, without --fp16 if it was given, or with an earlier checkpoint"
+                f"sentence {number} of {where} has a translation whose score is no number (nan), so the weights "
+                "or the precision were not good; decode again, without --fp16 if it was given, or with an earlier "
+                "checkpoint"
             )
         yield sentence
 
@@ -83,7 +85,7 @@ def add_line(sentence: Sentence, match: re.Match[str]) -> None:
 def read(path: str | Path) -> dict[int, Sentence]:
     """Every sentence of a file by its number; a sentence that is printed twice is refused."""
     found: dict[int, Sentence] = {}
-    for sentence in sentences(lines_of(path)):
+    for sentence in sentences(lines_of(path), str(path)):
         if sentence.number in found:
             raise UserError(
                 f"{path} holds sentence {sentence.number} twice, like two outputs of fairseq-generate joined; "

@@ -7,23 +7,27 @@ preprocessing.json, as the recipes write it:
 
 from __future__ import annotations
 
-import json
+import io
 import os
+import re
 from argparse import Namespace
+from contextlib import redirect_stderr
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from fairseq import utils
 from fairseq.data import data_utils, encoders
 from sacremoses import MosesPunctNormalizer
 
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.files.json_text import read_json
 from fairseq_diffusion.files.texts import Moses, tidy
 
 CHECKPOINTS = ("average.pt", "checkpoint_best.pt")  # the one to load from a folder that holds several
 PREPROCESSING = "preprocessing.json"
+LANGUAGE = re.compile(r"[^\s/\0]{1,64}")
 CHOICES = {
     "tokenizer": ("moses", "none"),
     "split_dashes": (True, False),  # the -a of Moses' tokenizer.perl
@@ -49,11 +53,11 @@ def checkpoint_at(path: Path) -> Path:
     return meant[0]
 
 
-def dictionaries_for(checkpoint: Path, data: Path | None, trained_on: str | None) -> Path:
+def dictionaries_for(checkpoint: Path, data: Path | None, trained_on: Any) -> Path:
     """The folder of the dictionaries: the data-bin that was named, or the checkpoint's, or what it was trained on."""
     if data is not None:
         return data
-    trained = Path(utils.split_paths(trained_on)[0]) if trained_on else None
+    trained = Path(utils.split_paths(trained_on)[0]) if trained_on and isinstance(trained_on, str) else None
     for folder in (checkpoint.parent, trained):
         if folder and any(folder.glob("dict.*.txt")):
             return folder
@@ -110,7 +114,16 @@ class Preparation:
     def _bpe(self) -> Any:
         if self.codes is None:
             return None
-        return encoders.build_bpe(Namespace(bpe="subword_nmt", bpe_codes=str(self.codes), bpe_separator="@@"))
+        said = io.StringIO()
+        try:
+            with redirect_stderr(said):  # subword-nmt prints what is wrong, and exits
+                return encoders.build_bpe(Namespace(bpe="subword_nmt", bpe_codes=str(self.codes), bpe_separator="@@"))
+        except (SystemExit, ValueError) as error:
+            wrong = " ".join((said.getvalue() or str(error)).split())
+            raise UserError(
+                f"the BPE codes {self.codes} cannot be read ({wrong[:200]}); copy them again as subword-nmt learn-bpe "
+                "wrote them, two pieces in each line"
+            ) from error
 
 
 def preparation_of(checkpoint: Path, data: Path, saved: Any, tokenizer: str | None) -> Preparation:
@@ -125,7 +138,7 @@ def preparation_of(checkpoint: Path, data: Path, saved: Any, tokenizer: str | No
         entries.get(side) or getattr(saved, f"{side}_lang", None) or inferred
         for side, inferred in zip(("source", "target"), languages_of(data, getattr(saved, "data", None)))
     )
-    if not source or not target:
+    if not (is_language(source) and is_language(target)):
         raise UserError(
             f"the languages of {checkpoint} are not known; write them into {PREPROCESSING} beside it, as in "
             '{"source": "de", "target": "en"}, or pass data=DATA-BIN'
@@ -137,9 +150,14 @@ def preparation_of(checkpoint: Path, data: Path, saved: Any, tokenizer: str | No
     return Preparation(source, target, codes=codes, **own)
 
 
-def languages_of(data: Path, trained_on: str | None) -> tuple[str | None, str | None]:
+def is_language(name: Any) -> TypeGuard[str]:
+    """Whether it may be a language's part of the names of files."""
+    return isinstance(name, str) and LANGUAGE.fullmatch(name) is not None
+
+
+def languages_of(data: Path, trained_on: Any) -> tuple[str | None, str | None]:
     """The languages in the names of binarised files, in one of two folders."""
-    for folder in (str(data), *utils.split_paths(trained_on or "")[:1]):
+    for folder in (str(data), *utils.split_paths(trained_on if isinstance(trained_on, str) else "")[:1]):
         if os.path.isdir(folder) and None not in (found := data_utils.infer_language_pair(folder)):
             return found
     return None, None
@@ -149,10 +167,13 @@ def read_preprocessing(path: Path) -> dict[str, Any]:
     """The entries of preprocessing.json, checked; empty without the file."""
     if not path.exists():
         return {}
-    try:
-        entries = dict(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise UserError(f"{path} is not a JSON object: {error}") from error
+    example = 'write for example {"source": "de", "target": "en", "tokenizer": "moses"}'
+    entries = read_json(path, "a JSON object", example)
+    if not isinstance(entries, dict):
+        raise UserError(f"{path} is not a JSON object; {example}")
+    for side in ("source", "target"):
+        if (name := entries.get(side)) is not None and not is_language(name):
+            raise UserError(f"{path} has {side} {str(name)[:50]!r}, which is no name of a language; {example}")
     if unknown := sorted(entries.keys() - {"source", "target", *CHOICES}):
         raise UserError(
             f"{path} has the entry {unknown[0]!r}, which is unknown; it may have source, target, {', '.join(CHOICES)}"
@@ -162,7 +183,7 @@ def read_preprocessing(path: Path) -> dict[str, Any]:
 
 def allowed(name: str, value: Any, where: str) -> Any:
     if value not in CHOICES[name]:
-        raise UserError(f"{where} has {name} {value!r}; choose {' or '.join(map(repr, CHOICES[name]))}")
+        raise UserError(f"{where} has {name} {str(value)[:50]!r}; choose {' or '.join(map(repr, CHOICES[name]))}")
     return value
 
 

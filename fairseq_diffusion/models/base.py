@@ -22,11 +22,24 @@ from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.models.config import NetworkConfig
 from fairseq_diffusion.network.length import LengthHead
 from fairseq_diffusion.network.transformer import Size
+from fairseq_diffusion.ranges import COUNT, KEPT, SIZE, WEIGHT, check_ranges
 from fairseq_diffusion.systems.presets import PRESETS
 from fairseq_diffusion.translators.base import Losses, Translator
 from fairseq_diffusion.translators.diffusion import VALIDATION
 
 BOS = 1  # the model puts a <s> before every sentence
+SIZES = dict.fromkeys(
+    ("hidden", "inner", "heads", "latent_dim", "length_classes", "max_source_positions", "max_target_positions"), SIZE
+)
+RANGES = {  # looked at last, for other checks say more
+    **dict.fromkeys(("encoder_layers", "decoder_layers", "unroll", "passes"), (0, 1000)),
+    **dict.fromkeys(("dropout", "attention_dropout", "activation_dropout"), KEPT),
+    **dict.fromkeys(("length_loss", "embedding_init_std", "noise_factor", "decode_noise_factor"), WEIGHT),
+    **dict.fromkeys(("upsample", "canvas_scale"), (0, 1000)),
+    "early_stop": (0, 1),
+    "diffusion_steps": COUNT,
+    "seed": (-(2**63), 2**63 - 1),
+}
 
 logger = logging.getLogger(__name__)
 
@@ -147,6 +160,7 @@ def tags_of(text: str, source: Any, target: Any) -> tuple[int, ...]:
 
 def check_network(cfg: NetworkConfig) -> None:
     """Refuse what makes no sense with any kind of model, before anything is built."""
+    check_ranges(cfg, SIZES)
     if cfg.hidden % cfg.heads:
         raise UserError(f"--hidden {cfg.hidden} does not divide into --heads {cfg.heads}; choose a divisor")
     if cfg.encoder_layers < 1 or cfg.decoder_layers < 1:

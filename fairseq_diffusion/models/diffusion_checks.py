@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.models.base import check_network
+from fairseq_diffusion.models.base import RANGES, check_network
 from fairseq_diffusion.models.config import DiffusionConfig
 from fairseq_diffusion.objective.terms import FAMILIES, TERMS, parse_terms
+from fairseq_diffusion.ranges import check_ranges
 from fairseq_diffusion.states.base import STATES
 
 OF_VECTORS = ("latent_dim", "embedding_norm", "embedding_init_std", "latent_map")  # flags that words have no use for
@@ -50,6 +51,7 @@ def check(cfg: DiffusionConfig) -> None:
             f"--length-loss is {cfg.length_loss}, which would leave the length predictor untrained; "
             "pass a positive weight, or --length-training off"
         )
+    check_ranges(cfg, RANGES)
 
 
 def check_gap(cfg: DiffusionConfig) -> None:

@@ -9,7 +9,15 @@ from fairseq.models import register_model
 from fairseq_diffusion.alignment.base import ALIGNMENTS, Alignment, Symbols
 from fairseq_diffusion.alignment.glancing import Glance
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.models.base import BOS, TranslatorModel, check_network, enter_architectures, length_head, size_of
+from fairseq_diffusion.models.base import (
+    BOS,
+    RANGES,
+    TranslatorModel,
+    check_network,
+    enter_architectures,
+    length_head,
+    size_of,
+)
 from fairseq_diffusion.models.one_pass_config import OnePassConfig
 from fairseq_diffusion.network.block_decoder import BlockDecoder
 from fairseq_diffusion.network.canvas import FILLED
@@ -18,6 +26,7 @@ from fairseq_diffusion.network.links import Links
 from fairseq_diffusion.network.source_copy import COPIES
 from fairseq_diffusion.network.transformer import entry_scale
 from fairseq_diffusion.objective.reduction import Reduction
+from fairseq_diffusion.ranges import check_ranges
 from fairseq_diffusion.translators.one_pass import OnePassTranslator
 
 
@@ -47,6 +56,7 @@ def check(cfg: OnePassConfig) -> None:
     if cfg.passes < 1:
         raise UserError(f"--passes is {cfg.passes}; a translation takes 1 pass or more")
     check_alignment(cfg)
+    check_ranges(cfg, RANGES)
 
 
 def check_alignment(cfg: OnePassConfig) -> None:

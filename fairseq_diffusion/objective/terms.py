@@ -6,6 +6,7 @@ Elsewhere a term's value is not used, so it need not be computed.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Callable, cast
 
@@ -153,6 +154,8 @@ def parse_terms(text: str) -> dict[str, float]:
         TERMS[name]  # an unknown name is an error that lists the choices
         try:
             weights[name] = float(weight or 1)
+            if not math.isfinite(weights[name]):
+                raise ValueError(weight)
         except ValueError as error:
             raise UserError(f"objective term {item!r} has no number behind '='; write for example mse=1") from error
     if not weights:

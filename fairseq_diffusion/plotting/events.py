@@ -6,9 +6,9 @@ A file is a sequence of records: length (8 bytes), its checksum (4), a protobuf 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.plotting.read import Training, training_of
@@ -19,7 +19,9 @@ PARTS = {"train_inner": "", "train": "train_", "valid": "valid_"}  # fairseq's f
 def read_tensorboard(folder: Path) -> Training:
     """The curves in a folder of event files."""
     try:
+        from google.protobuf.message import DecodeError  # comes with it
         from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.record_writer import masked_crc32c
     except ImportError as error:
         raise UserError("reading event files needs tensorboardX: pip install 'fairseq-diffusion[plot]'") from error
     files = [(part, path) for part in PARTS for path in sorted((folder / part).glob("events.out.tfevents.*"))]
@@ -28,24 +30,31 @@ def read_tensorboard(folder: Path) -> Training:
             f"{folder} holds no event files in {', '.join(PARTS)}; name the folder that fairseq-train was given as "
             "--tensorboard-logdir"
         )
-    records = [record for part, path in files for record in scalars(path, PARTS[part], Event)]
+    records: list[dict[str, Any]] = []
+    for part, path in files:
+        try:
+            records += scalars(records_in(path.read_bytes(), masked_crc32c), PARTS[part], Event)
+        except (DecodeError, ValueError) as error:
+            raise UserError(f"{path} is damaged ({error}); copy it again, or leave it out") from error
     return training_of(folder.name, records, folder)
 
 
-def scalars(path: Path, prefix: str, event_class: Any) -> Iterator[dict[str, Any]]:
+def scalars(events: Iterable[bytes], prefix: str, event_class: Any) -> Iterator[dict[str, Any]]:
     """Every number in a file, as an entry of a JSON log."""
-    for data in records_in(path.read_bytes()):
-        event = event_class.FromString(data)
+    for event in map(event_class.FromString, events):
         for value in event.summary.value:
             if value.HasField("simple_value"):
                 yield {f"{prefix}num_updates": event.step, prefix + value.tag: value.simple_value}
 
 
-def records_in(data: bytes) -> Iterator[bytes]:
-    """The records of a file; the last one may be incomplete while a training writes it."""
+def records_in(data: bytes, checksum: Callable[[bytes], int]) -> Iterator[bytes]:
+    """The records of a file; the last one may be incomplete while a training writes it.  ValueError where the checksum
+    of a length is wrong, behind which all records would be lost."""
     at = 0
     while at + 12 <= len(data):
-        (length,) = struct.unpack_from("<Q", data, at)
+        length, wanted = struct.unpack_from("<QI", data, at)
+        if checksum(data[at : at + 8]) != wanted:
+            raise ValueError(f"the checksum at byte {at} is wrong")
         if at + 16 + length > len(data):
             return
         yield data[at + 12 : at + 12 + length]

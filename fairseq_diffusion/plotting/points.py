@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.files.generated import lines_of
+from fairseq_diffusion.files.json_text import fits, is_number, is_text, parsed
 
 
 class Point(NamedTuple):
@@ -25,7 +24,7 @@ def read_points(path: Path) -> tuple[list[Point], list[str]]:
     """The rows that can be drawn, and the names of those that lack network calls or sacreBLEU."""
     points, left_out = [], []
     for row in read_rows(path):
-        name, calls, bleu = str(row.get("name")), row.get("calls"), row.get("sacrebleu")
+        name, calls, bleu = row["name"], row.get("calls"), row.get("sacrebleu")
         if is_number(calls) and calls > 0 and is_number(bleu):
             series, _, label = name.rpartition(",")
             points.append(Point(series.strip() or name, label.strip() if series else "", calls, bleu))
@@ -40,18 +39,14 @@ def read_points(path: Path) -> tuple[list[Point], list[str]]:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
+    text = "".join(lines_of(path))
     try:
-        table = json.loads("".join(lines_of(path)))
-    except json.JSONDecodeError:
+        table = parsed(text)
+    except ValueError:
         table = None
-    rows = table.get("rows") if isinstance(table, dict) else None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+    if not fits(table, {"rows": [{"name": is_text}]}):
         raise UserError(f"{path} is no table; name what fairseq-diffusion score --json wrote")
-    return rows
-
-
-def is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return table["rows"]
 
 
 def pareto_front(points: Sequence[Point]) -> list[Point]:

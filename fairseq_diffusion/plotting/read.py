@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.files import generated, histories
+from fairseq_diffusion.files.json_text import parsed
 
 NOISE_LOSS = re.compile(r"(?:train_)?mse_noise_(\d\d)")
 TRAINING = ("", "train_")  # prefixes of what is logged at intervals, and once an epoch
@@ -74,7 +74,7 @@ def with_distinct_names(trainings: list[Training], paths: list[Path]) -> list[Tr
 def json_record(line: str) -> dict[str, Any] | None:
     """The JSON object at the end of a log line, from its first brace; None if there is none."""
     try:
-        record = json.loads(line[line.index("{") :])
+        record = parsed(line[line.index("{") :])
     except ValueError:
         return None
     return record if isinstance(record, dict) else None
@@ -98,7 +98,7 @@ def number(text: Any) -> float:
     """A logged value, fairseq writes them as strings; nan for anything else."""
     try:
         return float(text)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return math.nan
 
 

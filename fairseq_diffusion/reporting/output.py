@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Callable
 
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.files.json_text import fits, is_count, is_number, is_text, maybe, read_json
 
 KIND = "fairseq-generate, by fairseq-diffusion"  # in every report, to recognise our files
+
+NUMBERS = {"steps": maybe(is_count), "passes": maybe(is_count), "calls": maybe(is_number), "decoder": maybe(is_text)}
+SHAPE = {  # what is read of a report
+    "system": maybe(is_text),
+    "decoding": maybe({**NUMBERS, "draft": lambda draft: not isinstance(draft, dict) or fits(draft, NUMBERS)}),
+    "data": maybe({"languages": maybe(is_text), "skipped": maybe(is_count)}),
+}
 
 
 def json_path(cfg: Any, shard: int, shards: int) -> Path | None:
@@ -21,12 +28,11 @@ def json_path(cfg: Any, shard: int, shards: int) -> Path | None:
 
 def read(path: Path) -> dict[str, Any]:
     """A report from its JSON file."""
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as a report ({error}); name a file that generate wrote") from error
+    report = read_json(path, "a report", "name a file that generate wrote")
     if not isinstance(report, dict) or report.get("kind") != KIND:
         raise UserError(f"{path} holds no report of fairseq-generate; name a generate-SUBSET.json that we wrote")
+    if not fits(report, SHAPE):
+        raise UserError(f"{path} is a report with values of other types, so it was changed; decode again")
     return report
 
 

@@ -11,6 +11,7 @@ from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.files import generated
 from fairseq_diffusion.files.generated import Hypothesis, Sentence
 from fairseq_diffusion.files.texts import join_pieces, pieces_in, read_lines
+from fairseq_diffusion.reporting.output import KIND
 
 LEFT_TO_RIGHT = "SequenceGenerator"  # fairseq's decoders that call the network once a token
 SHOWN = 5  # numbers of missing sentences that a message lists
@@ -95,14 +96,11 @@ def without_pieces(texts: list[str]) -> list[str]:
 
 
 def report_beside(log: Path) -> dict[str, Any]:
-    """generate-SUBSET.json without times and scores; nothing where there is no report."""
+    """generate-SUBSET.json without times and scores; nothing where there is no report of ours."""
     path = log.with_suffix(".json")
-    if not path.exists():
+    if not path.is_file() or KIND.encode() not in path.read_bytes():
         return {}
-    try:
-        report = reporting.read(path)
-    except UserError:
-        return {}
+    report = reporting.read(path)
     return {key: value for key, value in report.items() if key not in ("kind", "scores", "speed")}
 
 

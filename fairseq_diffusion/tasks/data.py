@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.files.binarised import check_binarised
+from fairseq_diffusion.files.binarised import check_parallel
 from fairseq_diffusion.files.writing import write_text
 from fairseq_diffusion.tasks.checks import fingerprint
 
@@ -23,12 +23,12 @@ Known = dict[str, dict[str, Any]]  # by "train.de-en.de": the fingerprint, and w
 
 def check_files(folder: Path, split: str, dictionaries: dict[str, Any]) -> None:
     """The files of a split; `dictionaries` are those of the languages."""
+    check_parallel(folder, split, {language: len(dictionary) for language, dictionary in dictionaries.items()})
     known = read(folder / REMEMBERED)
     found: Known = {}
     for language, dictionary in dictionaries.items():
         for index in folder.glob(f"{split}.*-*.{language}.idx"):
             data = index.with_suffix("")
-            check_binarised(data, len(dictionary))
             found[data.name] = checked(data, dictionary, known.get(data.name, {}), f"dict.{language}.txt")
     if not found.items() <= known.items():
         remember(folder / REMEMBERED, {**known, **found})

@@ -12,12 +12,29 @@ from fairseq.data import Dictionary, data_utils
 from fairseq_diffusion.errors import UserError
 
 MASK = "<mask>"
+MOST = 2**63 - 1  # of a word, what a tensor of counts holds
+SHOWN = 200  # characters of what fairseq says
 
 
 class TableDictionary(Dictionary):
     """Gives the text that fairseq's gives, which takes the numbers out of a tensor one by one, and more than once."""
 
     mask_index: int | None = None
+
+    @classmethod
+    def load(cls, f: Any, *args: Any, **kwargs: Any) -> TableDictionary:
+        """The dictionary in a file; its counts may be weights of a loss."""
+        try:
+            found = super().load(f, *args, **kwargs)
+            if wrong := next((word for word, n in zip(found.symbols, found.count) if not 0 <= n <= MOST), None):
+                raise ValueError(f"the count of {wrong!r} is {found.count[found.index(wrong)]}")
+        except Exception as error:  # fairseq raises several kinds
+            said = " ".join(str(error).split())
+            raise UserError(
+                f"the dictionary {f} cannot be read ({said[:SHOWN]}); it must have a word and its count in each line, "
+                "as fairseq-preprocess wrote it"
+            ) from error
+        return found
 
     def add_mask(self) -> int:
         """The number of the mask symbol, entered behind all words of the data at the first call."""

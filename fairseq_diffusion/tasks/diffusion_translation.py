@@ -71,14 +71,7 @@ class DiffusionTranslationTask(FiniteUpdates, TranslationTask):
 
     @classmethod
     def load_dictionary(cls, filename: str) -> TableDictionary:
-        try:
-            return TableDictionary.load(filename)
-        except Exception as error:  # fairseq raises several kinds
-            said = " ".join(str(error).split())
-            raise UserError(
-                f"the dictionary {filename} cannot be read ({said}); it must have a word and its count in each line, "
-                "as fairseq-preprocess wrote it"
-            ) from error
+        return TableDictionary.load(filename)
 
     # -- what a checkpoint remembers of its data --------------------------------------------------------------------
 
@@ -263,7 +256,7 @@ class DiffusionTranslationTask(FiniteUpdates, TranslationTask):
 def class_of(cfg: Any) -> Any:
     """The class of the model that fairseq builds from `cfg`, found as fairseq does by the name of an architecture or a
     model (hydra may nest it)."""
-    name = getattr(cfg, "_name", None) or getattr(cfg, "arch", None) or next(iter(cfg))
+    name = getattr(cfg, "_name", None) or getattr(cfg, "arch", None) or next(iter(cfg), None)
     found = ARCH_MODEL_REGISTRY.get(name) or MODEL_REGISTRY.get(name)
     if found is None:
         raise UserError(

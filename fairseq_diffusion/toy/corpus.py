@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.files.generated import is_generated, read
+from fairseq_diffusion.files.json_text import parsed
 from fairseq_diffusion.files.texts import join_pieces
 from fairseq_diffusion.files.writing import write_texts
 from fairseq_diffusion.toy.language import Language
@@ -96,8 +97,10 @@ def read_language(directory: str | Path) -> Language:
     """Rebuild the language of a corpus."""
     path = Path(directory) / OPTIONS
     try:
-        return Language(**json.loads("\n".join(read_lines(path))))
-    except (json.JSONDecodeError, TypeError) as error:
+        return Language(**parsed("\n".join(read_lines(path))))
+    except UserError:
+        raise
+    except (ValueError, TypeError) as error:
         raise UserError(f"{path} does not hold the options of a toy language ({error}); generate the corpus") from None
 
 

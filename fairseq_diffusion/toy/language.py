@@ -12,6 +12,7 @@ from fairseq_diffusion.toy.lexicon import FORMAL, INFORMAL, Entry, Lexicon
 SHORTEST, LONGEST = 4, 12  # source words in a sentence that is drawn
 ADVERB, PLACE, DETERMINER, COMPOUND, PLURAL = 0.35, 0.25, 0.6, 0.2, 0.4  # how often each is there
 ADJECTIVES = (0.6, 0.3, 0.1)  # how often a noun phrase has none, one, two
+MOST = 1000  # words of a kind
 
 
 class Language:
@@ -31,8 +32,8 @@ class Language:
     ):
         counts = {"nouns": nouns, "verbs": verbs, "adjectives": adjectives, "adverbs": adverbs}
         for name, number in counts.items():
-            if number < 2:
-                raise UserError(f"a toy language needs at least 2 {name}, not {number}")
+            if not 2 <= number <= MOST:
+                raise UserError(f"a toy language needs at least 2 {name}, not {number}, and at most {MOST}")
         if not 0 <= ambiguity <= 1:
             raise UserError(f"ambiguity is a share of the sentences, so it must be between 0 and 1, not {ambiguity}")
         self.options = {"seed": seed, **counts, "ambiguity": ambiguity}

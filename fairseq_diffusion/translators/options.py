@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fairseq_diffusion.compat.renamed import spelt
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.network.length import BEAMS
+from fairseq_diffusion.ranges import FINITE, WEIGHT, check_ranges
 from fairseq_diffusion.registry import option
+
+RANGES = {  # of the options of all translators; most have closer checks of their own
+    **dict.fromkeys(("length_beam", "noise_beam", "steps", "passes", "beam", "top_k", "stop_stable"), FINITE),
+    **dict.fromkeys(("early_stop", "draft", "eta", "final_time", "top_p", "temperature", "word_temperature"), FINITE),
+    **dict.fromkeys(("decode_noise_factor", "guidance", "length_penalty", "blank_penalty", "lookahead_weight"), FINITE),
+    **dict.fromkeys(("conditioning_sigma_start", "conditioning_sigma_end"), WEIGHT),
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,7 @@ class Options:
     )
 
     def __post_init__(self) -> None:
+        check_ranges(self, RANGES, self.flag)
         if self.complete and (self.oracle_length or self.draft is not None or self.drop_repeats):
             raise UserError(
                 "--complete looks for lengths and words that go with a template, which stays as it is, so it does not "
@@ -54,3 +64,8 @@ class Options:
                 "--draft begins with one translation, so with its length; drop --iter-decode-with-beam and "
                 "--oracle-length"
             )
+
+    def flag(self, name: str) -> str:
+        """How users type an option."""
+        own = self.__dataclass_fields__[name].metadata
+        return spelt(own["generation"] or own["flag"] or name)

@@ -8,19 +8,31 @@ RECORD the first time and compared from then on. Both are read by sha256sum --ch
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from sums import digest  # noqa: E402
 
+LINE = re.compile(r"([0-9a-f]{32}|[0-9a-f]{64}) [ *](\S+)")
 KINDS = {32: "md5", 64: "sha256"}  # by the number of digits
 
 
 def read(path: Path) -> dict[str, str]:
-    """Sums by name, of lines such as ``SUM  NAME``."""
-    words = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
-    return {line[1]: line[0] for line in words if len(line) == 2 and not line[0].startswith("#")}
+    """Sums by name, of lines such as ``SUM  NAME``; a line of another form ends the program, for its file would not be
+    compared."""
+    found = {}
+    text = path.read_text(errors="replace") if path.exists() else ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip() and not line.startswith("#"):
+            if not (match := LINE.fullmatch(line.strip())):
+                sys.exit(
+                    f"recipe: line {number} of {path.resolve()} is no checksum and name of a file; if you trust the "
+                    "data as they are, remove that file, and all are entered anew"
+                )
+            found[match[2]] = match[1]
+    return found
 
 
 def check(data: Path, files: dict[str, str], published: dict[str, str], recorded: dict[str, str]) -> list[str]:

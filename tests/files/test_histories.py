@@ -27,6 +27,33 @@ def test_other_files_are_refused(tmp_path: Path, text: str):
         read(tmp_path / "h")
 
 
+SENTENCE = {"id": 1, "source": "s", "candidates": []}
+CANDIDATE = {"text": "t", "score": -1.0, "calls": 1, "steps": [{"tokens": ["a"], "p": [0.5]}]}
+OTHERS = [
+    {"steps": [{"tokens": ["a"], "p": []}]},
+    {"steps": [{"tokens": ["a"], "p": [2]}]},
+    {"score": "x"},
+    {"text": 1},
+]
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_values_of_other_types_are_no_history(tmp_path: Path, other: dict):
+    path = tmp_path / "h.jsonl"
+    for candidate, raised in (CANDIDATE, False), ({**CANDIDATE, **other}, True):
+        path.write_text(json.dumps({**SENTENCE, "candidates": [candidate]}))
+        if raised:
+            with pytest.raises(UserError, match="is no history: 1 of its 1 lines"):
+                read(path)
+        else:
+            assert len(read(path)) == 1
+
+
+def test_a_sentence_that_is_there_twice(tmp_path: Path):
+    with pytest.raises(UserError, match="h.jsonl holds sentence 2 twice"):
+        read(write(tmp_path / "h.jsonl", 1, 2, 3, 2))
+
+
 def test_bytes_are_no_history(tmp_path: Path):
     (tmp_path / "history").write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match="is not UTF-8"):

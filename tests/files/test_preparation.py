@@ -200,6 +200,21 @@ def test_broken_preprocessing_and_two_codes(folder: Path, codes: Path):
         load(folder)
 
 
+@pytest.mark.parametrize("text", ["null", "[]", '{"source": 7}', '{"target": "../.."}', '{"lowercase": "yes"}', "["])
+def test_preprocessing_of_other_types(folder: Path, text: str):
+    (folder / "preprocessing.json").write_text(text)
+    with pytest.raises(UserError, match="preprocessing.json"):
+        load(folder)
+
+
+@pytest.mark.parametrize("text", ["#version: x\nw 1\n", "w 1 2\n", "w\n"])
+def test_codes_that_subword_nmt_exits_at(folder: Path, text: str, capsys: pytest.CaptureFixture[str]):
+    (folder / "bpe.codes").write_text(text)
+    with pytest.raises(UserError, match="bpe.codes cannot be read .*two pieces in each line"):
+        load(folder).translate(["w1"])
+    assert "Error" not in capsys.readouterr().err
+
+
 # -- the package itself
 
 

@@ -43,6 +43,17 @@ def build(**flags):
         ({"source_drop": 1.0}, "--source-drop is 1.0"),
         ({"source_drop": -0.1}, "--source-drop is -0.1"),
         ({"schedule_modifier": "clip", "embedding_norm": "scaled"}, "--embedding-norm l2"),
+        ({"heads": 0}, "--heads is 0; pass a number from 1 to 1,000,000"),
+        ({"hidden": 0}, "--hidden is 0"),
+        ({"inner": -1}, "--inner is -1"),
+        ({"latent_dim": 10**12}, "--latent-dim is 1000000000000"),
+        ({"encoder_layers": 10**12}, "--encoder-layers is 1000000000000"),
+        ({"dropout": float("nan")}, "--dropout is nan; pass a number from 0 to 0.99"),
+        ({"attention_dropout": 3.0}, "--attention-dropout is 3.0"),
+        ({"noise_factor": float("nan"), "schedule_modifier": "factor"}, "--noise-factor is nan"),
+        ({"noise_factor": float("inf"), "schedule_modifier": "factor"}, "--noise-factor is inf"),
+        ({"diffusion_steps": 10**12}, "--diffusion-steps is 1000000000000"),
+        ({"objective": "mse=nan,rounding"}, "'mse=nan' has no number"),
     ],
 )
 def test_refused(flags, words):

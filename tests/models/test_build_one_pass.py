@@ -49,6 +49,9 @@ POSITIONS = {name: SMALL[name] for name in ("max_source_positions", "max_target_
         ({"alignment": "ctc", "label_smoothing": 0.1}, "--label-smoothing 0.1 .*--alignment ctc"),
         ({"alignment": "dag", "label_smoothing": 0.1}, "--label-smoothing 0.1 .*--alignment dag"),
         ({"length_loss": 0.0}, "--length-loss is 0.0"),
+        ({"alignment": "ctc", "upsample": float("inf")}, "--upsample is inf; pass a number from 0 to 1,000"),
+        ({"alignment": "dag", "upsample": float("nan")}, "--upsample is nan"),
+        ({"passes": 10**12}, "--passes is 1000000000000"),
     ],
 )
 def test_refused(flags, words):

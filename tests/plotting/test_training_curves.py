@@ -14,6 +14,7 @@ from fairseq_diffusion.plotting.events import read_tensorboard, records_in
 from fairseq_diffusion.plotting.read import Training, read_training, with_distinct_names
 
 SummaryWriter = pytest.importorskip("tensorboardX").SummaryWriter
+masked_crc32c = pytest.importorskip("tensorboardX.record_writer").masked_crc32c
 
 
 def test_event_files_hold_the_curves_of_a_training(trained: Path):
@@ -43,12 +44,25 @@ def test_they_read_as_a_log_of_the_same_numbers_does(tmp_path: Path):
 
 def test_frames():
     def frame(data: bytes) -> bytes:
-        return struct.pack("<Q", len(data)) + b"crc4" + data + b"crc4"
+        length = struct.pack("<Q", len(data))
+        return length + struct.pack("<I", masked_crc32c(length)) + data + b"crc4"
 
     whole = frame(b"one") + frame(b"") + frame(b"three")
-    assert list(records_in(whole)) == [b"one", b"", b"three"]
+    assert list(records_in(whole, masked_crc32c)) == [b"one", b"", b"three"]
     for cut in range(1, len(frame(b"three")) + 1):
-        assert list(records_in(whole[:-cut])) == [b"one", b""]
+        assert list(records_in(whole[:-cut], masked_crc32c)) == [b"one", b""]
+
+
+def test_a_length_that_has_changed_loses_nothing_silently(tmp_path: Path):
+    with SummaryWriter(str(tmp_path / "valid")) as writer:
+        writer.add_scalar("loss", 1.0, 1)
+        writer.add_scalar("loss", 2.0, 2)
+    (path,) = (tmp_path / "valid").iterdir()
+    data = bytearray(path.read_bytes())
+    data[1] ^= 255  # of the first record's length, which then is beyond the end
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=f"{path} is damaged .the checksum at byte 0 is wrong"):
+        read_tensorboard(tmp_path)
 
 
 def test_a_folder_without_event_files(tmp_path: Path):

@@ -98,6 +98,15 @@ def test_data_that_are_missing_or_not_as_published_or_as_before(tmp_path: Path):
     assert f"b is not as it was when this recipe first ran: its sha256 is {hashlib.sha256(b'4').hexdigest()}" in said
 
 
+@pytest.mark.parametrize("line", ["abc  b", "b", f"{'0' * 63}g  b", f"{'0' * 64}  b  c"])
+def test_a_damaged_record_does_not_let_other_data_in(tmp_path: Path, line: str):
+    for name in ("a.gz", "b"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "record").write_text(f"{line}\n")
+    assert f"line 1 of {tmp_path}/record is no checksum and name of a file" in check(tmp_path, code=1)
+    assert (tmp_path / "record").read_text() == f"{line}\n"
+
+
 def test_a_file_may_be_unpacked_already(tmp_path: Path):
     for name in ("a", "b"):
         (tmp_path / name).write_text(name)

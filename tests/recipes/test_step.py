@@ -142,6 +142,27 @@ def test_a_failure_shows_the_end_of_the_log_and_is_tried_again():
     assert Path("logs/copy.log").read_text().count("===") == 3
 
 
+@pytest.mark.parametrize("harm", [lambda text: "", lambda text: text[:40], lambda text: text.replace("in", "on", 1)])
+def test_a_damaged_record_is_no_reason_to_skip(harm):
+    step("copy", COPY)
+    record = Path("steps/copy.json")
+    record.write_text(harm(record.read_text()))
+    assert "steps/copy.json, the record of copy, is damaged" in step("copy", COPY, code=2)
+    assert runs() == 1
+    step("copy", COPY, "--redo")
+    assert step("copy", COPY) == "copy: complete\n" and runs() == 2
+
+
+def test_a_record_of_an_earlier_version_has_no_checksum():
+    step("copy", COPY)
+    record = json.loads(Path("steps/copy.json").read_text())
+    del record["checksum"]
+    Path("steps/copy.json").write_text(json.dumps(record))
+    assert step("copy", COPY) == "copy: complete\n"
+    Path("steps/copy.json").write_text(json.dumps({**record, "outputs": {}}))
+    assert "made again, because out is not in its record" in step("copy", COPY)
+
+
 def test_an_input_that_is_not_there_is_named():
     assert "copy needs nowhere, which is not there" in step("copy", "true", code=2, inputs="nowhere in")
 
@@ -247,7 +268,7 @@ def test_a_killed_training_does_not_go_on_with_other_data():
 def test_a_step_killed_behind_its_command_is_not_run_again():
     step("copy", COPY)
     record = json.loads(Path("steps/copy.json").read_text())
-    del record["outputs"]
+    del record["outputs"], record["checksum"]
     Path("steps/copy.json").write_text(json.dumps({**record, "state": "ended"}))
     assert "had ended, complete" in step("copy", COPY)
     assert step("copy", COPY) == "copy: complete\n" and runs() == 1

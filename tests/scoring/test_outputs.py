@@ -133,6 +133,17 @@ def test_calls_are_not_guessed_where_scores_were_not_printed(tmp_path: Path):
     assert read_output("x", path, 4).calls is None
 
 
+@pytest.mark.parametrize("changed", [{"decoding": {"calls": "x"}}, {"data": {"skipped": -1}}, {"decoding": []}])
+def test_a_report_of_ours_that_was_changed_is_no_report_of_nothing(tmp_path: Path, changed: dict[str, Any]):
+    path = written(tmp_path, samples.log_of(LINES), **changed)
+    with pytest.raises(UserError, match="generate-test.json is a report with values of other types"):
+        read_output("x", path, 4)
+    report = path.with_suffix(".json")
+    report.write_bytes(report.read_bytes()[:-9])
+    with pytest.raises(UserError, match="generate-test.json is not a report"):
+        read_output("x", path, 4)
+
+
 @pytest.mark.parametrize("other", ["[1]", '{"kind": "other"}', "no json"])
 def test_a_file_of_somebody_else_says_nothing(tmp_path: Path, other: str):
     path = written(tmp_path, samples.log_of(LINES))

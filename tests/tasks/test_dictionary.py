@@ -10,6 +10,7 @@ import pytest
 import torch
 from fairseq.data import Dictionary
 
+from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.tasks.dictionary import TableDictionary
 
 WORDS = ["the", "ca@@", "t", "\u2581new", "\u2581", "l|", "etter", "w_EOW", "<SIL>", "_", "@@", "<<unk>>", "ä"]
@@ -31,6 +32,13 @@ def both(file: str) -> tuple[Dictionary, TableDictionary]:
 def sentence(rng: random.Random, longest: int = 15) -> torch.Tensor:
     """Any number, also beyond the table's 17 and, as padding in some tasks, below zero."""
     return torch.tensor([rng.randint(-2, 20) for _ in range(rng.randint(0, longest))], dtype=torch.long)
+
+
+@pytest.mark.parametrize("count", [2**63, -1, 10**30])
+def test_a_count_that_no_tensor_holds(tmp_path: Path, count: int):
+    (tmp_path / "dict.txt").write_text(f"a 3\nb {count}\n")
+    with pytest.raises(UserError, match=rf"dict.txt cannot be read .the count of 'b' is {count}\)"):
+        TableDictionary.load(str(tmp_path / "dict.txt"))
 
 
 @pytest.mark.parametrize("pieces", PIECES)
