@@ -96,8 +96,9 @@ def test_special_tokens_between_words_keep_their_places(
     sentence = refusal(capsys, tmp_path, "--generate", generate, "--sentence", 1)
     assert "differ in length" in sentence and "--results-path DIR" in sentence
     rows = [["the", "<s>", "the"], ["a", "hou@@", "se"]]
-    found = {"steps": [{"tokens": row, "p": [None] * 3} for row in rows]}
-    generate.with_suffix(".history.jsonl").write_text(json.dumps({"id": 1, "candidates": [found, {"steps": []}]}))
+    found = {"text": "", "score": -1, "calls": 2, "steps": [{"tokens": row, "p": [None] * 3} for row in rows]}
+    record = {"id": 1, "source": "", "candidates": [found, {**found, "steps": []}]}
+    generate.with_suffix(".history.jsonl").write_text(json.dumps(record))
     assert read_trajectory(generate, "1").steps == {0: rows[0], 1: rows[1]}
 
 
