@@ -11,7 +11,13 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 EXCHANGES = ("DistBackendError", "DistNetworkError", "DistStoreError")  # torch's, where ranks cannot reach another
 # omegaconf's, where a value is missing or of another type, or refers to what is not there
 CONFIGURATION = (
-    *("MissingMandatoryValue", "InterpolationKeyError", "InterpolationToMissingValueError", "ValidationError"),
+    *(
+        "MissingMandatoryValue",
+        "InterpolationKeyError",
+        "InterpolationToMissingValueError",
+        "ValidationError",
+        "ConfigKeyError",
+    ),
     *("InterpolationResolutionError", "UnsupportedInterpolationType"),
 )
 
