@@ -81,7 +81,7 @@ test-fast: $(READY)
 	$(PYTEST) -m "not slow" tests
 
 soak: $(READY)
-	$(PYTEST) --soak tests/reliability
+	$(PYTEST) --dist worksteal --soak tests/reliability
 
 check: lint types structure documents
 

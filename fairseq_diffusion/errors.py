@@ -12,7 +12,13 @@ TORCH_HAS_NO_ROOM = ("PytorchStreamWriter failed", ". unexpected pos ")  # of an
 EXCHANGES = ("DistBackendError", "DistNetworkError", "DistStoreError")  # torch's, where ranks cannot reach another
 # omegaconf's, where a value is missing or of another type, or refers to what is not there
 CONFIGURATION = (
-    *("MissingMandatoryValue", "InterpolationKeyError", "InterpolationToMissingValueError", "ValidationError"),
+    *(
+        "MissingMandatoryValue",
+        "InterpolationKeyError",
+        "InterpolationToMissingValueError",
+        "ValidationError",
+        "ConfigKeyError",
+    ),
     *("InterpolationResolutionError", "UnsupportedInterpolationType"),
 )
 

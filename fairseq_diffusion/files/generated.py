@@ -55,8 +55,8 @@ def sentences(lines: Iterable[str], where: str = "fairseq-generate's output") ->
                 ) from error
         if any(math.isnan(hypothesis.score) for hypothesis in sentence.hypotheses):
             raise UserError(
-                f"sentence {number} of {where} has a translation whose score is no number (nan), so the weights "
-                "or the precision were not good; decode again, without --fp16 if it was given, or with an earlier "
+                f"sentence {number} has a translation whose score is no number (nan) in {where}, so the weights or the "
+                "precision were not good; decode again, without --fp16 if it was given, or with an earlier "
                 "checkpoint"
             )
         yield sentence

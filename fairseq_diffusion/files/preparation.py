@@ -117,8 +117,10 @@ class Preparation:
         said = io.StringIO()
         try:
             with redirect_stderr(said):  # subword-nmt prints what is wrong, and exits
-                return encoders.build_bpe(Namespace(bpe="subword_nmt", bpe_codes=str(self.codes), bpe_separator="@@"))
-        except (SystemExit, ValueError) as error:
+                found = encoders.build_bpe(Namespace(bpe="subword_nmt", bpe_codes=str(self.codes), bpe_separator="@@"))
+                found.encode("ab")  # only now it looks at the version
+                return found
+        except (SystemExit, ValueError, NotImplementedError) as error:
             wrong = " ".join((said.getvalue() or str(error)).split())
             raise UserError(
                 f"the BPE codes {self.codes} cannot be read ({wrong[:200]}); copy them again as subword-nmt learn-bpe "

@@ -14,6 +14,7 @@ from fairseq_diffusion.files.texts import join_pieces, pieces_in, read_lines
 from fairseq_diffusion.reporting.output import KIND
 
 LEFT_TO_RIGHT = "SequenceGenerator"  # fairseq's decoders that call the network once a token
+LEFT_OUT = ("kind", "scores", "speed")  # of a report
 SHOWN = 5  # numbers of missing sentences that a message lists
 
 
@@ -101,7 +102,7 @@ def report_beside(log: Path) -> dict[str, Any]:
     if not path.is_file() or KIND.encode() not in path.read_bytes():
         return {}
     report = reporting.read(path)
-    return {key: value for key, value in report.items() if key not in ("kind", "scores", "speed")}
+    return {key: value for key, value in report.items() if value is not None and key not in LEFT_OUT}
 
 
 def check_complete(path: Path, sentences: dict[int, Sentence], count: int, report: dict[str, Any]) -> int:

@@ -207,7 +207,7 @@ def test_preprocessing_of_other_types(folder: Path, text: str):
         load(folder)
 
 
-@pytest.mark.parametrize("text", ["#version: x\nw 1\n", "w 1 2\n", "w\n"])
+@pytest.mark.parametrize("text", ["#version: x\nw 1\n", "#version: 0.9\nw 1\n", "w 1 2\n", "w\n"])
 def test_codes_that_subword_nmt_exits_at(folder: Path, text: str, capsys: pytest.CaptureFixture[str]):
     (folder / "bpe.codes").write_text(text)
     with pytest.raises(UserError, match="bpe.codes cannot be read .*two pieces in each line"):

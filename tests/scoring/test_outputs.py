@@ -144,6 +144,11 @@ def test_a_report_of_ours_that_was_changed_is_no_report_of_nothing(tmp_path: Pat
         read_output("x", path, 4)
 
 
+def test_a_report_without_parts(tmp_path: Path):
+    output = read_output("x", written(tmp_path, samples.log_of(LINES), data=None, decoding=None), 4)
+    assert (output.languages, output.steps, output.calls) == (None, None, None)
+
+
 @pytest.mark.parametrize("other", ["[1]", '{"kind": "other"}', "no json"])
 def test_a_file_of_somebody_else_says_nothing(tmp_path: Path, other: str):
     path = written(tmp_path, samples.log_of(LINES))
