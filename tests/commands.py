@@ -64,8 +64,8 @@ class Command:
     @property
     def number(self) -> int:
         """Of its process."""
-        assert self._process.pid is not None
-        return self._process.pid
+        assert self.process.pid is not None
+        return self.process.pid
 
     def done(self, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         """Its output and exit status, once it has ended."""

@@ -15,6 +15,8 @@ from fairseq.dataclass import utils
 from runs import train_teacher
 from support import call, generate, training
 
+pytest_plugins = ["reliability_fixtures"]
+
 WORDS = [f"w{i}" for i in range(12)] + [f"p{i}@@" for i in range(3)]
 SIZES = {"train": 40, "valid": 10, "test": 11}  # 11: no multiple of 8
 

@@ -59,13 +59,16 @@ def without_settings(state: dict[str, Any]) -> str | None:
 
 
 def counts_of(extra_state: dict[str, Any]) -> str | None:
-    """What is wrong with where a training was, if it is there."""
+    """What is wrong with where a training was, if it is there.  Between ranks, fairseq's time is a tensor."""
+    import torch
+
     place = extra_state.get("train_iterator", {})
     if not isinstance(place, dict):
         return f"its 'train_iterator' is of type {type(place).__name__}"
     counts = {name: place.get(name, 0) for name in ("epoch", "iterations_in_epoch", "version")}
     counts["previous_training_time"] = extra_state.get("previous_training_time", 0)
-    return next((f"its {name!r} is no number" for name, n in counts.items() if not isinstance(n, (int, float))), None)
+    wrong = (name for name, n in counts.items() if not isinstance(n.item() if torch.is_tensor(n) else n, (int, float)))
+    return next((f"its {name!r} is no number" for name in wrong), None)
 
 
 def unusable(optimizer: Any) -> str | None:

@@ -38,18 +38,18 @@ def said(words: list[Any], room: int, terminal: Path) -> tuple[int, str]:
 
 @pytest.mark.parametrize("way", [train, generate, *OURS], ids=lambda way: way.__name__)
 def test_a_disk_that_is_full_at_any_byte(
-    way: Way, soak: bool, results: Path, teacher: Path, tmp_path: Path, count: Callable[..., None]
+    way: Way, soak: bool, stored_results: Path, stored_teacher: Path, tmp_path: Path, count: Callable[..., None]
 ):
     if not soak and way not in QUICK:
         pytest.skip("in make soak")
     (out := tmp_path / "out").mkdir()
-    assert Command(*way(out, results, teacher)).done().returncode == 0
+    assert Command(*way(out, stored_results, stored_teacher)).done().returncode == 0
     whole, rng = made(out), random.Random(1)
     longest = max(file.stat().st_size for file in out.rglob("*") if file.is_file())
     for number in range(30 if soak else 2):
         shutil.rmtree(out)
         out.mkdir()
-        words = way(out, results, teacher)
+        words = way(out, stored_results, stored_teacher)
         room = rng.randrange(longest) if number else 0
         status, text = said(words, room, tmp_path / "terminal")
         if status:

@@ -58,26 +58,26 @@ def test_a_training_that_is_killed_again_and_again(
 
 @pytest.mark.parametrize("way", OURS, ids=lambda way: way.__name__)
 def test_a_command_of_ours_that_is_killed(
-    way: Way, soak: bool, results: Path, teacher: Path, tmp_path: Path, count: Callable[..., None]
+    way: Way, soak: bool, stored_results: Path, stored_teacher: Path, tmp_path: Path, count: Callable[..., None]
 ):
     """Every file that it left is whole, and the same command goes on, or refuses what is there and replaces it."""
     if not soak and way not in QUICK:
         pytest.skip("in make soak")
     (out := tmp_path / "out").mkdir()
     begun = time.perf_counter()
-    assert Command(*way(out, results, teacher)).done().returncode == 0
+    assert Command(*way(out, stored_results, stored_teacher)).done().returncode == 0
     seconds, whole, rng = time.perf_counter() - begun, made(out), random.Random(1)
     for _ in range(20 if soak else 2):
         shutil.rmtree(out)
         out.mkdir()
-        command = Command(*way(out, results, teacher))
+        command = Command(*way(out, stored_results, stored_teacher))
         command.process.join(rng.uniform(0.2, 1) * seconds)
         count("kills of a command of ours", command.process.is_alive())
         kill(command.process.pid)
         command.process.join()
         left = {name: found for name, found in made(out).items() if name in whole}
         assert different(left, {name: whole[name] for name in left}) == []
-        if Command(*(words := way(out, results, teacher))).done().returncode == 2:
+        if Command(*(words := way(out, stored_results, stored_teacher))).done().returncode == 2:
             done = Command(*words, "--force").done()
             assert done.returncode == 0, done.stderr
         assert different(made(out), whole) == []

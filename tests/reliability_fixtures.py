@@ -31,17 +31,17 @@ def soak(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture
 def count(request: pytest.FixtureRequest) -> Callable[..., None]:
     """Called with what a test has injected or tried, and how often."""
-    counts: Counter[str] = Counter()
+    counts: dict[str, int] = {}
     request.node.user_properties.append((COUNTED, counts))
 
     def add(what: str, number: int = 1) -> None:
-        counts[what] += number
+        counts[what] = counts.get(what, 0) + int(number)
 
     return add
 
 
 @pytest.fixture(scope="session")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def stored_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two results of fairseq-generate, 1 and 2, and their references."""
     folder = tmp_path_factory.mktemp("results")
     for seed in (1, 2):
@@ -54,7 +54,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def teacher(tmp_path_factory: pytest.TempPathFactory, trains: None) -> Path:
+def stored_teacher(tmp_path_factory: pytest.TempPathFactory, trains: None) -> Path:
     return train_teacher(DATA, tmp_path_factory.mktemp("teacher"))
 
 
