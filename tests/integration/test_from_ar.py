@@ -233,7 +233,7 @@ def test_other_words_are_refused(data: Path, corpus: Path, post_norm: Path, tmp_
     with pytest.raises(UserError, match="source dictionary of 24 entries, but this data has 40"):
         start(joined, post_norm, tmp_path / "a", POST_NORM)
     other = tmp_path / "other"
-    shutil.copytree(data, other)
+    shutil.copytree(data, other, ignore=shutil.ignore_patterns(".dictionaries.json"))  # as other data
     rows = (data / "dict.a.txt").read_text().splitlines()
     (other / "dict.a.txt").write_text("\n".join([rows[1], rows[0], *rows[2:]]) + "\n")
     ar = train_ar(other, tmp_path / "ar")
