@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Callable
 
@@ -21,6 +22,22 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile("quick", max_examples=20, derandomize=True, **unhurried)
     settings.register_profile("soak", max_examples=1000, **unhurried)
     settings.load_profile("soak" if config.getoption("soak") else "quick")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The quick form leaves out what is marked."""
+    left_out = [item for item in items if item.get_closest_marker("soak") and not config.getoption("soak")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def with_quick(each: Iterable[Any], quick: Iterable[Any]) -> list[Any]:
+    """Parameters of a test, of which the quick form has some; they are named by themselves."""
+    return [
+        pytest.param(one, marks=() if one in quick else pytest.mark.soak, id=str(getattr(one, "__name__", one)))
+        for one in each
+    ]
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from typing import Any
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.files.binarised import check_parallel
+from fairseq_diffusion.files.json_text import fits, is_count, parsed
 from fairseq_diffusion.files.writing import write_text
 from fairseq_diffusion.tasks.checks import fingerprint
 
@@ -56,7 +57,9 @@ def checked(data: Path, dictionary: Any, before: dict[str, Any], name: str) -> d
 def read(file: Path) -> Known:
     """Nothing is known if the file cannot be read."""
     with contextlib.suppress(OSError, ValueError):
-        return {name: dict(entry) for name, entry in dict(json.loads(file.read_text(encoding="utf-8"))).items()}
+        known = parsed(file.read_text(encoding="utf-8"))
+        if isinstance(known, dict) and all(fits(entry, {"size": is_count}) for entry in known.values()):
+            return known
     return {}
 
 

@@ -15,7 +15,7 @@ from support import call, generate, training
 
 from fairseq_diffusion.cli.main import main
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.tasks.data import REMEMBERED, check_files
+from fairseq_diffusion.tasks.data import REMEMBERED, check_files, read
 from fairseq_diffusion.tasks.dictionary import TableDictionary
 
 CHANGED = r"the dictionary dict\.b\.txt is not what it was when {}/train\.a-b\.b\.bin was first used \({}\)"
@@ -145,3 +145,11 @@ def test_commands_at_once_remember_alike(data: Path, tmp_path: Path):
         check_files(copy, split, dictionaries)
     assert len(json.loads((copy / REMEMBERED).read_text())) == 6
     assert not list(copy.glob(".*.tmp"))
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"train.a-b.b": 5}', '{"train.a-b.b": {"size": "many"}}', "[" * 100_000])
+def test_a_damaged_memory_is_none(used: Path, tmp_path: Path, text: str):
+    """It is written anew."""
+    (used / REMEMBERED).write_text(text)
+    train(used, tmp_path)
+    assert read(used / REMEMBERED)["train.a-b.b"]["size"] > 0

@@ -8,9 +8,9 @@ from support import TINY, TINY_BLOCKS, TINY_WORDS
 KINDS: dict[str, tuple[list[str], str]] = {  # by architecture: its size, and other flags
     "dinoiser_toy": (TINY, "--store-ema --ema-decay 0.9 --self-conditioning random"),
     "difformer_toy": (TINY, ""),
-    "mdlm_toy": (TINY_WORDS, "--time-sampler second_moment"),
+    "mdlm_toy": (TINY_WORDS, "--time-sampler second_moment --schedule-modifier spindle"),
     "sundae_toy": (TINY_WORDS, ""),
-    "rdm_toy_uniform": (TINY_WORDS, "--schedule-modifier spindle"),
+    "rdm_toy_uniform": (TINY_WORDS, ""),
     "cmlm_toy": (TINY_WORDS, ""),
     "glat_toy": (TINY_WORDS, ""),
     "diffglat_toy_ctc": (TINY_BLOCKS, ""),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from kinds import KINDS
+from reliability_fixtures import with_quick
 from stored_models import DATA
 from support import call, decoding, different, lines, read, training
 
@@ -24,12 +25,10 @@ def curves(log: Path) -> list[dict[str, Any]]:
     return [{key: each[key] for key in each if not key.endswith(TIMES)} for each in values]
 
 
-@pytest.mark.parametrize("arch", KINDS)
+@pytest.mark.parametrize("arch", with_quick(KINDS, QUICK))
 def test_the_same_seed_is_the_same_training(
     arch: str, soak: bool, tmp_path: Path, count: Callable[..., None], trains: None
 ):
-    if not soak and arch not in QUICK:
-        pytest.skip("in make soak")
     size, flags = KINDS[arch]
     more = f"{flags} --dropout 0.1 --max-update {100 if soak else 20} --no-epoch-checkpoints --log-format json"
     found = []

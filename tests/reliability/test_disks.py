@@ -14,6 +14,7 @@ from typing import Any, Callable
 import pytest
 from commands import Command, run
 from outputs import OURS, QUICK, Way, generate, made, train
+from reliability_fixtures import with_quick
 from support import different
 
 import fairseq_diffusion
@@ -36,12 +37,10 @@ def said(words: list[Any], room: int, terminal: Path) -> tuple[int, str]:
     return command.done().returncode, text
 
 
-@pytest.mark.parametrize("way", [train, generate, *OURS], ids=lambda way: way.__name__)
+@pytest.mark.parametrize("way", with_quick([train, generate, *OURS], QUICK))
 def test_a_disk_that_is_full_at_any_byte(
     way: Way, soak: bool, stored_results: Path, stored_teacher: Path, tmp_path: Path, count: Callable[..., None]
 ):
-    if not soak and way not in QUICK:
-        pytest.skip("in make soak")
     (out := tmp_path / "out").mkdir()
     assert Command(*way(out, stored_results, stored_teacher)).done().returncode == 0
     whole, rng = made(out), random.Random(1)

@@ -13,6 +13,7 @@ from commands import Command
 from kills import kill
 from kinds import KINDS
 from outputs import OURS, QUICK, Way, made
+from reliability_fixtures import with_quick
 from stored_models import DATA
 from support import call, different, read, training
 
@@ -20,14 +21,12 @@ KEEPING = "--save-interval-updates 1 --keep-interval-updates 2 --no-epoch-checkp
 STATE = ("model", "last_optimizer_state")
 
 
-@pytest.mark.parametrize("arch", KINDS)
+@pytest.mark.parametrize("arch", with_quick(KINDS, ["dinoiser_toy"]))
 def test_a_training_that_is_killed_again_and_again(
     arch: str, soak: bool, tmp_path: Path, count: Callable[..., None], trains: None
 ):
     """Each time it gets on by some updates at least, and saves behind each of them, so that many kills fall into that;
     weights, averages and optimiser are those of a training that was left alone."""
-    if not soak and arch != "dinoiser_toy":
-        pytest.skip("in make soak")
     size, flags = KINDS[arch]
     kills, rng = 20 if soak else 2, random.Random(arch)
 
@@ -56,13 +55,11 @@ def test_a_training_that_is_killed_again_and_again(
     assert different(whole["extra_state"].get("ema"), killed["extra_state"].get("ema")) == []
 
 
-@pytest.mark.parametrize("way", OURS, ids=lambda way: way.__name__)
+@pytest.mark.parametrize("way", with_quick(OURS, QUICK))
 def test_a_command_of_ours_that_is_killed(
     way: Way, soak: bool, stored_results: Path, stored_teacher: Path, tmp_path: Path, count: Callable[..., None]
 ):
     """Every file that it left is whole, and the same command goes on, or refuses what is there and replaces it."""
-    if not soak and way not in QUICK:
-        pytest.skip("in make soak")
     (out := tmp_path / "out").mkdir()
     begun = time.perf_counter()
     assert Command(*way(out, stored_results, stored_teacher)).done().returncode == 0
