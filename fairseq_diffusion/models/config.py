@@ -20,7 +20,7 @@ from fairseq_diffusion.samplers.gaussian import SAMPLERS
 from fairseq_diffusion.samplers.grid import GRIDS
 from fairseq_diffusion.states.base import STATES
 from fairseq_diffusion.states.embedding import NORMS
-from fairseq_diffusion.translators.diffusion import LENGTH_TRAINING, SELF_CONDITIONING
+from fairseq_diffusion.translators.diffusion import CONDITIONS, LENGTH_TRAINING, SELF_CONDITIONING
 
 
 def flag(default: Any, help: str, alias: Optional[str] = None) -> Any:
@@ -109,7 +109,11 @@ class DiffusionConfig(NetworkConfig):
     diffusion_steps: int = flag(0, "train on a table of so many steps; 0: continuous time")
     time_min: float = flag(0.0, "smallest diffusion time to train on")
     # prediction, objective, time sampling
-    prediction: ChoiceEnum(list(PREDICTIONS)) = flag("x_0", "what the network's output means")
+    prediction: ChoiceEnum(list(PREDICTIONS)) = flag(
+        "x_0",
+        "what the network's output means: x_0, v = alpha eps - sigma x_0, or how probable words are, x_0 being the mean "
+        "of their vectors (expected; posterior: beside what x_t says of each word by itself)",
+    )
     objective: str = flag(
         "mse=1,rounding=1",
         "loss terms and weights: mse, rounding (on x_0), anchor (on x_0-hat), prior; with --state tokens elbo, "
@@ -128,6 +132,11 @@ class DiffusionConfig(NetworkConfig):
     )
     self_conditioning_probability: float = flag(
         0.5, "share of the updates in which random self-conditioning has a first pass", "--self-conditioning-p"
+    )
+    self_conditioning_on: ChoiceEnum(list(CONDITIONS)) = flag(
+        "estimate",
+        "what of the earlier estimate is read: the vector itself, the mean of the words' vectors by their probabilities "
+        "(expected), or the vector of the likeliest word (best)",
     )
     self_conditioning_gap: float = flag(
         0.0,

@@ -51,6 +51,7 @@ def build_diffusion(cfg: Any, source_words: int, target_words: int, symbols: Sym
         time_sampler=TIME_SAMPLERS[str(cfg.time_sampler)](),
         self_conditioning=str(cfg.self_conditioning),
         self_conditioning_probability=cfg.self_conditioning_probability,
+        self_conditioning_on=str(cfg.self_conditioning_on),
         self_conditioning_gap=cfg.self_conditioning_gap,
         label_smoothing=cfg.label_smoothing,
         source_drop=cfg.source_drop,

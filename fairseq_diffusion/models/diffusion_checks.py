@@ -6,6 +6,7 @@ from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.models.base import RANGES, check_network
 from fairseq_diffusion.models.config import DiffusionConfig
 from fairseq_diffusion.objective.terms import FAMILIES, TERMS, parse_terms
+from fairseq_diffusion.process.prediction import EXPECTED
 from fairseq_diffusion.ranges import check_ranges
 from fairseq_diffusion.states.base import STATES
 
@@ -38,6 +39,7 @@ def check(cfg: DiffusionConfig) -> None:
         )
     check_schedule(cfg)
     check_state(cfg)
+    check_expected(cfg)
     weights = parse_terms(cfg.objective)
     gaussian = STATES[str(cfg.state)].family == "gaussian"
     if gaussian and weights.get("rounding", 0) <= 0 and weights.get("anchor", 0) <= 0:
@@ -52,6 +54,29 @@ def check(cfg: DiffusionConfig) -> None:
             "pass a positive weight, or --length-training off"
         )
     check_ranges(cfg, RANGES)
+
+
+def check_expected(cfg: DiffusionConfig) -> None:
+    """Refuse what does not go with an estimate that says how probable words are, or with conditioning on words."""
+    prediction, on = str(cfg.prediction), str(cfg.self_conditioning_on)
+    if prediction == "posterior" and cfg.embedding_norm != "l2":
+        raise UserError(
+            "--prediction posterior is right where all vectors have one norm, but --embedding-norm is "
+            f"{cfg.embedding_norm}; pass --embedding-norm l2, or --prediction expected"
+        )
+    if prediction in EXPECTED and parse_terms(cfg.objective).get("anchor", 0) <= 0:
+        raise UserError(
+            f"--prediction {prediction} says how probable words are, which only anchor trains; add anchor=1 to "
+            f"--objective {cfg.objective}"
+        )
+    if on == "estimate":
+        return
+    if cfg.self_conditioning == "none":
+        raise UserError(f"--self-conditioning-on {on} has no meaning with --self-conditioning none; drop it")
+    if prediction in EXPECTED:
+        raise UserError(
+            f"--prediction {prediction} conditions on the mean of the words' vectors; drop --self-conditioning-on {on}"
+        )
 
 
 def check_gap(cfg: DiffusionConfig) -> None:

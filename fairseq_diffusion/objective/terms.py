@@ -67,7 +67,7 @@ def cross_entropy(outcome: Outcome, due: Tensor) -> Tensor:
 @term("mse", "gaussian")
 def mse(outcome: Outcome, mask: Tensor) -> Tensor:
     """|| x_0-hat - x_0 ||^2 / D.  x_0 is not detached: the embeddings learn from it too (DINOISER eq. 9)."""
-    return over_passes(lambda estimate: (estimate - outcome.s_0).square().mean(-1), outcome)
+    return over_passes(lambda estimate: (outcome.state.clean(estimate) - outcome.s_0).square().mean(-1), outcome)
 
 
 @term("rounding", "gaussian")

@@ -13,6 +13,7 @@ from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.network.latent_maps import LATENT_MAPS
 from fairseq_diffusion.network.transformer import Size
 from fairseq_diffusion.process.level import Level
+from fairseq_diffusion.process.prediction import EXPECTED
 from fairseq_diffusion.registry import Registry
 from fairseq_diffusion.states.base import STATES, State
 
@@ -87,8 +88,10 @@ class EmbeddingState(State):
         init_std: float = 1e-3,
         latent_map: str = "tanh",
         banned: Sequence[int] = (),
+        expects: bool = False,
     ):
         super().__init__(banned)
+        self.expects = expects
         self.weight = nn.Parameter(torch.randn(vocabulary, dim) * init_std)
         self.norm = NORMS[norm](dim)
         self.maps = LATENT_MAPS[latent_map]
@@ -96,7 +99,8 @@ class EmbeddingState(State):
     @classmethod
     def build(cls, words: int, symbols: Any, cfg: Any) -> EmbeddingState:
         norm, latent_map = str(cfg.embedding_norm), str(cfg.latent_map)
-        return cls(words, cfg.latent_dim, norm, cfg.embedding_init_std, latent_map, symbols.tags)
+        expects = str(cfg.prediction) in EXPECTED
+        return cls(words, cfg.latent_dim, norm, cfg.embedding_init_std, latent_map, symbols.tags, expects)
 
     @property
     def dim(self) -> int:
@@ -133,6 +137,6 @@ class EmbeddingState(State):
     def exit(self, size: Size) -> nn.Module:
         return self.maps.leave(self.dim, size)
 
-    def error(self, estimate: Tensor, s_0: Tensor) -> Tensor:
-        """|| x_0-hat - x_0 ||^2 / D."""
-        return (estimate - s_0).square().mean(-1)
+    def error(self, estimate: Tensor, s_0: Tensor) -> Tensor | None:
+        """|| x_0-hat - x_0 ||^2 / D, but where x_0-hat is a mean over all words, which is made where it is needed."""
+        return None if self.expects else (estimate - s_0).square().mean(-1)

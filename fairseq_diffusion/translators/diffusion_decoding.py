@@ -165,7 +165,7 @@ class DiffusionDecoder(Decoder):
         them."""
         s, blank = from_noise(rows, self.grid)
         t = self.grid.conditioning_t[0].float().to(s.device)
-        return rows.with_template(template, refined(rows, refine, s, t, blank, None))
+        return rows.with_template(template, refined(rows, refine, s, t, blank, None)[0])
 
     def _draw_keys(self, keys: Tensor) -> Tensor:
         """Keys [S, K] of candidates -> [M, S, K], one for each time random numbers may be drawn."""

@@ -327,6 +327,28 @@ def test_guidance_leads_away_from_the_estimate_without_a_source():
     assert torch.equal(run("ddim", batch, 3).estimate, torch.full((2, 3, 3, 4), 2.0))
 
 
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_where_words_are_expected_the_mean_of_their_vectors_is_stepped_with_and_conditioned_on(guidance):
+    """Guidance acts on the means; words are read from what the network says, guided in the same way."""
+    state, conditions = EmbeddingState(5, 4, init_std=1.0, expects=True), []
+
+    def network(x_t, t, c):
+        conditions.append(c)
+        return muddled(x_t, t, c)
+
+    batch = Toy(network, lambda x_t, t: x_t / 3, state=state)
+    result = run("dpmpp_2m", batch, 3, refine=Refinement(guidance))
+    grid = make_grid(Schedule("sigma_t"), 3)
+    x, c, means = state.prior(batch.keys[0], batch.mask, grid.level[0]), torch.zeros(2, 3, 3, 4), []
+    for i, (step, t) in enumerate(zip(SAMPLERS["dpmpp_2m"].steps(grid), grid.t.float())):
+        assert torch.equal(conditions[i], c)
+        o, u = muddled(x, t, c), x / 3
+        mean = torch.lerp(state.expected(u), state.expected(o), guidance)
+        x, c = step.apply(x, mean, means[-1] if means else mean, None), mean
+        means.append(mean)
+    torch.testing.assert_close(result.estimate, torch.lerp(u, o, guidance))
+
+
 def test_each_estimate_is_clamped():
     conditions = []
 

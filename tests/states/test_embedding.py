@@ -137,3 +137,24 @@ def test_predictions_recover_x_0():
     alpha, sigma = level.alpha[..., None].float(), level.sigma[..., None].float()
     assert torch.equal(PREDICTIONS["x_0"](x_0, x_t, level), x_0)
     assert torch.allclose(PREDICTIONS["v"](alpha * eps - sigma * x_0, x_t, level), x_0, atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", ["l2", "scaled"])
+def test_where_words_are_expected_the_clean_estimate_is_their_mean(norm):
+    state = EmbeddingState(20, 6, norm, 0.5, expects=True)
+    estimate = torch.randn(2, 3, 6)
+    p = (estimate.double() @ state.readout().double().T).softmax(-1)
+    torch.testing.assert_close(state.clean(estimate).double(), p @ state.table().double(), atol=1e-6, rtol=1e-6)
+    assert torch.equal(EmbeddingState(20, 6, norm, 0.5).clean(estimate), estimate)
+    assert state.error(estimate, estimate) is None
+
+
+@pytest.mark.parametrize("t", [0.1, 0.5, 0.9])
+def test_what_x_t_says_of_a_word_by_itself_is_bayes_rule(t):
+    """With no output, softmax(o E^T) is p(y | x_t) under q(x_t | y) and a uniform prior, as all norms are alike."""
+    state, level = EmbeddingState(20, 6, "l2", 0.5), Schedule("cosine").level(times([[t]]))
+    x_t = state.corrupt(state.encode(torch.tensor([[3, 4]])), level, torch.tensor([5]), torch.ones(1, 2).bool())
+    o = PREDICTIONS["posterior"](torch.zeros_like(x_t), x_t, level)
+    far = (x_t[:, :, None] - level.alpha.float() * state.table()).square().sum(-1) / (2 * level.sigma.float().square())
+    torch.testing.assert_close((o @ state.readout().T).softmax(-1), (-far).softmax(-1), atol=1e-5, rtol=1e-4)
+    assert torch.equal(PREDICTIONS["expected"](x_t, 2 * x_t, level), x_t)

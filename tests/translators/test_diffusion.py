@@ -204,6 +204,51 @@ def test_a_gap_needs_a_first_pass_without_a_loss_of_its_level(flags, said):
         build(**{"self_conditioning_gap": 0.1, **flags})
 
 
+@pytest.mark.parametrize("flags", [{}, {**TOKENS, "objective": "corrupted"}], ids=["vectors", "words"])
+@pytest.mark.parametrize("on", ["expected", "best"])
+@pytest.mark.parametrize("self_conditioning", ["random", "both"])
+def test_a_pass_may_be_conditioned_on_words(flags, on, self_conditioning, monkeypatch):
+    """On their mean vector or the best one's, but on nothing where there is no estimate yet; without a gradient."""
+    translator = build(**{**flags, "self_conditioning": self_conditioning, "self_conditioning_on": on})
+    state, read, made = translator.state, [], []
+    translator.denoiser.register_forward_hook(lambda _, args, out: made.append(out))
+    translator.denoiser.register_forward_pre_hook(lambda _, args: read.append(args[1]))
+    target = torch.tensor([[BOS, 5, 6, 7, 8, EOS]])
+    translator.losses(target, target.ne(PAD), target, target.ne(PAD), torch.arange(1), 3).total.backward()
+    p = (made[0].detach() @ state.readout().T).softmax(-1)
+    wanted = p @ state.table()[: p.shape[-1]] if on == "expected" else state.clamp(made[0].detach())
+    assert len(read) == 2 and (read[0] == 0).all()
+    torch.testing.assert_close(read[1], wanted, atol=1e-5, rtol=1e-5)
+    assert not read[1].requires_grad
+
+
+@pytest.mark.parametrize("self_conditioning", ["random", "both"])
+def test_where_words_are_expected_the_second_pass_is_conditioned_on_their_mean(self_conditioning):
+    flags = {"prediction": "expected", "objective": "anchor=1", "self_conditioning": self_conditioning}
+    translator, read, made = build(**flags), [], []
+    translator.denoiser.register_forward_hook(lambda _, args, out: made.append(out))
+    translator.denoiser.register_forward_pre_hook(lambda _, args: read.append(args[1]))
+    target = torch.tensor([[BOS, 5, 6, 7, 8, EOS]])
+    found = translator.losses(target, target.ne(PAD), target, target.ne(PAD), torch.arange(1), 3)
+    torch.testing.assert_close(read[1], translator.state.expected(made[0].detach()))
+    assert not read[1].requires_grad and not any(name.startswith("mse") for name in found.means)
+
+
+@pytest.mark.parametrize(
+    "flags, said",
+    [
+        ({"self_conditioning_on": "best", "self_conditioning": "none"}, "has no meaning with --self-conditioning none"),
+        ({"self_conditioning_on": "best", "prediction": "expected", "objective": "anchor"}, "drop --self-conditioning-on best"),
+        ({"prediction": "posterior", "embedding_norm": "layer"}, "where all vectors have one norm"),
+        ({"prediction": "expected", "objective": "mse=1,rounding=1"}, "which only anchor trains"),
+        ({**TOKENS, "objective": "corrupted", "prediction": "expected"}, "--prediction expected is for gaussian states"),
+    ],
+)
+def test_estimates_and_conditions_that_do_not_go_together_are_refused(flags, said):
+    with pytest.raises(UserError, match=said):
+        build(**flags)
+
+
 @pytest.mark.parametrize("steps, calls", [(1, 2), (3, 3)])
 def test_a_student_whose_estimates_are_its_teachers_has_nothing_to_learn(steps: int, calls: int):
     """Its words cost as ever; in one step, decoding conditions on nothing, and nothing is asked for it."""
