@@ -105,6 +105,11 @@ def check_student(model: Any, teacher: Any) -> None:
             "progressive_distillation halves the steps of Gaussian noise, and this model's states are words; pass "
             "--criterion diffusion_loss"
         )
+    if model.translator.schedule.modifier.places:
+        raise UserError(
+            "progressive_distillation takes all positions to have one level of noise, but --schedule-modifier position "
+            "gives each its own; pass --criterion diffusion_loss"
+        )
     if model.cfg.time_min:
         raise UserError("progressive_distillation trains on the times of decoding; drop --time-min")
     if model.cfg.length_training == "only":

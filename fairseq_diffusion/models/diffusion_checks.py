@@ -226,8 +226,13 @@ def check_schedule(cfg: DiffusionConfig) -> None:
             f"--prediction v needs states of unit variance, which --noise-factor {factor} does not leave; "
             "pass --schedule-modifier factor_vp, or --prediction x_0"
         )
-    if cfg.time_min and modifier.startswith("clip"):
+    if cfg.time_min and modifier in ("clip", "clip_plus_one", "warp"):
         raise UserError(f"--schedule-modifier {modifier} sets the smallest time itself; drop --time-min {cfg.time_min}")
+    if modifier == "position" and cfg.prediction in EXPECTED:
+        raise UserError(
+            f"--schedule-modifier position adapts to the distance of x_0-hat from x_0, which --prediction {cfg.prediction} "
+            "does not make in training; pass --prediction x_0, or --schedule-modifier warp, which adapts to the loss"
+        )
     if not 0 <= cfg.time_min < 1:
         raise UserError(f"--time-min is {cfg.time_min}; pass the smallest time to train on, from 0 to below 1")
     if cfg.diffusion_steps < 0 or cfg.diffusion_steps == 1:

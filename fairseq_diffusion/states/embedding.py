@@ -122,7 +122,10 @@ class EmbeddingState(State):
         return level.mix(s_0, noise.normal(keys, *s_0.shape[1:]))
 
     def prior(self, keys: Tensor, mask: Tensor, level: Level) -> Tensor:
-        return level.sigma * noise.normal(keys, mask.shape[-1], self.dim)  # a number on the host: nothing waits for it
+        z = noise.normal(keys, mask.shape[-1], self.dim)
+        if level.sigma.dim():
+            return level.of(mask.shape[-1]).sigma[:, None].to(z) * z
+        return level.sigma * z  # a number on the host: nothing waits for it
 
     def show(self, s_t: Tensor, words: Tensor) -> Tensor:
         """As it is: the sampler's own steps, which all have x_0 for their estimate, lead from noise to q(x_t | x_0)."""

@@ -180,7 +180,7 @@ class DiffusionTranslator(Translator):
                 outcome = step.outcome()
             found = objective.terms(outcome, due)
             if self.training:
-                self.time_sampler.observe(outcome.u, objective.each(found, due) / outcome.weight)
+                self._observe(outcome, objective.each(found, due) / outcome.weight, own.sum(-1))
             terms = {**found, **terms}
             means = {**means, **self._errors(outcome, due)}
         return Losses.of(
@@ -197,8 +197,18 @@ class DiffusionTranslator(Translator):
         p = self.self_conditioning_p if self.training else 1.0
         return chance(noise.fold(torch.tensor(self.seed), update), p)
 
+    def _observe(self, outcome: Outcome, loss: Tensor, length: Tensor) -> None:
+        """Show the parts that adapt what the times drawn have cost: losses [B] of targets of `length` [B]."""
+        self.time_sampler.observe(outcome.u, loss)
+        modifier, words = self.schedule.modifier, torch.arange(outcome.tokens.shape[1], device=length.device)
+        error = self._error(outcome) if modifier.by_error else None
+        modifier.observe(outcome.t[:, 0], loss, error, words < length[:, None])
+
+    def _error(self, outcome: Outcome) -> Tensor | None:
+        return self.state.error(outcome.estimates[-1].detach(), outcome.s_0.detach())
+
     def _errors(self, outcome: Outcome, mask: Tensor) -> dict[str, Any]:
-        error = self.state.error(outcome.estimates[-1].detach(), outcome.s_0.detach())
+        error = self._error(outcome)
         if error is None:
             return {}
         return error_by_noise(outcome.level, masked_mean(error[..., None], mask)[:, 0])
@@ -217,7 +227,8 @@ class DiffusionTranslator(Translator):
         """
         condition = None if self.self_conditioning == "none" else self._condition(c)
         output = self.denoiser(s_t, condition, t, mask, source.memory)
-        return self.prediction(output, s_t, self.schedule.level(t[:, None]))
+        places = torch.arange(mask.shape[1], device=t.device) if self.schedule.modifier.places else None
+        return self.prediction(output, s_t, self.schedule.level(t[:, None], positions=places))
 
     def _condition(self, c: Tensor) -> Tensor:
         """What the denoiser reads of a self-condition [N, L, d]; where that is 0, so is this."""
