@@ -8,7 +8,8 @@ from types import TracebackType
 from typing import Callable
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-TORCH_HAS_NO_ROOM = ("PytorchStreamWriter failed", ". unexpected pos ")  # of an archive that it writes
+# of an archive that it writes; the last is the C++ library's, of whatever it writes or reads
+TORCH_HAS_NO_ROOM = ("PytorchStreamWriter failed", ". unexpected pos ", "basic_ios::clear: iostream error")
 EXCHANGES = ("DistBackendError", "DistNetworkError", "DistStoreError")  # torch's, where ranks cannot reach another
 # omegaconf's, where a value is missing or of another type, or refers to what is not there
 CONFIGURATION = (

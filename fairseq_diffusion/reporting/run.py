@@ -21,7 +21,8 @@ logger = logging.getLogger(__name__)
 
 
 def run(main: Callable[[Any, Any], Any], cfg: Any, output_file: Any) -> Any:
-    """Generate as fairseq does, then print the report; if the report fails, the translations stay."""
+    """Generate as fairseq does, then print the report.  Without room for it the text may end anywhere in it, so that
+    nothing of the run gets its own name."""
     recorder = Recorder(cfg)
     results = results_of(cfg, recorder)
     with (
@@ -30,11 +31,10 @@ def run(main: Callable[[Any, Any], Any], cfg: Any, output_file: Any) -> Any:
         history_file(cfg, partial(results.history) if results else None) as recorder.history,
     ):
         scorer = generated(main, cfg, output_file, recorder)
-    failure = written(recorder, output_file, results)
+    if failure := written(recorder, output_file, results):
+        raise UserError(f"the translations are complete, but there is no report of them: {failure}") from failure
     if results:
         results.put_in_place()
-    if failure:
-        raise UserError(f"the translations are complete, but there is no report of them: {failure}") from failure
     return scorer
 
 

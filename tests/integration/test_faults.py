@@ -172,7 +172,9 @@ def test_a_report_that_finds_no_room_is_an_error(
     monkeypatch.setattr(run, "write_text", write_text)
     with pytest.raises(UserError, match="translations are complete, but there is no report of them: .*No space left"):
         generate(data, checkpoint, f"--results-path {tmp_path}")
-    assert len(hypotheses((tmp_path / "generate-test.txt").read_text())) == 11
+    part = tmp_path / "generate-test.txt.partial"
+    assert [path for path in tmp_path.iterdir() if not path.name.startswith(".")] == [part]
+    assert len(hypotheses(part.read_text())) == 11
 
 
 def test_several_files_are_written_together_or_not_at_all(tmp_path: Path):

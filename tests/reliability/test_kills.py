@@ -75,6 +75,7 @@ def test_a_command_of_ours_that_is_killed(
         left = {name: found for name, found in made(out).items() if name in whole}
         assert different(left, {name: whole[name] for name in left}) == []
         if Command(*(words := way(out, stored_results, stored_teacher))).done().returncode == 2:
-            done = Command(*words, "--force").done()
+            end = words.index("--") if "--" in words else len(words)  # of its own flags
+            done = Command(*words[:end], "--force", *words[end:]).done()
             assert done.returncode == 0, done.stderr
         assert different(made(out), whole) == []
