@@ -25,7 +25,15 @@ from fairseq_diffusion.translators.distillation import DistillationTargets
 
 # What a state and a time mean must be alike for student and teacher; and what the shapes of weights do not show.
 ALIKE = (
-    *("schedule", "schedule_modifier", "noise_factor", "diffusion_steps", "embedding_norm", "prediction", "self_conditioning_on"),
+    *(
+        "schedule",
+        "schedule_modifier",
+        "noise_factor",
+        "diffusion_steps",
+        "embedding_norm",
+        "prediction",
+        "self_conditioning_on",
+    ),
     *("heads", "activation", "pre_norm", "scale_embeddings", "length_target"),
 )
 

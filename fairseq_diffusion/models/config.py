@@ -111,8 +111,8 @@ class DiffusionConfig(NetworkConfig):
     # prediction, objective, time sampling
     prediction: ChoiceEnum(list(PREDICTIONS)) = flag(
         "x_0",
-        "what the network's output means: x_0, v = alpha eps - sigma x_0, or how probable words are, x_0 being the mean "
-        "of their vectors (expected; posterior: beside what x_t says of each word by itself)",
+        "what the network's output means: x_0, v = alpha eps - sigma x_0, or how probable words are, where x_0 is the "
+        "mean of their vectors (expected; posterior: beside what x_t says of each word by itself)",
     )
     objective: str = flag(
         "mse=1,rounding=1",
@@ -135,8 +135,8 @@ class DiffusionConfig(NetworkConfig):
     )
     self_conditioning_on: ChoiceEnum(list(CONDITIONS)) = flag(
         "estimate",
-        "what of the earlier estimate is read: the vector itself, the mean of the words' vectors by their probabilities "
-        "(expected), or the vector of the likeliest word (best)",
+        "what of the earlier estimate is read: the vector itself, the mean of the words' vectors by their "
+        "probabilities (expected), or the vector of the likeliest word (best)",
     )
     self_conditioning_gap: float = flag(
         0.0,

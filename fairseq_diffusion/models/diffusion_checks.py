@@ -230,8 +230,9 @@ def check_schedule(cfg: DiffusionConfig) -> None:
         raise UserError(f"--schedule-modifier {modifier} sets the smallest time itself; drop --time-min {cfg.time_min}")
     if modifier == "position" and cfg.prediction in EXPECTED:
         raise UserError(
-            f"--schedule-modifier position adapts to the distance of x_0-hat from x_0, which --prediction {cfg.prediction} "
-            "does not make in training; pass --prediction x_0, or --schedule-modifier warp, which adapts to the loss"
+            "--schedule-modifier position adapts to the distance of x_0-hat from x_0, which --prediction "
+            f"{cfg.prediction} does not make in training; pass --prediction x_0, or --schedule-modifier warp, which "
+            "adapts to the loss"
         )
     if not 0 <= cfg.time_min < 1:
         raise UserError(f"--time-min is {cfg.time_min}; pass the smallest time to train on, from 0 to below 1")

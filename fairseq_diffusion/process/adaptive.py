@@ -19,7 +19,7 @@ BINS = 100  # K, of time
 
 def bin_of(t: Tensor) -> Tensor:
     """The bin ((k - 1) / K, k / K] of times t, counted from 0."""
-    return ((t * BINS).ceil().long() - 1).clamp(0, BINS - 1)
+    return ((t * BINS - 1e-9).ceil().long() - 1).clamp(0, BINS - 1)
 
 
 def sum_over_ranks(*sums: Tensor) -> None:
@@ -85,7 +85,8 @@ class Warp(Modifier):
         even = torch.full_like(rise, 1 / BINS)
         share = torch.lerp(rise / rise.sum().clamp(min=1e-300), even, self.least)
         share = torch.where((self.count.sum() > 0) & (rise.sum() > 0), share, even)
-        self.knots[1:].copy_(share.cumsum(0) / share.sum())
+        reached = share.cumsum(0)
+        self.knots[1:].copy_(reached / reached[-1])
         self.total.mul_(self.decay)
         self.count.mul_(self.decay)
 
@@ -124,20 +125,19 @@ class PositionTable(Modifier):
     ) -> Level:
         if positions is None:
             return super().level(t, sigma, factor)
-        place = positions.clamp(max=self.places - 1)
-        share = self._share(t, sigma, place)
-        return super().level(t, (1 - share).clamp(min=0).sqrt(), factor)
+        return super().level(t, self._sigma(t, sigma, positions), factor)
 
-    def _share(self, t: Tensor, sigma: Tensor, place: Tensor) -> Tensor:
-        """abar at times t, which broadcast with the positions `place`."""
-        base = (1 - sigma.square()).expand(torch.broadcast_shapes(t.shape, place.shape))
+    def _sigma(self, t: Tensor, sigma: Tensor, positions: Tensor) -> Tensor:
+        """sigma at times t, which broadcast with the positions, where the curve has sigma."""
+        place = positions.clamp(max=self.places - 1)
         loss, share = (knots.to(t.device).T[place] for knots in (self.loss, self.share))
-        wanted = torch.lerp(loss[..., 0], loss[..., -1], t)
+        wanted = torch.lerp(*torch.broadcast_tensors(loss[..., 0], loss[..., -1], t))
         loss, share = (knots.expand(*wanted.shape, -1).contiguous() for knots in (loss, share))
         above = torch.searchsorted(loss, wanted[..., None].contiguous()).clamp(1, loss.shape[-1] - 1)
-        (low, high), (before, after) = ((x.gather(-1, i)[..., 0] for i in (above - 1, above)) for x in (loss, share))
+        low, high, before, after = (x.gather(-1, i)[..., 0] for x in (loss, share) for i in (above - 1, above))
         fitted = torch.lerp(before, after, ((wanted - low) / (high - low)).clamp(0, 1))
-        return torch.where((self.periods.to(t.device) > self.first_fit) & (place > 0) & (t > 0), fitted, base)
+        of_its_own = (self.periods.to(t.device) > self.first_fit) & (place > 0) & (t > 0)
+        return torch.where(of_its_own, (1 - fitted).clamp(min=0).sqrt(), sigma)
 
     @torch.no_grad()
     def observe(self, t: Tensor, loss: Tensor, error: Tensor | None, mask: Tensor) -> None:
@@ -161,8 +161,9 @@ class PositionTable(Modifier):
         mean = (mean - rise).cummax(0).values + rise
         loss = torch.cat([(3 * mean[:1] - mean[1:2]) / 2, mean, (3 * mean[-1:] - mean[-2:-1]) / 2])
         t = torch.arange(1, BINS * self.points + 1, device=mean.device).double()[:, None] / (BINS * self.points)
-        now = self._share(t, curve.sigma(t), torch.arange(self.places, device=mean.device))
-        share = torch.cat([now.amax().expand_as(now[:1]), now.unflatten(0, (BINS, -1)).mean(1), now.amin().expand_as(now[:1])])
+        now = 1 - self._sigma(t, curve.sigma(t), torch.arange(self.places, device=mean.device)).square()
+        middle = now.unflatten(0, (BINS, -1)).mean(1)
+        share = torch.cat([now.amax().expand_as(middle[:1]), middle, now.amin().expand_as(middle[:1])])
         self.loss.copy_(torch.where(due, loss, self.loss))
         self.share.copy_(torch.where(due, share, self.share))
         for sums in (self.total, self.count):

@@ -10,7 +10,7 @@ import torch
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.process.curves import CURVES
-from fairseq_diffusion.process.level import times
+from fairseq_diffusion.process.level import Level, times
 from fairseq_diffusion.process.schedule import Schedule
 from fairseq_diffusion.samplers.grid import Grid, make_grid
 from fairseq_diffusion.samplers.loop import SAMPLERS, Refinement, sample
@@ -325,6 +325,22 @@ def test_guidance_leads_away_from_the_estimate_without_a_source():
     assert torch.allclose(result.estimate, torch.tensor(0.5 + 4 * 1.5))
     assert (result.calls == 6).all()
     assert torch.equal(run("ddim", batch, 3).estimate, torch.full((2, 3, 3, 4), 2.0))
+
+
+@pytest.mark.parametrize("name", ["ddim", "ddpm", "dpmpp_2m"])
+@pytest.mark.parametrize("temperature", [1.0, 0.8])
+def test_each_position_steps_by_its_own_levels(name, temperature):
+    """As if all had them; those behind the last with its."""
+    grid = make_grid(Schedule("cosine"), 5)
+    exponent = torch.tensor([1.0, 2.0])  # of the two positions that have levels of their own
+    each = Grid(grid.t, grid.t, *[Level.variance_preserving(grid.level.sigma[:, None] ** exponent)] * 2)
+    alone = [Grid(grid.t, grid.t, *[Level.variance_preserving(grid.level.sigma**e)] * 2) for e in (1, 2)]
+    x = Toy(muddled)
+    found = sample(x, each, SAMPLERS[name].steps(each, temperature=temperature)).s
+    first, second = (sample(x, g, SAMPLERS[name].steps(g, temperature=temperature)).s for g in alone)
+    torch.testing.assert_close(found[..., :1, :], first[..., :1, :])
+    torch.testing.assert_close(found[..., 1:, :], second[..., 1:, :])
+    assert not torch.allclose(first[..., 1:, :], second[..., 1:, :])
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])

@@ -238,10 +238,16 @@ def test_where_words_are_expected_the_second_pass_is_conditioned_on_their_mean(s
     "flags, said",
     [
         ({"self_conditioning_on": "best", "self_conditioning": "none"}, "has no meaning with --self-conditioning none"),
-        ({"self_conditioning_on": "best", "prediction": "expected", "objective": "anchor"}, "drop --self-conditioning-on best"),
+        (
+            {"self_conditioning_on": "best", "prediction": "expected", "objective": "anchor"},
+            "drop --self-conditioning-on best",
+        ),
         ({"prediction": "posterior", "embedding_norm": "layer"}, "where all vectors have one norm"),
         ({"prediction": "expected", "objective": "mse=1,rounding=1"}, "which only anchor trains"),
-        ({**TOKENS, "objective": "corrupted", "prediction": "expected"}, "--prediction expected is for gaussian states"),
+        (
+            {**TOKENS, "objective": "corrupted", "prediction": "expected"},
+            "--prediction expected is for gaussian states",
+        ),
     ],
 )
 def test_estimates_and_conditions_that_do_not_go_together_are_refused(flags, said):
