@@ -155,6 +155,7 @@ class DiffusionConfig(NetworkConfig):
         "input", "the time is added to the denoiser's input, or sets scale and offset of each of its LayerNorms (norm)"
     )
     hide_masked: bool = flag(False, "tokens: positions behind the mask symbol are attended to by themselves alone")
+    encode_length: bool = flag(False, "the encoder adds a learned vector of the source's length to each of its words")
     canvas_positions: int = flag(64, "canvas: its number of positions, both ends included")
     canvas_scale: float = flag(
         0.0, "canvas: this times the source's number of tokens, both ends included, is added to its positions"

@@ -35,8 +35,9 @@ def increasing(values: Tensor, weight: Tensor) -> Tensor:
     total = torch.nn.functional.pad((values * weight).cumsum(0), (1, 0))
     mass = torch.nn.functional.pad(weight.cumsum(0), (1, 0))
     mean = (total[None, 1:] - total[:-1, None]) / (mass[None, 1:] - mass[:-1, None]).clamp(min=1e-300)
-    i, j = torch.arange(len(values), device=values.device)[:, None], torch.arange(len(values), device=values.device)
-    least = mean.masked_fill(i > j, torch.inf).flip(1).cummin(1).values.flip(1)  # over j >= k, for each i
+    j = torch.arange(len(values), device=values.device)
+    i = j[:, None]
+    least = mean.masked_fill(i > j, torch.inf).flip(1).cummin(1).values.flip(1)  # over the ends j >= k
     return least.masked_fill(i > j, -torch.inf).amax(0)
 
 
@@ -45,8 +46,8 @@ class Warp(Modifier):
     """Times are drawn evenly in the loss: t = F^-1(u), F(t) the mean loss at t, scaled to end at 1 (CDCD, Dieleman et
     al. 2022, section 3.3).
 
-    F is linear in each of K bins of the base curve's time.  Its knots are the increasing ones nearest to the mean losses
-    by squares, which is what the paper's gradient descent minimises; recent losses count most.
+    F is linear in each of K bins of the base curve's time.  Its knots come from the increasing sequence nearest to the
+    bins' mean losses by squares, which is what the paper's gradient descent minimises; recent losses count most.
     """
 
     decay, least = 0.9, 0.01  # of the sums at each fit; share of the draws that all times have alike

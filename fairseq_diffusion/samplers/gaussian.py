@@ -10,7 +10,7 @@ so a sampler is three numbers a step, made in fp64 before the loop; for each pos
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Union
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,8 +21,7 @@ from fairseq_diffusion.process.level import Level
 from fairseq_diffusion.samplers.grid import Grid
 from fairseq_diffusion.samplers.loop import AS_IT_IS, SAMPLERS, Batch, Drawing, Step
 
-
-Weight = Union[float, Tensor]  # a number, or one for each of the first positions, [P] on the host
+Weight = float | Tensor  # a number, or one for each of the first positions, [P] on the host
 
 
 def times_weight(weight: Weight, x: Tensor) -> Tensor:
@@ -115,8 +114,8 @@ def posterior_variance(now: Level, next_: Level) -> Tensor:
 
 
 def extrapolation(level: Level) -> Tensor:
-    """DPM-Solver++(2M): lead = h / (2 h of the step before), h = the step in log(alpha / sigma); levels [M + 1] -> [M], or
-    [M + 1, P] -> [M, P].
+    """DPM-Solver++(2M): lead = h / (2 h of the step before), h = the step in log(alpha / sigma); of levels
+    [M + 1], [M], or of [M + 1, P], [M, P].
 
     A step out of pure noise or into clean data is infinitely long: there, and in the first step, the lead is 0.
     """

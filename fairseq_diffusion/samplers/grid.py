@@ -25,8 +25,10 @@ LOWEST = -4.0  # of log(alpha / sigma) in a grid even in it: pure noise has none
 
 @dataclass(frozen=True)
 class Grid:
-    """Times and their levels, each [M + 1], from noise to data; fp64, on the host: steps are numbers, not tensors.  Where
-    positions have levels of their own, levels are [M + 1, P], for the first P of them."""
+    """Times and their levels, each [M + 1], from noise to data; fp64, on the host: steps are numbers, not tensors.
+
+    Where positions have levels of their own, levels are [M + 1, P], for the first P of them.
+    """
 
     t: Tensor
     conditioning_t: Tensor

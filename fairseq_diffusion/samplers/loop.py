@@ -134,8 +134,8 @@ class Sample:
 class Refinement:
     """What is done to each clean estimate before anything else sees it.
 
-    `guidance` w is classifier-free (Ho and Salimans 2022): x_0 = u + w (x_0 - u) with u the one without a source.  Where
-    words are expected, it acts on their mean vectors, and in the same way on what words are read from.
+    `guidance` w is classifier-free (Ho and Salimans 2022): x_0 = u + w (x_0 - u) with u the one without a source.
+    Where words are expected, it acts on their mean vectors, and in the same way on what words are read from.
     """
 
     guidance: float = 1.0
@@ -166,8 +166,8 @@ def from_noise(batch: Batch, grid: Grid) -> tuple[Tensor, Tensor]:
 def refined(
     batch: Batch, refine: Refinement, s_t: Tensor, t: Tensor, c: Tensor, sentences: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """The next estimate and its x_0-hat, of these `sentences` alone if they are not all; the others, of a state of words,
-    keep theirs, c."""
+    """The next estimate and its x_0-hat, of these `sentences` alone if they are not all; the others, which only a state
+    of words has, keep theirs, c."""
     if sentences is None:
         return refine(batch, s_t, t, batch.denoise(s_t, t, c))
     if not len(sentences):
@@ -199,8 +199,7 @@ def sample(
     start: tuple[Tensor, Tensor] | None = None,
     busy: Tensor | None = None,
 ) -> Sample:
-    """Walk `steps` over `grid`; each x_0-hat, c, conditions the next estimate.  Those that are read may be carried-over
-    ones.
+    """Walk `steps` over `grid`; each x_0-hat conditions the next estimate.  What is read may be a carried-over one.
 
     Args:
         batch, grid, steps: the candidates, the times and noise levels, and the sampler's steps.
@@ -210,14 +209,13 @@ def sample(
         start: s at the first level, and an estimate that conditions the first one (default: noise, and none).
         busy: [M, S, K], false where a step needs no new estimate (default: all do); then no rows may leave the batch.
     """
-    s, estimate = start or from_noise(batch, grid)
-    state, c = batch.state, estimate
-    rows = rows or ActiveRows(s.shape[0], s.shape[1], device=s.device)
+    s, c = start or from_noise(batch, grid)
+    state, estimate, rows = batch.state, c, rows or ActiveRows(s.shape[0], s.shape[1], device=s.device)
     times = grid.conditioning_t.float().to(s.device, non_blocking=True)
     for i, (step, sentences) in enumerate(zip(steps, called(busy, len(steps)))):
         previous = c if state.expects else estimate
-        found, c = refined(batch, refine, s, times[i], c, sentences)
-        estimate = state.carried(s, found, estimate) if i else found
+        new, c = refined(batch, refine, s, times[i], c, sentences)
+        estimate = state.carried(s, new, estimate) if i else new
         rows.count_calls(refine.calls, sentences)
         if on_step is not None:
             on_step(rows, s, estimate)

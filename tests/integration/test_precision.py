@@ -21,6 +21,7 @@ from fairseq_diffusion.kernels.precision import KeepsPrecision
 KINDS: dict[str, tuple[str, list[str], str]] = {
     "clip": ("dinoiser_toy", TINY, "--objective mse,anchor --schedule-update 7"),
     "factor": ("difformer_toy", TINY, ""),
+    "expected": ("cdcd_toy", TINY, "--canvas-positions 12"),
     "tokens": ("mdlm_toy", TINY_WORDS, "--self-conditioning random"),
     "length": ("diffglat_toy", TINY_BLOCKS, "--upsample 3"),
     "ctc": ("diffglat_toy_ctc", TINY_BLOCKS, "--upsample 3"),

@@ -157,7 +157,7 @@ def test_the_loss_of_every_position_comes_to_rise_evenly():
 
 
 def straight_line(sums: np.ndarray, counts: np.ndarray, A: np.ndarray) -> np.ndarray:
-    """The paper's fit, position by position, with numpy's interpolation: sums and counts [100, S], A [T, S] -> [T, S]."""
+    """The paper's fit of each position, with numpy's interpolation: sums and counts [100, S], A [T, S] -> [T, S]."""
     new = A.copy()
     for i in range(1, A.shape[1]):
         L = [(sums[k, i] + 0.5 * k / 99) / (counts[k, i] + 1) for k in range(100)]

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.process.level import times
 from fairseq_diffusion.process.curves import CURVES
+from fairseq_diffusion.process.level import times
 from fairseq_diffusion.process.modifiers import MODIFIERS
 from fairseq_diffusion.process.nearest import spread
 from fairseq_diffusion.process.schedule import Schedule

@@ -57,7 +57,7 @@ def test_respaced_steps_are_twenty_of_the_models_own():
 
 
 def test_steps_are_even_in_what_training_draws_evenly():
-    """From time 1, or where a draft begins, to the final time; there are none below the times trained on but the last."""
+    """From time 1, or where a draft begins, to the final time, which alone may be below the times trained on."""
     schedule = Schedule("sigma_t", "warp")
     t = torch.linspace(0, 1, 1001).double()
     schedule.modifier.observe(t, t**3, None, t[:, None] >= 0)

@@ -255,6 +255,44 @@ def test_estimates_and_conditions_that_do_not_go_together_are_refused(flags, sai
         build(**flags)
 
 
+@pytest.mark.parametrize("modifier", ["warp", "position"])
+@pytest.mark.parametrize("canvas", [{}, {"length_target": "canvas", "canvas_positions": 9}], ids=["length", "canvas"])
+def test_a_schedule_sees_what_the_times_drawn_have_cost(modifier, canvas):
+    """The loss of each sentence, or the error of each of its own tokens; in training alone, and without a gradient."""
+    translator = build(schedule_modifier=modifier, objective="anchor=1,mse=0", self_conditioning="none", **canvas)
+    target, keys = torch.tensor([[BOS, 5, 6, 7, 8, EOS], [BOS, 9, EOS, PAD, PAD, PAD]]), torch.arange(2)
+    mask, made = target.ne(PAD), translator.schedule.modifier
+    translator.losses(target, mask, target, mask, keys, 1)
+    assert not made.count.any()
+    translator.train()
+    outcomes, terms = [], translator.objective.terms
+    translator.objective.terms = lambda outcome, due: outcomes.append(outcome) or terms(outcome, due)
+    found = translator.losses(target, mask, target, mask, keys, 1)
+    found.total.backward()
+    (outcome,) = outcomes
+    bins = (outcome.t[:, 0] * 100).ceil().long() - 1
+    if modifier == "warp":
+        assert made.count.sum() == 2
+        torch.testing.assert_close(made.total[bins], found.terms["anchor"].double())
+    else:
+        error = (outcome.estimates[0] - outcome.s_0).square().mean(-1)
+        assert made.count.sum() == 9 and [int(made.count[k].sum()) for k in bins] == [6, 3]
+        for row, (k, length) in enumerate(zip(bins, (6, 3))):
+            torch.testing.assert_close(made.total[k, :length], error[row, :length].double())
+    assert not any(buffer.requires_grad for buffer in made.buffers())
+
+
+def test_the_warp_changes_the_times_and_nothing_else():
+    """At the same times the network has the same gradient."""
+    grads = []
+    for modifier in ("none", "warp"):
+        translator = build(schedule_modifier=modifier, objective="anchor=1", prediction="expected").train()
+        target = torch.tensor([[BOS, 5, 6, 7, 8, EOS]])
+        translator.losses(target, target.ne(PAD), target, target.ne(PAD), torch.arange(1), 1).total.backward()
+        grads.append([parameter.grad for parameter in translator.parameters() if parameter.grad is not None])
+    assert all(map(torch.equal, *grads)) and len(grads[0]) > 10
+
+
 @pytest.mark.parametrize("steps, calls", [(1, 2), (3, 3)])
 def test_a_student_whose_estimates_are_its_teachers_has_nothing_to_learn(steps: int, calls: int):
     """Its words cost as ever; in one step, decoding conditions on nothing, and nothing is asked for it."""
