@@ -122,8 +122,10 @@ class DiffusionConfig(NetworkConfig):
     time_sampler: ChoiceEnum(list(TIME_SAMPLERS)) = flag(
         "uniform",
         "how training times are drawn: uniform; one in each part of time, of as many as a batch has sentences "
-        "(stratified); or more often where losses are large (second_moment)",
+        "(stratified); with normal log-odds (logit_normal); or more often where losses are large (second_moment)",
     )
+    time_mean: float = flag(0.0, "logit_normal: mean of the log-odds of the time; above 0 there is more noise")
+    time_spread: float = flag(1.0, "logit_normal: standard deviation of the log-odds of the time")
     # conditioning
     self_conditioning: ChoiceEnum((*SELF_CONDITIONING, "coin")) = flag(
         "both",

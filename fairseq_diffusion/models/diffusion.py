@@ -38,7 +38,7 @@ def build_diffusion(cfg: Any, source_words: int, target_words: int, symbols: Sym
         length=length_head(cfg),
         prediction=PREDICTIONS[str(cfg.prediction)],
         objective=Objective(cfg.objective, str(cfg.loss_normaliser)),
-        time_sampler=TIME_SAMPLERS[str(cfg.time_sampler)](),
+        time_sampler=TIME_SAMPLERS[str(cfg.time_sampler)](cfg.time_mean, cfg.time_spread),
         self_conditioning=str(cfg.self_conditioning),
         self_conditioning_probability=cfg.self_conditioning_probability,
         self_conditioning_on=str(cfg.self_conditioning_on),

@@ -30,6 +30,7 @@ def check(cfg: DiffusionConfig) -> None:
             "and 1"
         )
     check_gap(cfg)
+    check_times(cfg)
     if not 0 <= cfg.source_drop < 1:
         raise UserError(f"--source-drop is {cfg.source_drop}; a probability of 0 or more, below 1, is needed")
     if cfg.time_conditioning == "norm" and cfg.time_features == "none":
@@ -77,6 +78,18 @@ def check_expected(cfg: DiffusionConfig) -> None:
         raise UserError(
             f"--prediction {prediction} conditions on the mean of the words' vectors; drop --self-conditioning-on {on}"
         )
+
+
+def check_times(cfg: DiffusionConfig) -> None:
+    """Refuse log-odds that are not drawn."""
+    if cfg.time_spread <= 0:
+        raise UserError(f"--time-spread is {cfg.time_spread}; a standard deviation above 0 is needed, for example 1")
+    for name in ("time_mean", "time_spread"):
+        if cfg.time_sampler != "logit_normal" and getattr(cfg, name) != getattr(DiffusionConfig, name):
+            flag = "--" + name.replace("_", "-")
+            raise UserError(
+                f"{flag} {getattr(cfg, name)} is for --time-sampler logit_normal, but it is {cfg.time_sampler}; drop it"
+            )
 
 
 def check_gap(cfg: DiffusionConfig) -> None:

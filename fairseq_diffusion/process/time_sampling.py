@@ -11,7 +11,15 @@ from fairseq_diffusion.registry import Registry
 
 
 class TimeSampler(KeepsPrecision):
-    """One u ~ U(0, 1) a sentence."""
+    """One u ~ U(0, 1) a sentence.
+
+    Args:
+        mean, spread: of the log-odds of u, in a sampler that draws these.
+    """
+
+    def __init__(self, mean: float = 0.0, spread: float = 1.0):
+        super().__init__()
+        self.mean, self.spread = mean, spread
 
     def forward(self, keys: Tensor) -> tuple[Tensor, Tensor]:
         """Random keys [B] -> u [B] in fp64, and importance weights [B] that make a loss over such u the loss over
@@ -37,6 +45,16 @@ class Stratified(TimeSampler):
         return (rank + u) / len(keys), weight
 
 
+@TIME_SAMPLERS.register("logit_normal")
+class LogitNormal(TimeSampler):
+    """log(u / (1 - u)) ~ N(mean, spread^2), without weights: such times count more in the loss (Esser et al. 2024,
+    section 3.1)."""
+
+    def forward(self, keys: Tensor) -> tuple[Tensor, Tensor]:
+        u = torch.sigmoid(self.mean + self.spread * noise.normal(keys, 1, 1)[:, 0, 0].double())
+        return u, torch.ones_like(u)
+
+
 @TIME_SAMPLERS.register("second_moment")
 class SecondMoment(TimeSampler):
     """Times are drawn more often where losses are large: u in bin k of K with a probability in proportion to the root
@@ -51,8 +69,8 @@ class SecondMoment(TimeSampler):
     moment: Tensor
     seen: Tensor  # in fp64, as fairseq's moving average takes no whole numbers
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, mean: float = 0.0, spread: float = 1.0):
+        super().__init__(mean, spread)
         self.register_buffer("moment", torch.zeros(self.bins, dtype=torch.float64))
         self.register_buffer("seen", torch.zeros(self.bins, dtype=torch.float64))
 

@@ -17,7 +17,7 @@ import fairseq_diffusion
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels.precision import KeepsPrecision
 
-# diffusion models with a clipped noise scale, with a noise factor, of expected words, and of tokens; one-pass models of each alignment
+# diffusion models with a clipped noise scale, with a noise factor, of expected words, of tokens; one-pass models
 KINDS: dict[str, tuple[str, list[str], str]] = {
     "clip": ("dinoiser_toy", TINY, "--objective mse,anchor --schedule-update 7"),
     "factor": ("difformer_toy", TINY, ""),
