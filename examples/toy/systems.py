@@ -20,7 +20,7 @@ class System(NamedTuple):
 
 OURS = "--task diffusion_translation --criterion diffusion_loss --arch"
 AR, DINOISER, PLAIN, DIFFORMER = "Transformer", "DINOISER", "DINOISER, no clipping", "Difformer"
-CDCD, SEQDIFFUSEQ = "CDCD", "SeqDiffuSeq"
+CDCD, SEQDIFFUSEQ, DIFFUSEQ, DIFFUSEQ_V2 = "CDCD", "SeqDiffuSeq", "DiffuSeq", "DiffuSeq-v2"
 NAT, GLAT, GLAT_CTC, DSLP, CMLM, DAG = "NAT", "GLAT", "GLAT + CTC", "DSLP", "CMLM", "DA-Transformer"
 DIFFGLAT_2, DIFFGLAT_3, DIFFGLAT_6 = (f"Diff-Glat, T = {blocks}" for blocks in (2, 3, 6))
 DIFFGLAT_CTC, DIFFGLAT_DAG = "Diff-Glat CTC", "Diff-Glat DAG"
@@ -43,6 +43,8 @@ SYSTEMS = {  # the longest training first
     DINOISER: System(f"{OURS} dinoiser_toy"),
     PLAIN: System(f"{OURS} dinoiser_toy --schedule-modifier none"),
     DIFFORMER: System(f"{OURS} difformer_toy", updates_flag="difformer_updates", lr_flag="difformer_lr"),
+    DIFFUSEQ: System(f"{OURS} diffuseq_toy"),
+    DIFFUSEQ_V2: System(f"{OURS} diffuseq_v2_toy"),
     SEQDIFFUSEQ: System(f"{OURS} seqdiffuseq_toy"),
     CDCD: System(f"{OURS} cdcd_toy"),
     SUNDAE: System(f"{OURS} sundae_toy"),
@@ -72,7 +74,7 @@ TOKENS = (
     *(MDLM, D3PM_ABSORB, D3PM_UNIFORM, SEDD_ABSORB, SEDD_UNIFORM, RDM_ABSORB, RDM_UNIFORM),
     *(DIFFUSIONBERT, VQ, DDCAP, SUNDAE),
 )
-VECTORS = (DINOISER, DIFFORMER, CDCD, SEQDIFFUSEQ)
+VECTORS = (DINOISER, DIFFORMER, CDCD, SEQDIFFUSEQ, DIFFUSEQ, DIFFUSEQ_V2)
 ONE_PASS = tuple(name for name in SYSTEMS if name not in (*DIFFUSION, *VECTORS, *TOKENS))
 
 

@@ -118,6 +118,11 @@ def check_student(model: Any, teacher: Any) -> None:
             "progressive_distillation takes all positions to have one level of noise, but --schedule-modifier position "
             "gives each its own; pass --criterion diffusion_loss"
         )
+    if model.cfg.soft_absorb:
+        raise UserError(
+            "progressive_distillation takes noise to be around 0, but with --soft-absorb it is around a learned "
+            "vector; pass --criterion diffusion_loss"
+        )
     if model.cfg.time_min:
         raise UserError("progressive_distillation trains on the times of decoding; drop --time-min")
     if model.cfg.length_training == "only":

@@ -6,7 +6,7 @@ from typing import Any, Optional
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from omegaconf import II
 
-from fairseq_diffusion.network.denoiser import TIME_CONDITIONING
+from fairseq_diffusion.network.denoiser import DENOISERS, TIME_CONDITIONING
 from fairseq_diffusion.network.latent_maps import LATENT_MAPS
 from fairseq_diffusion.network.length import BEAMS, LENGTH_MAPS, TARGETS
 from fairseq_diffusion.network.time_features import TIME_FEATURES
@@ -101,6 +101,11 @@ class DiffusionConfig(NetworkConfig):
         "l2", "embeddings as they are, times sqrt(D) (scaled), of norm sqrt(D) (l2), or behind a LayerNorm"
     )
     embedding_init_std: float = flag(1e-3, "standard deviation of the embeddings at the start")
+    soft_absorb: float = flag(
+        0.0,
+        "embeddings are corrupted around a learned vector, and by it: this times the noise's share is the probability "
+        "that it stands in a word's place (0: there is none)",
+    )
     # schedule
     schedule: ChoiceEnum(list(CURVES)) = flag("sigma_t", "base noise curve sigma(t)")
     schedule_modifier: ChoiceEnum(list(MODIFIERS)) = flag("none", "what changes the base curve")
@@ -155,6 +160,11 @@ class DiffusionConfig(NetworkConfig):
     time_activation: ChoiceEnum(list(ACTIVATIONS)) = flag("silu", "activation between the two maps of these features")
     time_conditioning: ChoiceEnum(TIME_CONDITIONING) = flag(
         "input", "the time is added to the denoiser's input, or sets scale and offset of each of its LayerNorms (norm)"
+    )
+    conditioning: ChoiceEnum(list(DENOISERS)) = flag(
+        "attention",
+        "how the denoiser reads the source: its layers attend to it, or it stands before the target in one stack "
+        "(prefix; then --encoder-layers may be 0)",
     )
     hide_masked: bool = flag(False, "tokens: positions behind the mask symbol are attended to by themselves alone")
     encode_length: bool = flag(False, "the encoder adds a learned vector of the source's length to each of its words")

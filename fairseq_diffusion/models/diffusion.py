@@ -12,7 +12,7 @@ from fairseq_diffusion.models.base import BOS, TranslatorModel, enter_architectu
 from fairseq_diffusion.models.config import DiffusionConfig
 from fairseq_diffusion.models.diffusion_checks import PARTS, check, parse_freeze
 from fairseq_diffusion.network.canvas import FilledCanvas
-from fairseq_diffusion.network.denoiser import Denoiser
+from fairseq_diffusion.network.denoiser import DENOISERS, Denoiser
 from fairseq_diffusion.network.encoder import Encoder, SharedWords, own_words
 from fairseq_diffusion.network.transformer import entry_scale
 from fairseq_diffusion.objective.terms import Objective
@@ -73,7 +73,7 @@ def encoder_of(cfg: Any, state: State, source_words: int) -> Encoder:
 
 
 def denoiser_of(cfg: Any, state: State, symbols: Symbols) -> Denoiser:
-    return Denoiser(
+    return DENOISERS[str(cfg.conditioning)](
         state,
         size_of(cfg),
         cfg.decoder_layers,

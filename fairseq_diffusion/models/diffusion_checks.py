@@ -10,7 +10,13 @@ from fairseq_diffusion.process.prediction import EXPECTED
 from fairseq_diffusion.ranges import check_ranges
 from fairseq_diffusion.states.base import STATES
 
-OF_VECTORS = ("latent_dim", "embedding_norm", "embedding_init_std", "latent_map")  # flags that words have no use for
+OF_VECTORS = (
+    "latent_dim",
+    "embedding_norm",
+    "embedding_init_std",
+    "latent_map",
+    "soft_absorb",
+)  # flags that words have no use for
 OF_WORDS = ("mask_share", "unroll", "hide_masked")
 UNIT_VARIANCE = ("l2", "layer")  # embedding norms
 FACTORED = ("factor", "factor_vp")  # schedule modifiers that read the noise factor
@@ -31,6 +37,7 @@ def check(cfg: DiffusionConfig) -> None:
         )
     check_gap(cfg)
     check_times(cfg)
+    check_absorption(cfg)
     if not 0 <= cfg.source_drop < 1:
         raise UserError(f"--source-drop is {cfg.source_drop}; a probability of 0 or more, below 1, is needed")
     if cfg.time_conditioning == "norm" and cfg.time_features == "none":
@@ -77,6 +84,21 @@ def check_expected(cfg: DiffusionConfig) -> None:
     if prediction in EXPECTED:
         raise UserError(
             f"--prediction {prediction} conditions on the mean of the words' vectors; drop --self-conditioning-on {on}"
+        )
+
+
+def check_absorption(cfg: DiffusionConfig) -> None:
+    """Refuse what does not go with a vector that absorbs, or needs one."""
+    if not 0 <= cfg.soft_absorb <= 1:
+        raise UserError(f"--soft-absorb is {cfg.soft_absorb}; pass a probability from 0 (no vector that absorbs) to 1")
+    if "center" in parse_terms(cfg.objective) and not cfg.soft_absorb:
+        raise UserError(
+            "--objective center is the norm of the vector that absorbs, which --soft-absorb 0 has not; drop it"
+        )
+    if cfg.soft_absorb and cfg.prediction in ("v", "posterior"):
+        raise UserError(
+            f"--prediction {cfg.prediction} takes noise to be around 0, but with --soft-absorb it is around a learned "
+            "vector; pass --prediction x_0 or expected"
         )
 
 
@@ -142,6 +164,8 @@ def check_state(cfg: DiffusionConfig) -> None:
         if getattr(cfg, name) != getattr(DiffusionConfig, name):
             flag = "--" + name.replace("_", "-")
             raise UserError(f"{flag} {getattr(cfg, name)} has no meaning with --state {state}; drop it")
+    if cfg.hide_masked and cfg.conditioning == "prefix":
+        raise UserError("--hide-masked hides words of the target from each other; with --conditioning prefix drop it")
     if cfg.hide_masked and not cfg.mask_share:
         raise UserError("--hide-masked has no meaning with --mask-share 0, where there is no mask symbol; drop it")
     check_terms(cfg, family)

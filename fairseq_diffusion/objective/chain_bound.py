@@ -182,6 +182,8 @@ def bound_for(state: State, schedule: Schedule, steps: int | None) -> ChainBound
             "there is no bound on the likelihood where each word or position has a level of its own "
             "(--schedule-modifier spindle, position)"
         )
+    if state.center is not None:
+        raise UserError("there is no bound on the likelihood where a learned vector absorbs words (--soft-absorb)")
     times = chain_times(schedule, steps).to(state.readout().device)
     return BOUNDS[state.family](state, schedule, times)
 

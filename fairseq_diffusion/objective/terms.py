@@ -89,6 +89,12 @@ def prior(outcome: Outcome, mask: Tensor) -> Tensor:
     return (alpha[..., None] * outcome.s_0).square().mean(-1)
 
 
+@term("center", "gaussian")
+def center(outcome: Outcome, mask: Tensor) -> Tensor:
+    """The norm of what noise is around (Gong et al. 2023b)."""
+    return cast(Tensor, outcome.state.center).float().norm().expand(mask.shape)
+
+
 @term("corrupted", "categorical")
 def corrupted(outcome: Outcome, mask: Tensor) -> Tensor:
     """-log p(y | x_0-hat) of the words that were hidden or replaced, be it by themselves."""

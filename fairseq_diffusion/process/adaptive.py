@@ -6,12 +6,12 @@ What training observes is summed in buffers, over all ranks alike, and nothing o
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from fairseq_diffusion.process.curves import Curve
 from fairseq_diffusion.process.level import Level
 from fairseq_diffusion.process.modifiers import MODIFIERS, Modifier
+from fairseq_diffusion.process.ranks import sum_over_ranks
 from fairseq_diffusion.process.time_table import DiscreteCurve
 
 BINS = 100  # K, of time
@@ -20,13 +20,6 @@ BINS = 100  # K, of time
 def bin_of(t: Tensor) -> Tensor:
     """The bin ((k - 1) / K, k / K] of times t, counted from 0."""
     return ((t * BINS - 1e-9).ceil().long() - 1).clamp(0, BINS - 1)
-
-
-def sum_over_ranks(*sums: Tensor) -> None:
-    """In place; every rank has as many batches as the others."""
-    if dist.is_available() and dist.is_initialized():
-        for each in sums:
-            dist.all_reduce(each)
 
 
 def increasing(values: Tensor, weight: Tensor) -> Tensor:

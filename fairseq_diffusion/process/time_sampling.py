@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.kernels.precision import KeepsPrecision
+from fairseq_diffusion.process.ranks import sum_over_ranks
 from fairseq_diffusion.registry import Registry
 
 
@@ -61,8 +62,8 @@ class SecondMoment(TimeSampler):
     of the mean squared loss there (Nichol and Dhariwal 2021, section 3.3), a running mean that is saved with the model.
 
     Until each bin has been seen ten times all are as probable.  In validation all are, too, and nothing is learnt.
-    Each rank has means of its own, of which the first's are saved; weights are right for any.  Loss terms that do not
-    depend on the time (rounding, prior) blur what is learnt.
+    Means are over the sentences of all ranks.  Loss terms that do not depend on the time (rounding, prior) blur what is
+    learnt.
     """
 
     bins, decay, enough, least = 100, 0.9, 10, 1e-3  # `least`: share of the probability that all bins have alike
@@ -95,6 +96,7 @@ class SecondMoment(TimeSampler):
         k, finite = (u * self.bins).long().clamp(max=self.bins - 1), loss.isfinite()  # fp16 may overflow
         count = torch.zeros_like(self.seen).index_add_(0, k, finite.double())
         squares = torch.zeros_like(self.moment).index_add_(0, k, loss.detach().double().where(finite, 0.0).square())
+        sum_over_ranks(squares, count)
         mean = squares / count.clamp(min=1)
         running = torch.where(self.seen > 0, torch.lerp(mean, self.moment, self.decay), mean)
         self.moment.copy_(torch.where(count > 0, running, self.moment))

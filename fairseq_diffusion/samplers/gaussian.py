@@ -47,7 +47,9 @@ class GaussianStep(NamedTuple):
     def __call__(self, batch: Batch, s_t: Tensor, estimate: Tensor, previous: Tensor, keys: Tensor | None) -> Tensor:
         """x_s from x_t, this step's and the previous estimate, all [S, K, L, D], and keys [S, K] of fresh noise."""
         z = None if keys is None else noise.normal(keys, *s_t.shape[-2:])
-        return self.apply(s_t, estimate, previous, z)
+        if (c := batch.state.center) is None:
+            return self.apply(s_t, estimate, previous, z)
+        return c + self.apply(s_t - c, estimate - c, previous - c, z)
 
     def apply(self, x_t: Tensor, x_0: Tensor, previous: Tensor, z: Tensor | None) -> Tensor:
         """The same for given noise z [..., L, D]."""

@@ -29,6 +29,7 @@ class State(nn.Module, ABC):
 
     family: ClassVar[str]  # of the samplers that know how to step from s_t to s_s
     state_dims: ClassVar[int] = 0  # dimensions of s_t behind [..., L]
+    center: Tensor | None  # what noise is around, if not 0, [d]
     expects: bool = False  # estimates say how probable words are, and x_0-hat is the mean of their vectors
     hides: bool = False  # there is a mask symbol to hide words behind
     replaces: bool = False  # words are replaced by others
@@ -36,6 +37,7 @@ class State(nn.Module, ABC):
 
     def __init__(self, banned: Sequence[int] = ()):
         super().__init__()
+        self.register_parameter("center", None)
         self.register_buffer("banned", torch.tensor(banned) if banned else None, persistent=False)
 
     @classmethod

@@ -75,6 +75,9 @@ class EmbeddingState(State):
     """x_0 from E[y], x_t = alpha x_0 + sigma eps, and the tied rounding p(y | x) = softmax(x E^T).
 
     All vectors are fp32, whatever the network computes in.
+
+    With `soft_absorb` r > 0 there is a learned vector c (Gong et al. 2023b): x_t = alpha (x_0 - c) + c + sigma eps, but
+    c itself with probability r sigma.
     """
 
     family = "gaussian"
@@ -89,9 +92,11 @@ class EmbeddingState(State):
         latent_map: str = "tanh",
         banned: Sequence[int] = (),
         expects: bool = False,
+        soft_absorb: float = 0.0,
     ):
         super().__init__(banned)
-        self.expects = expects
+        self.expects, self.soft_absorb = expects, soft_absorb
+        self.center = nn.Parameter(torch.randn(dim) * dim**-0.5) if soft_absorb else None
         self.weight = nn.Parameter(torch.randn(vocabulary, dim) * init_std)
         self.norm = NORMS[norm](dim)
         self.maps = LATENT_MAPS[latent_map]
@@ -99,8 +104,8 @@ class EmbeddingState(State):
     @classmethod
     def build(cls, words: int, symbols: Any, cfg: Any) -> EmbeddingState:
         norm, latent_map = str(cfg.embedding_norm), str(cfg.latent_map)
-        expects = str(cfg.prediction) in EXPECTED
-        return cls(words, cfg.latent_dim, norm, cfg.embedding_init_std, latent_map, symbols.tags, expects)
+        how = str(cfg.prediction) in EXPECTED, cfg.soft_absorb
+        return cls(words, cfg.latent_dim, norm, cfg.embedding_init_std, latent_map, symbols.tags, *how)
 
     @property
     def dim(self) -> int:
@@ -119,13 +124,18 @@ class EmbeddingState(State):
         return self.encode(tokens)
 
     def corrupt(self, s_0: Tensor, level: Level, keys: Tensor, mask: Tensor) -> Tensor:
-        return level.mix(s_0, noise.normal(keys, *s_0.shape[1:]))
+        eps = noise.normal(keys, *s_0.shape[1:])
+        if self.center is None:
+            return level.mix(s_0, eps)
+        c, u = self.center.float(), noise.uniform(noise.fold(keys, 1), s_0.shape[1])
+        absorbed = u < self.soft_absorb * level.sigma.to(u)
+        return torch.where(absorbed[..., None], c, level.mix(s_0 - c, eps) + c)
 
     def prior(self, keys: Tensor, mask: Tensor, level: Level) -> Tensor:
         z = noise.normal(keys, mask.shape[-1], self.dim)
-        if level.sigma.dim():
-            return level.of(mask.shape[-1]).sigma[:, None].to(z) * z
-        return level.sigma * z  # a number on the host: nothing waits for it
+        sigma = level.of(mask.shape[-1]).sigma
+        z = sigma[:, None].to(z) * z if sigma.dim() else sigma * z  # a number on the host: nothing waits for it
+        return z if self.center is None else self.center.float() + z
 
     def show(self, s_t: Tensor, words: Tensor) -> Tensor:
         """As it is: the sampler's own steps, which all have x_0 for their estimate, lead from noise to q(x_t | x_0)."""

@@ -115,6 +115,7 @@ WRAPPED = {  # what one update computes and another does not, by chance or by th
     "dinoiser_toy": "--self-conditioning random",
     "difformer_toy": "",
     "cdcd_toy": "--canvas-positions 12",
+    "diffuseq_v2_toy": "--canvas-positions 12",
     "mdlm_toy": "--self-conditioning random --source-drop 0.3",
     "sundae_toy": "",
     "diffglat_toy_ctc": "",

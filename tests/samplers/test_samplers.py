@@ -365,6 +365,18 @@ def test_where_words_are_expected_the_mean_of_their_vectors_is_stepped_with_and_
     torch.testing.assert_close(result.estimate, torch.lerp(u, o, guidance))
 
 
+@pytest.mark.parametrize("name", ["ddim", "ddpm", "dpmpp_2m"])
+def test_noise_around_a_vector_is_noise_around_0_of_what_is_shifted_by_it(name):
+    state = EmbeddingState(5, 4, soft_absorb=0.5)
+    c = state.center.detach()
+    found = run(name, Toy(muddled, state=state), 5)
+    shifted = run(
+        name, Toy(lambda x_t, t, condition: muddled(x_t + c, t, condition + c * bool(condition.any())) - c), 5
+    )
+    torch.testing.assert_close(found.estimate, shifted.estimate + c)
+    torch.testing.assert_close(found.s, shifted.s + c)
+
+
 def test_each_estimate_is_clamped():
     conditions = []
 

@@ -242,6 +242,11 @@ def test_where_words_are_expected_the_second_pass_is_conditioned_on_their_mean(s
             {"self_conditioning_on": "best", "prediction": "expected", "objective": "anchor"},
             "drop --self-conditioning-on best",
         ),
+        ({"soft_absorb": 1.5}, "--soft-absorb is 1.5; pass a probability"),
+        ({"objective": "mse=1,anchor=1,center=0.1"}, "which --soft-absorb 0 has not"),
+        ({"soft_absorb": 0.5, "prediction": "v"}, "takes noise to be around 0"),
+        ({**TOKENS, "objective": "corrupted", "soft_absorb": 0.5}, "--soft-absorb 0.5 has no meaning"),
+        ({**TOKENS, "objective": "corrupted", "hide_masked": True, "conditioning": "prefix"}, "prefix drop it"),
         ({"prediction": "posterior", "embedding_norm": "layer"}, "where all vectors have one norm"),
         ({"prediction": "expected", "objective": "mse=1,rounding=1"}, "which only anchor trains"),
         (
@@ -280,6 +285,15 @@ def test_a_schedule_sees_what_the_times_drawn_have_cost(modifier, canvas):
         for row, (k, length) in enumerate(zip(bins, (6, 3))):
             torch.testing.assert_close(made.total[k, :length], error[row, :length].double())
     assert not any(buffer.requires_grad for buffer in made.buffers())
+
+
+def test_the_norm_of_the_vector_that_absorbs_is_a_loss():
+    translator = build(soft_absorb=0.5, objective="anchor=1,center=0.01").train()
+    target = torch.tensor([[BOS, 5, 6, 7, 8, EOS]])
+    found = translator.losses(target, target.ne(PAD), target, target.ne(PAD), torch.arange(1), 1)
+    torch.testing.assert_close(found.terms["center"], translator.state.center.detach().norm()[None])
+    found.total.backward()
+    assert translator.state.center.grad.any()
 
 
 def test_the_warp_changes_the_times_and_nothing_else():
