@@ -20,6 +20,7 @@ class System(NamedTuple):
 
 OURS = "--task diffusion_translation --criterion diffusion_loss --arch"
 AR, DINOISER, PLAIN, DIFFORMER = "Transformer", "DINOISER", "DINOISER, no clipping", "Difformer"
+CDCD, SEQDIFFUSEQ, DIFFUSEQ, DIFFUSEQ_V2 = "CDCD", "SeqDiffuSeq", "DiffuSeq", "DiffuSeq-v2"
 NAT, GLAT, GLAT_CTC, DSLP, CMLM, DAG = "NAT", "GLAT", "GLAT + CTC", "DSLP", "CMLM", "DA-Transformer"
 DIFFGLAT_2, DIFFGLAT_3, DIFFGLAT_6 = (f"Diff-Glat, T = {blocks}" for blocks in (2, 3, 6))
 DIFFGLAT_CTC, DIFFGLAT_DAG = "Diff-Glat CTC", "Diff-Glat DAG"
@@ -42,6 +43,10 @@ SYSTEMS = {  # the longest training first
     DINOISER: System(f"{OURS} dinoiser_toy"),
     PLAIN: System(f"{OURS} dinoiser_toy --schedule-modifier none"),
     DIFFORMER: System(f"{OURS} difformer_toy", updates_flag="difformer_updates", lr_flag="difformer_lr"),
+    DIFFUSEQ: System(f"{OURS} diffuseq_toy"),
+    DIFFUSEQ_V2: System(f"{OURS} diffuseq_v2_toy"),
+    SEQDIFFUSEQ: System(f"{OURS} seqdiffuseq_toy"),
+    CDCD: System(f"{OURS} cdcd_toy"),
     SUNDAE: System(f"{OURS} sundae_toy"),
     SEDD_UNIFORM: System(f"{OURS} sedd_toy_uniform --clip-norm 1"),
     D3PM_UNIFORM: System(f"{OURS} d3pm_toy_uniform"),
@@ -69,7 +74,8 @@ TOKENS = (
     *(MDLM, D3PM_ABSORB, D3PM_UNIFORM, SEDD_ABSORB, SEDD_UNIFORM, RDM_ABSORB, RDM_UNIFORM),
     *(DIFFUSIONBERT, VQ, DDCAP, SUNDAE),
 )
-ONE_PASS = tuple(name for name in SYSTEMS if name not in (*DIFFUSION, *TOKENS))
+VECTORS = (DINOISER, DIFFORMER, CDCD, SEQDIFFUSEQ, DIFFUSEQ, DIFFUSEQ_V2)
+ONE_PASS = tuple(name for name in SYSTEMS if name not in (*DIFFUSION, *VECTORS, *TOKENS))
 
 
 @dataclass(frozen=True)

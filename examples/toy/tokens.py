@@ -16,12 +16,15 @@ from pathlib import Path
 from chain import Job, build, decode_all, main, save, slug, working_in
 from systems import (
     AR,
+    CDCD,
     CMLM,
     D3PM_ABSORB,
     D3PM_UNIFORM,
     DDCAP,
     DIFFGLAT_3,
     DIFFORMER,
+    DIFFUSEQ,
+    DIFFUSEQ_V2,
     DIFFUSIONBERT,
     DINOISER,
     MDLM,
@@ -29,8 +32,10 @@ from systems import (
     RDM_UNIFORM,
     SEDD_ABSORB,
     SEDD_UNIFORM,
+    SEQDIFFUSEQ,
     SUNDAE,
     TOKENS,
+    VECTORS,
     VQ,
     Recipe,
     add_flags,
@@ -38,12 +43,16 @@ from systems import (
 )
 from table import LEFT_TO_RIGHT, Row, by_measure, cells, notes, render
 
-COMPARED = (AR, CMLM, DIFFGLAT_3, DINOISER, DIFFORMER)
+COMPARED = (AR, CMLM, DIFFGLAT_3, *VECTORS)
 WAYS = {  # how each system that takes steps is decoded: the name in the table, and flags
     CMLM: ("mask-predict", ""),
     DIFFGLAT_3: ("passes", ""),
     DINOISER: ("cedi", ""),
     DIFFORMER: ("ddpm", "--early-stop 0"),
+    CDCD: ("ddim", "--temperature 0.8"),
+    SEQDIFFUSEQ: ("ddpm", ""),
+    DIFFUSEQ: ("ddpm", ""),
+    DIFFUSEQ_V2: ("dpmpp_2m", ""),
     MDLM: ("confidence", "--sampler confidence"),
     D3PM_ABSORB: ("confidence", "--sampler confidence"),
     D3PM_UNIFORM: ("ancestral, colder", "--word-temperature 0.3"),

@@ -25,7 +25,15 @@ from fairseq_diffusion.translators.distillation import DistillationTargets
 
 # What a state and a time mean must be alike for student and teacher; and what the shapes of weights do not show.
 ALIKE = (
-    *("schedule", "schedule_modifier", "noise_factor", "diffusion_steps", "embedding_norm", "prediction"),
+    *(
+        "schedule",
+        "schedule_modifier",
+        "noise_factor",
+        "diffusion_steps",
+        "embedding_norm",
+        "prediction",
+        "self_conditioning_on",
+    ),
     *("heads", "activation", "pre_norm", "scale_embeddings", "length_target"),
 )
 
@@ -104,6 +112,16 @@ def check_student(model: Any, teacher: Any) -> None:
         raise UserError(
             "progressive_distillation halves the steps of Gaussian noise, and this model's states are words; pass "
             "--criterion diffusion_loss"
+        )
+    if model.translator.schedule.modifier.places:
+        raise UserError(
+            "progressive_distillation takes all positions to have one level of noise, but --schedule-modifier position "
+            "gives each its own; pass --criterion diffusion_loss"
+        )
+    if model.cfg.soft_absorb:
+        raise UserError(
+            "progressive_distillation takes noise to be around 0, but with --soft-absorb it is around a learned "
+            "vector; pass --criterion diffusion_loss"
         )
     if model.cfg.time_min:
         raise UserError("progressive_distillation trains on the times of decoding; drop --time-min")

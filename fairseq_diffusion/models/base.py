@@ -36,6 +36,7 @@ RANGES = {  # looked at last, for other checks say more
     **dict.fromkeys(("dropout", "attention_dropout", "activation_dropout"), KEPT),
     **dict.fromkeys(("length_loss", "embedding_init_std", "noise_factor", "decode_noise_factor"), WEIGHT),
     **dict.fromkeys(("upsample", "canvas_scale"), (0, 1000)),
+    **dict.fromkeys(("time_mean", "time_spread"), (-20, 20)),
     "early_stop": (0, 1),
     "diffusion_steps": COUNT,
     "seed": (-(2**63), 2**63 - 1),

@@ -6,7 +6,7 @@ from typing import Any, Optional
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from omegaconf import II
 
-from fairseq_diffusion.network.denoiser import TIME_CONDITIONING
+from fairseq_diffusion.network.denoiser import DENOISERS, TIME_CONDITIONING
 from fairseq_diffusion.network.latent_maps import LATENT_MAPS
 from fairseq_diffusion.network.length import BEAMS, LENGTH_MAPS, TARGETS
 from fairseq_diffusion.network.time_features import TIME_FEATURES
@@ -20,7 +20,7 @@ from fairseq_diffusion.samplers.gaussian import SAMPLERS
 from fairseq_diffusion.samplers.grid import GRIDS
 from fairseq_diffusion.states.base import STATES
 from fairseq_diffusion.states.embedding import NORMS
-from fairseq_diffusion.translators.diffusion import LENGTH_TRAINING, SELF_CONDITIONING
+from fairseq_diffusion.translators.diffusion import CONDITIONS, LENGTH_TRAINING, SELF_CONDITIONING
 
 
 def flag(default: Any, help: str, alias: Optional[str] = None) -> Any:
@@ -101,6 +101,11 @@ class DiffusionConfig(NetworkConfig):
         "l2", "embeddings as they are, times sqrt(D) (scaled), of norm sqrt(D) (l2), or behind a LayerNorm"
     )
     embedding_init_std: float = flag(1e-3, "standard deviation of the embeddings at the start")
+    soft_absorb: float = flag(
+        0.0,
+        "embeddings are corrupted around a learned vector, and by it: this times the noise's share is the probability "
+        "that it stands in a word's place (0: there is none)",
+    )
     # schedule
     schedule: ChoiceEnum(list(CURVES)) = flag("sigma_t", "base noise curve sigma(t)")
     schedule_modifier: ChoiceEnum(list(MODIFIERS)) = flag("none", "what changes the base curve")
@@ -109,7 +114,11 @@ class DiffusionConfig(NetworkConfig):
     diffusion_steps: int = flag(0, "train on a table of so many steps; 0: continuous time")
     time_min: float = flag(0.0, "smallest diffusion time to train on")
     # prediction, objective, time sampling
-    prediction: ChoiceEnum(list(PREDICTIONS)) = flag("x_0", "what the network's output means")
+    prediction: ChoiceEnum(list(PREDICTIONS)) = flag(
+        "x_0",
+        "what the network's output means: x_0, v = alpha eps - sigma x_0, or how probable words are, where x_0 is the "
+        "mean of their vectors (expected; posterior: beside what x_t says of each word by itself)",
+    )
     objective: str = flag(
         "mse=1,rounding=1",
         "loss terms and weights: mse, rounding (on x_0), anchor (on x_0-hat), prior; with --state tokens elbo, "
@@ -118,8 +127,10 @@ class DiffusionConfig(NetworkConfig):
     time_sampler: ChoiceEnum(list(TIME_SAMPLERS)) = flag(
         "uniform",
         "how training times are drawn: uniform; one in each part of time, of as many as a batch has sentences "
-        "(stratified); or more often where losses are large (second_moment)",
+        "(stratified); with normal log-odds (logit_normal); or more often where losses are large (second_moment)",
     )
+    time_mean: float = flag(0.0, "logit_normal: mean of the log-odds of the time; above 0 there is more noise")
+    time_spread: float = flag(1.0, "logit_normal: standard deviation of the log-odds of the time")
     # conditioning
     self_conditioning: ChoiceEnum((*SELF_CONDITIONING, "coin")) = flag(
         "both",
@@ -128,6 +139,11 @@ class DiffusionConfig(NetworkConfig):
     )
     self_conditioning_probability: float = flag(
         0.5, "share of the updates in which random self-conditioning has a first pass", "--self-conditioning-p"
+    )
+    self_conditioning_on: ChoiceEnum(list(CONDITIONS)) = flag(
+        "estimate",
+        "what of the earlier estimate is read: the vector itself, the mean of the words' vectors by their "
+        "probabilities (expected), or the vector of the likeliest word (best)",
     )
     self_conditioning_gap: float = flag(
         0.0,
@@ -145,7 +161,13 @@ class DiffusionConfig(NetworkConfig):
     time_conditioning: ChoiceEnum(TIME_CONDITIONING) = flag(
         "input", "the time is added to the denoiser's input, or sets scale and offset of each of its LayerNorms (norm)"
     )
+    conditioning: ChoiceEnum(list(DENOISERS)) = flag(
+        "attention",
+        "how the denoiser reads the source: its layers attend to it, or it stands before the target in one stack "
+        "(prefix; then --encoder-layers may be 0)",
+    )
     hide_masked: bool = flag(False, "tokens: positions behind the mask symbol are attended to by themselves alone")
+    encode_length: bool = flag(False, "the encoder adds a learned vector of the source's length to each of its words")
     canvas_positions: int = flag(64, "canvas: its number of positions, both ends included")
     canvas_scale: float = flag(
         0.0, "canvas: this times the source's number of tokens, both ends included, is added to its positions"

@@ -12,7 +12,7 @@ from fairseq_diffusion.models.base import BOS, TranslatorModel, enter_architectu
 from fairseq_diffusion.models.config import DiffusionConfig
 from fairseq_diffusion.models.diffusion_checks import PARTS, check, parse_freeze
 from fairseq_diffusion.network.canvas import FilledCanvas
-from fairseq_diffusion.network.denoiser import Denoiser
+from fairseq_diffusion.network.denoiser import DENOISERS, Denoiser
 from fairseq_diffusion.network.encoder import Encoder, SharedWords, own_words
 from fairseq_diffusion.network.transformer import entry_scale
 from fairseq_diffusion.objective.terms import Objective
@@ -30,27 +30,18 @@ def build_diffusion(cfg: Any, source_words: int, target_words: int, symbols: Sym
     check(cfg)
     state = STATES[str(cfg.state)].build(target_words, symbols, cfg)
     sampler_for(state, str(cfg.sampler))
-    time = str(cfg.time_features), str(cfg.time_activation), str(cfg.time_conditioning)
     translator = DiffusionTranslator(
         encoder=encoder_of(cfg, state, source_words),
-        denoiser=Denoiser(
-            state,
-            size_of(cfg),
-            cfg.decoder_layers,
-            cfg.max_target_positions + BOS,
-            cfg.self_conditioning != "none",
-            *time,
-            symbols.mask if cfg.hide_masked else None,
-            not cfg.no_entry_norm,
-        ),
+        denoiser=denoiser_of(cfg, state, symbols),
         state=state,
         schedule=schedule_of(cfg),
         length=length_head(cfg),
         prediction=PREDICTIONS[str(cfg.prediction)],
         objective=Objective(cfg.objective, str(cfg.loss_normaliser)),
-        time_sampler=TIME_SAMPLERS[str(cfg.time_sampler)](),
+        time_sampler=TIME_SAMPLERS[str(cfg.time_sampler)](cfg.time_mean, cfg.time_spread),
         self_conditioning=str(cfg.self_conditioning),
         self_conditioning_probability=cfg.self_conditioning_probability,
+        self_conditioning_on=str(cfg.self_conditioning_on),
         self_conditioning_gap=cfg.self_conditioning_gap,
         label_smoothing=cfg.label_smoothing,
         source_drop=cfg.source_drop,
@@ -77,7 +68,23 @@ def canvas_of(cfg: Any, symbols: Symbols) -> FilledCanvas | None:
 def encoder_of(cfg: Any, state: State, source_words: int) -> Encoder:
     words = SharedWords(state, cfg.hidden) if cfg.share_embeddings else own_words(source_words, cfg.hidden)
     positions = cfg.max_source_positions + BOS
-    return Encoder(words, size_of(cfg), cfg.encoder_layers, positions, entry_scale(cfg), not cfg.no_encoder_norm)
+    how = entry_scale(cfg), not cfg.no_encoder_norm, cfg.encode_length
+    return Encoder(words, size_of(cfg), cfg.encoder_layers, positions, *how)
+
+
+def denoiser_of(cfg: Any, state: State, symbols: Symbols) -> Denoiser:
+    return DENOISERS[str(cfg.conditioning)](
+        state,
+        size_of(cfg),
+        cfg.decoder_layers,
+        cfg.max_target_positions + BOS,
+        cfg.self_conditioning != "none",
+        str(cfg.time_features),
+        str(cfg.time_activation),
+        str(cfg.time_conditioning),
+        symbols.mask if cfg.hide_masked else None,
+        not cfg.no_entry_norm,
+    )
 
 
 def schedule_of(cfg: Any) -> Schedule:

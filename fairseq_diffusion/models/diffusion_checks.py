@@ -6,10 +6,17 @@ from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.models.base import RANGES, check_network
 from fairseq_diffusion.models.config import DiffusionConfig
 from fairseq_diffusion.objective.terms import FAMILIES, TERMS, parse_terms
+from fairseq_diffusion.process.prediction import EXPECTED
 from fairseq_diffusion.ranges import check_ranges
 from fairseq_diffusion.states.base import STATES
 
-OF_VECTORS = ("latent_dim", "embedding_norm", "embedding_init_std", "latent_map")  # flags that words have no use for
+OF_VECTORS = (
+    "latent_dim",
+    "embedding_norm",
+    "embedding_init_std",
+    "latent_map",
+    "soft_absorb",
+)  # flags that words have no use for
 OF_WORDS = ("mask_share", "unroll", "hide_masked")
 UNIT_VARIANCE = ("l2", "layer")  # embedding norms
 FACTORED = ("factor", "factor_vp")  # schedule modifiers that read the noise factor
@@ -29,6 +36,8 @@ def check(cfg: DiffusionConfig) -> None:
             "and 1"
         )
     check_gap(cfg)
+    check_times(cfg)
+    check_absorption(cfg)
     if not 0 <= cfg.source_drop < 1:
         raise UserError(f"--source-drop is {cfg.source_drop}; a probability of 0 or more, below 1, is needed")
     if cfg.time_conditioning == "norm" and cfg.time_features == "none":
@@ -38,6 +47,7 @@ def check(cfg: DiffusionConfig) -> None:
         )
     check_schedule(cfg)
     check_state(cfg)
+    check_expected(cfg)
     weights = parse_terms(cfg.objective)
     gaussian = STATES[str(cfg.state)].family == "gaussian"
     if gaussian and weights.get("rounding", 0) <= 0 and weights.get("anchor", 0) <= 0:
@@ -52,6 +62,56 @@ def check(cfg: DiffusionConfig) -> None:
             "pass a positive weight, or --length-training off"
         )
     check_ranges(cfg, RANGES)
+
+
+def check_expected(cfg: DiffusionConfig) -> None:
+    """Refuse what does not go with an estimate that says how probable words are, or with conditioning on words."""
+    prediction, on = str(cfg.prediction), str(cfg.self_conditioning_on)
+    if prediction == "posterior" and cfg.embedding_norm != "l2":
+        raise UserError(
+            "--prediction posterior is right where all vectors have one norm, but --embedding-norm is "
+            f"{cfg.embedding_norm}; pass --embedding-norm l2, or --prediction expected"
+        )
+    if prediction in EXPECTED and parse_terms(cfg.objective).get("anchor", 0) <= 0:
+        raise UserError(
+            f"--prediction {prediction} says how probable words are, which only anchor trains; add anchor=1 to "
+            f"--objective {cfg.objective}"
+        )
+    if on == "estimate":
+        return
+    if cfg.self_conditioning == "none":
+        raise UserError(f"--self-conditioning-on {on} has no meaning with --self-conditioning none; drop it")
+    if prediction in EXPECTED:
+        raise UserError(
+            f"--prediction {prediction} conditions on the mean of the words' vectors; drop --self-conditioning-on {on}"
+        )
+
+
+def check_absorption(cfg: DiffusionConfig) -> None:
+    """Refuse what does not go with a vector that absorbs, or needs one."""
+    if not 0 <= cfg.soft_absorb <= 1:
+        raise UserError(f"--soft-absorb is {cfg.soft_absorb}; pass a probability from 0 (no vector that absorbs) to 1")
+    if "center" in parse_terms(cfg.objective) and not cfg.soft_absorb:
+        raise UserError(
+            "--objective center is the norm of the vector that absorbs, which --soft-absorb 0 has not; drop it"
+        )
+    if cfg.soft_absorb and cfg.prediction in ("v", "posterior"):
+        raise UserError(
+            f"--prediction {cfg.prediction} takes noise to be around 0, but with --soft-absorb it is around a learned "
+            "vector; pass --prediction x_0 or expected"
+        )
+
+
+def check_times(cfg: DiffusionConfig) -> None:
+    """Refuse log-odds that are not drawn."""
+    if cfg.time_spread <= 0:
+        raise UserError(f"--time-spread is {cfg.time_spread}; a standard deviation above 0 is needed, for example 1")
+    for name in ("time_mean", "time_spread"):
+        if cfg.time_sampler != "logit_normal" and getattr(cfg, name) != getattr(DiffusionConfig, name):
+            flag = "--" + name.replace("_", "-")
+            raise UserError(
+                f"{flag} {getattr(cfg, name)} is for --time-sampler logit_normal, but it is {cfg.time_sampler}; drop it"
+            )
 
 
 def check_gap(cfg: DiffusionConfig) -> None:
@@ -104,6 +164,8 @@ def check_state(cfg: DiffusionConfig) -> None:
         if getattr(cfg, name) != getattr(DiffusionConfig, name):
             flag = "--" + name.replace("_", "-")
             raise UserError(f"{flag} {getattr(cfg, name)} has no meaning with --state {state}; drop it")
+    if cfg.hide_masked and cfg.conditioning == "prefix":
+        raise UserError("--hide-masked hides words of the target from each other; with --conditioning prefix drop it")
     if cfg.hide_masked and not cfg.mask_share:
         raise UserError("--hide-masked has no meaning with --mask-share 0, where there is no mask symbol; drop it")
     check_terms(cfg, family)
@@ -201,8 +263,14 @@ def check_schedule(cfg: DiffusionConfig) -> None:
             f"--prediction v needs states of unit variance, which --noise-factor {factor} does not leave; "
             "pass --schedule-modifier factor_vp, or --prediction x_0"
         )
-    if cfg.time_min and modifier.startswith("clip"):
+    if cfg.time_min and modifier in ("clip", "clip_plus_one", "warp"):
         raise UserError(f"--schedule-modifier {modifier} sets the smallest time itself; drop --time-min {cfg.time_min}")
+    if modifier == "position" and cfg.prediction in EXPECTED:
+        raise UserError(
+            "--schedule-modifier position adapts to the distance of x_0-hat from x_0, which --prediction "
+            f"{cfg.prediction} does not make in training; pass --prediction x_0, or --schedule-modifier warp, which "
+            "adapts to the loss"
+        )
     if not 0 <= cfg.time_min < 1:
         raise UserError(f"--time-min is {cfg.time_min}; pass the smallest time to train on, from 0 to below 1")
     if cfg.diffusion_steps < 0 or cfg.diffusion_steps == 1:

@@ -24,6 +24,8 @@ class Denoiser(nn.Module):
     `unseen` are attended to by themselves alone.
     """
 
+    cross = True  # layers attend to the source
+
     def __init__(
         self,
         state: Any,
@@ -45,7 +47,7 @@ class Denoiser(nn.Module):
         self.positions = Positions(max_positions, h)
         self.norm = nn.LayerNorm(h) if entry_norm and not size.pre_norm else nn.Identity()
         self.dropout = Dropout(size.dropout)
-        self.layers = nn.ModuleList(Layer(size, cross=True, adaptive=self.adaptive) for _ in range(layers))
+        self.layers = nn.ModuleList(Layer(size, self.cross, self.adaptive) for _ in range(layers))
         self.last_norm = nn.LayerNorm(h) if size.pre_norm else nn.Identity()
         self.leave = state.exit(size)
 
@@ -62,10 +64,40 @@ class Denoiser(nn.Module):
         x = self.dropout(x if self.adaptive else x + time[:, None])
         x = self.norm(x + self.positions(mask))
         bias = attention_bias(mask if self.unseen is None else self._visible(s_t, mask), x.dtype)
+        return self.leave(self.last_norm(self._run(x, bias, time, memory))).float()
+
+    def _run(self, x: Tensor, bias: Tensor, time: Tensor, memory: list[Memory]) -> Tensor:
+        """The layers, on x [S K, L, h]."""
         for layer, source in zip(self.layers, memory):
             x = layer(x, bias, source, time)
-        return self.leave(self.last_norm(x)).float()
+        return x
 
     def _visible(self, s_t: Tensor, mask: Tensor) -> Tensor:
         """What each position [N, L] may see, [N, L, L]: itself, and all that have a word."""
         return (mask & (s_t != self.unseen))[:, None] | torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
+
+
+class PrefixDenoiser(Denoiser):
+    """One stack over source and target side by side, in which each attends to both (Gong et al. 2023).
+
+    The source's words are made again in every layer at every step, as what is seen of the target changes.
+    """
+
+    cross = False
+
+    def memory(self, source: Tensor, mask: Tensor) -> list[Memory]:
+        """The source [S, T, h] itself, as one head of one layer would have it."""
+        return [Memory(source[:, None], source[:, None], attention_bias(mask, source.dtype))]
+
+    def _run(self, x: Tensor, bias: Tensor, time: Tensor, memory: list[Memory]) -> Tensor:
+        (source,) = memory
+        candidates = len(x) // len(source.keys)
+        words, unseen = (part.repeat_interleave(candidates, 0) for part in (source.keys[:, 0], source.bias))
+        words = words.to(x.dtype) if self.adaptive else words.to(x.dtype) + time[:, None]
+        x, bias = torch.cat([words, x], 1), torch.cat([unseen.to(x.dtype), bias], -1)
+        for layer in self.layers:
+            x = layer(x, bias, None, time)
+        return x[:, words.shape[1] :]
+
+
+DENOISERS = {"attention": Denoiser, "prefix": PrefixDenoiser}

@@ -46,7 +46,10 @@ class SharedWords(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Embeddings, times `scale`, plus learned positions; Transformer layers; a LayerNorm if `last_norm`."""
+    """Embeddings, times `scale`, plus learned positions; Transformer layers; a LayerNorm if `last_norm`.
+
+    With `reads_length` every position also gets a learned vector of the source's number of tokens.
+    """
 
     def __init__(
         self,
@@ -56,17 +59,22 @@ class Encoder(nn.Module):
         max_positions: int,
         scale: float = 1.0,
         last_norm: bool = True,
+        reads_length: bool = False,
     ):
         super().__init__()
         self.hidden, self.embedding, self.scale = size.hidden, embedding, scale
         self.positions = Positions(max_positions, size.hidden)
+        self.lengths = own_words(max_positions, size.hidden) if reads_length else None
         self.dropout = Dropout(size.dropout)
         self.layers = nn.ModuleList(Layer(size) for _ in range(layers))
         self.norm = nn.LayerNorm(size.hidden) if last_norm else nn.Identity()
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """tokens [B, S], mask [B, S] true at real tokens -> [B, S, h]."""
-        x = self.dropout(self.scale * self.embedding(tokens) + self.positions(mask))
+        x = self.scale * self.embedding(tokens) + self.positions(mask)
+        if self.lengths is not None:
+            x = x + self.lengths(mask.sum(-1, keepdim=True) - 1)
+        x = self.dropout(x)
         bias = attention_bias(mask, x.dtype)
         for layer in self.layers:
             x = layer(x, bias)

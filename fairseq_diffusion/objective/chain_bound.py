@@ -163,7 +163,7 @@ class GaussianBound(ChainBound):
     def _error(self, drawn: Drawn) -> Tensor:
         """1/2 (SNR(s) - SNR(t)) ||x_0 - x_0-hat||^2."""
         after, before = (self._snr(self.level(step, drawn.target)) for step in (drawn.step, drawn.step - 1))
-        error = (drawn.estimate.double() - self.state.encode(drawn.target)).square().sum(-1)
+        error = (self.state.clean(drawn.estimate).double() - self.state.encode(drawn.target)).square().sum(-1)
         return ((before - after) * error / 2).masked_fill(~drawn.mask, 0.0).sum(-1)
 
     def _snr(self, level: Level) -> Tensor:
@@ -177,10 +177,13 @@ def bound_for(state: State, schedule: Schedule, steps: int | None) -> ChainBound
             f"there is no bound on the likelihood for states of the family {state.family}, only for those of: "
             f"{', '.join(BOUNDS)}; enter one in objective.chain_bound.BOUNDS"
         )
-    if schedule.modifier.by_words:
+    if schedule.modifier.by_words or schedule.modifier.places:
         raise UserError(
-            "there is no bound on the likelihood where each word has a level of its own (--schedule-modifier spindle)"
+            "there is no bound on the likelihood where each word or position has a level of its own "
+            "(--schedule-modifier spindle, position)"
         )
+    if state.center is not None:
+        raise UserError("there is no bound on the likelihood where a learned vector absorbs words (--soft-absorb)")
     times = chain_times(schedule, steps).to(state.readout().device)
     return BOUNDS[state.family](state, schedule, times)
 

@@ -67,7 +67,7 @@ def cross_entropy(outcome: Outcome, due: Tensor) -> Tensor:
 @term("mse", "gaussian")
 def mse(outcome: Outcome, mask: Tensor) -> Tensor:
     """|| x_0-hat - x_0 ||^2 / D.  x_0 is not detached: the embeddings learn from it too (DINOISER eq. 9)."""
-    return over_passes(lambda estimate: (estimate - outcome.s_0).square().mean(-1), outcome)
+    return over_passes(lambda estimate: (outcome.state.clean(estimate) - outcome.s_0).square().mean(-1), outcome)
 
 
 @term("rounding", "gaussian")
@@ -87,6 +87,12 @@ def prior(outcome: Outcome, mask: Tensor) -> Tensor:
     """|| alpha(1) x_0 ||^2 / D: zero for schedules that end in pure noise."""
     alpha = outcome.schedule.level(torch.ones_like(outcome.t)).to(outcome.s_0).alpha
     return (alpha[..., None] * outcome.s_0).square().mean(-1)
+
+
+@term("center", "gaussian")
+def center(outcome: Outcome, mask: Tensor) -> Tensor:
+    """The norm of what noise is around (Gong et al. 2023b)."""
+    return cast(Tensor, outcome.state.center).float().norm().expand(mask.shape)
 
 
 @term("corrupted", "categorical")

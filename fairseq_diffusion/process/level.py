@@ -37,6 +37,13 @@ class Level:
         """One of a table of M levels, or some of them."""
         return Level(self.alpha[index], self.sigma[index])
 
+    def of(self, length: int) -> Level:
+        """Of the first positions, [length], if each has its own; those behind the last share its."""
+        if not self.alpha.dim():
+            return self
+        place = torch.arange(length).clamp(max=len(self.alpha) - 1)
+        return Level(self.alpha[place], self.sigma[place])
+
     def to(self, like: Tensor) -> Level:
         """The same level in the device and dtype of `like`."""
         return Level(self.alpha.to(like), self.sigma.to(like))

@@ -32,15 +32,22 @@ class Modifier(KeepsPrecision):
     """
 
     by_words = False  # levels depend on the words
+    places = 0  # positions that have levels of their own
+    by_error = False  # it adapts to the distance of estimates from x_0
 
     def __init__(self, factor: float = 1.0):
         super().__init__()
         self.factor = checked(factor)
 
     def level(
-        self, sigma: Tensor, factor: float | None = None, positions: Tensor | None = None, tokens: Tensor | None = None
+        self,
+        t: Tensor,
+        sigma: Tensor,
+        factor: float | None = None,
+        positions: Tensor | None = None,
+        tokens: Tensor | None = None,
     ) -> Level:
-        """Level where the curve has sigma, any shape; `factor`, if given, stands for the F trained with.
+        """Level at times t, where the curve has sigma, any shape; `factor`, if given, stands for the F trained with.
 
         A subclass may make it depend on positions and tokens, [B, L] (see Schedule.level).
         """
@@ -55,8 +62,12 @@ class Modifier(KeepsPrecision):
         """Training time for a uniform u in [0, 1], both [B]."""
         return u
 
-    def update(self, table: Tensor) -> None:
-        """Adapt to the embedding table [V, D] in force."""
+    def observe(self, t: Tensor, loss: Tensor, error: Tensor | None, mask: Tensor) -> None:
+        """Called in training with the time [B] and the loss [B] of each sentence, and the distance of its estimate from
+        x_0 at each position [B, L], if that is known; mask [B, L] is true at its words."""
+
+    def update(self, table: Tensor, curve: Curve | DiscreteCurve) -> None:
+        """Adapt to the embedding table [V, D] in force, and to what was observed."""
 
     def count_words(self, counts: Tensor) -> None:
         """How often each word is in the training data, [V]; -1 for symbols that are no words."""
@@ -94,10 +105,10 @@ class Clip(Modifier):
         self.register_buffer("sigma_min", torch.zeros((), dtype=torch.float64))
 
     def time(self, u: Tensor, curve: Curve | DiscreteCurve) -> Tensor:
-        t_min = curve.time(self.sigma_min)
+        t_min = curve.time(self.sigma_min.to(u.device))
         return t_min + (1 - t_min) * u
 
-    def update(self, table: Tensor) -> None:
+    def update(self, table: Tensor, curve: Curve | DiscreteCurve) -> None:
         delta_2 = spread(table) + self.extra
         self.sigma_min.copy_((delta_2 / (1 + delta_2)).sqrt())
 
@@ -135,9 +146,14 @@ class Spindle(Modifier):
         self.information = torch.where(words, -frequency.log(), 0.0)
 
     def level(
-        self, sigma: Tensor, factor: float | None = None, positions: Tensor | None = None, tokens: Tensor | None = None
+        self,
+        t: Tensor,
+        sigma: Tensor,
+        factor: float | None = None,
+        positions: Tensor | None = None,
+        tokens: Tensor | None = None,
     ) -> Level:
-        level = super().level(sigma, factor)
+        level = super().level(t, sigma, factor)
         if tokens is None:
             return level
         a, H = level.alpha.square(), self.information.to(tokens.device)[tokens]

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels.precision import KeepsPrecision
+from fairseq_diffusion.process import adaptive  # noqa: F401  enters its modifiers
 from fairseq_diffusion.process.curves import CURVES, Curve
 from fairseq_diffusion.process.level import Level
 from fairseq_diffusion.process.modifiers import MODIFIERS
@@ -48,7 +49,7 @@ class Schedule(KeepsPrecision):
             positions: numbers [B, L] or [L] of the positions, for a modifier whose levels depend on them.
             tokens: clean tokens [B, L], for a modifier whose levels depend on them; there are none in decoding.
         """
-        return self.modifier.level(self.curve.sigma(t.double()), factor, positions, tokens)
+        return self.modifier.level(t.double(), self.curve.sigma(t.double()), factor, positions, tokens)
 
     def continuous(self) -> Schedule:
         """The same without a table of steps."""
@@ -94,4 +95,4 @@ class Schedule(KeepsPrecision):
 
     def update(self, table: Tensor) -> None:
         """Let the modifier adapt to the embedding table [V, D]."""
-        self.modifier.update(table)
+        self.modifier.update(table, self.curve)

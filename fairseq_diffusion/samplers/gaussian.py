@@ -4,7 +4,7 @@ Each is one equation,
 
     x_s = keep x_t + (alpha_s - keep alpha_t) D + fresh z,     D = x_0 + lead (x_0 - x_0 of the step before),
 
-so a sampler is three numbers a step, made in fp64 before the loop.
+so a sampler is three numbers a step, made in fp64 before the loop; for each position, where its levels are its own.
 """
 
 from __future__ import annotations
@@ -21,30 +21,46 @@ from fairseq_diffusion.process.level import Level
 from fairseq_diffusion.samplers.grid import Grid
 from fairseq_diffusion.samplers.loop import AS_IT_IS, SAMPLERS, Batch, Drawing, Step
 
+Weight = float | Tensor  # a number, or one for each of the first positions, [P] on the host
+
+
+def times_weight(weight: Weight, x: Tensor) -> Tensor:
+    """x [..., L, D] times the weight; positions behind the last that has one share its."""
+    if isinstance(weight, float):
+        return weight * x
+    place = torch.arange(x.shape[-2]).clamp(max=len(weight) - 1)
+    return weight[place, None].to(x) * x
+
 
 class GaussianStep(NamedTuple):
-    """The numbers of one step."""
+    """The weights of one step."""
 
-    x_t: float
-    x_0: float
-    previous: float
-    noise: float
+    x_t: Weight
+    x_0: Weight
+    previous: Weight
+    noise: Weight
 
     @property
     def draws(self) -> bool:
-        return self.noise != 0
+        return _any(self.noise)
 
     def __call__(self, batch: Batch, s_t: Tensor, estimate: Tensor, previous: Tensor, keys: Tensor | None) -> Tensor:
         """x_s from x_t, this step's and the previous estimate, all [S, K, L, D], and keys [S, K] of fresh noise."""
         z = None if keys is None else noise.normal(keys, *s_t.shape[-2:])
-        return self.apply(s_t, estimate, previous, z)
+        if (c := batch.state.center) is None:
+            return self.apply(s_t, estimate, previous, z)
+        return c + self.apply(s_t - c, estimate - c, previous - c, z)
 
     def apply(self, x_t: Tensor, x_0: Tensor, previous: Tensor, z: Tensor | None) -> Tensor:
         """The same for given noise z [..., L, D]."""
-        x_s = self.x_t * x_t + self.x_0 * x_0
-        if self.previous:
-            x_s = x_s + self.previous * previous
-        return x_s if z is None else x_s + self.noise * z
+        x_s = times_weight(self.x_t, x_t) + times_weight(self.x_0, x_0)
+        if _any(self.previous):
+            x_s = x_s + times_weight(self.previous, previous)
+        return x_s if z is None else x_s + times_weight(self.noise, z)
+
+
+def _any(weight: Weight) -> bool:
+    return bool(weight if isinstance(weight, float) else weight.any())
 
 
 class GaussianSampler(NamedTuple):
@@ -79,8 +95,8 @@ class GaussianSampler(NamedTuple):
         keep = (next_.sigma.square() - v).clamp(min=0).sqrt() / seen.sigma * tempering(now, next_, temperature)
         lead = extrapolation(grid.level) if self.order == 2 else torch.zeros_like(keep)
         x_0 = next_.alpha - keep * seen.alpha
-        table = torch.stack([keep, x_0 * (1 + lead), -x_0 * lead, v.sqrt()], -1)
-        return [GaussianStep(*row) for row in table.tolist()]
+        table = torch.stack([keep, x_0 * (1 + lead), -x_0 * lead, v.sqrt()], 1)
+        return [GaussianStep(*row) for row in (table.tolist() if table.dim() == 2 else table)]
 
     def busy(self, batch: Batch, steps: Sequence[Step], s: Tensor) -> None:
         """All that is not clean changes at every step."""
@@ -94,18 +110,19 @@ SAMPLERS.register("dpmpp_2m")(GaussianSampler(order=2))  # Lu et al. 2022, alg. 
 
 
 def posterior_variance(now: Level, next_: Level) -> Tensor:
-    """Of q(x_s | x_t, x_0): (sigma_s / sigma_t)^2 (sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2), [M]."""
+    """Of q(x_s | x_t, x_0): (sigma_s / sigma_t)^2 (sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2), [M] or [M, P]."""
     forward = now.sigma.square() - (now.alpha / next_.alpha * next_.sigma).square()
     return (next_.sigma / now.sigma).square() * forward.clamp(min=0)
 
 
 def extrapolation(level: Level) -> Tensor:
-    """DPM-Solver++(2M): lead = h / (2 h of the step before), h = the step in log(alpha / sigma); levels [M + 1] -> [M].
+    """DPM-Solver++(2M): lead = h / (2 h of the step before), h = the step in log(alpha / sigma); of levels
+    [M + 1], [M], or of [M + 1, P], [M, P].
 
     A step out of pure noise or into clean data is infinitely long: there, and in the first step, the lead is 0.
     """
-    h = level.half_log_snr.diff()
-    lead = torch.cat([h.new_zeros(1), h[1:] / (2 * h[:-1])])
+    h = level.half_log_snr.diff(dim=0)
+    lead = torch.cat([torch.zeros_like(h[:1]), h[1:] / (2 * h[:-1])])
     return torch.where(h.isfinite(), lead, 0.0).nan_to_num(0.0)
 
 

@@ -25,7 +25,10 @@ LOWEST = -4.0  # of log(alpha / sigma) in a grid even in it: pure noise has none
 
 @dataclass(frozen=True)
 class Grid:
-    """Times and their levels, each [M + 1], from noise to data; fp64, on the host: steps are numbers, not tensors."""
+    """Times and their levels, each [M + 1], from noise to data; fp64, on the host: steps are numbers, not tensors.
+
+    Where positions have levels of their own, levels are [M + 1, P], for the first P of them.
+    """
 
     t: Tensor
     conditioning_t: Tensor
@@ -45,11 +48,15 @@ def even(start: float, end: float, count: int) -> Tensor:
 
 def base_level(schedule: Schedule, t: Sequence[float]) -> Level:
     """Level of the curve itself, without noise factor, on the host."""
-    return on_host(schedule, times(t), 1.0)
+    level = schedule.level(times(t), 1.0)
+    return Level(level.alpha.cpu(), level.sigma.cpu())
 
 
 def on_host(schedule: Schedule, t: Tensor, factor: float | None) -> Level:
-    level = schedule.level(t, factor)
+    if places := schedule.modifier.places:
+        level = schedule.level(t[:, None], factor, torch.arange(places, device=t.device))
+    else:
+        level = schedule.level(t, factor)
     return Level(level.alpha.double().cpu(), level.sigma.double().cpu())
 
 
@@ -84,6 +91,15 @@ def cosine(schedule: Schedule, steps: int, first: float, final: float) -> Tensor
     start, end = base_level(schedule, [first, final]).sigma.square().tolist()
     share = end + (start - end) * torch.cos(math.pi / 2 * even(0, 1, steps + 1)[1:-1])
     return between(first, schedule.time(share.sqrt()), final)
+
+
+@GRIDS.register("training")
+def as_in_training(schedule: Schedule, steps: int, first: float, final: float) -> Tensor:
+    """Even in what training draws evenly: where a modifier has it draw more times, there are more steps."""
+    fine = 4096
+    drawn = schedule.modifier.time(even(0, 1, fine + 1), schedule.curve)
+    start, end = ((drawn < t).sum().item() / fine for t in (first, final))
+    return between(first, schedule.modifier.time(even(start, end, steps + 1)[1:-1], schedule.curve), final)
 
 
 @GRIDS.register("respaced")

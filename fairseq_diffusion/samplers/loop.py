@@ -25,7 +25,8 @@ class Step(Protocol):
         """Whether it draws random numbers, where noise is not random words; there all may."""
 
     def __call__(self, batch: Batch, s_t: Tensor, estimate: Tensor, previous: Tensor, keys: Tensor | None) -> Tensor:
-        """s_s from s_t [S, K, L, ...], this step's and the previous clean estimate [S, K, L, d] and keys [S, K]."""
+        """s_s from s_t [S, K, L, ...], this step's x_0-hat [S, K, L, d], the previous one (of words: what they are read
+        from), and keys [S, K]."""
 
 
 class Drawing(NamedTuple):
@@ -133,7 +134,8 @@ class Sample:
 class Refinement:
     """What is done to each clean estimate before anything else sees it.
 
-    `guidance` w is classifier-free (Ho and Salimans 2022): x_0 = u + w (x_0 - u) with u the estimate without a source.
+    `guidance` w is classifier-free (Ho and Salimans 2022): x_0 = u + w (x_0 - u) with u the one without a source.
+    Where words are expected, it acts on their mean vectors, and in the same way on what words are read from.
     """
 
     guidance: float = 1.0
@@ -143,10 +145,16 @@ class Refinement:
     def calls(self) -> int:
         return 1 if self.guidance == 1 else 2
 
-    def __call__(self, batch: Batch, s_t: Tensor, t: Tensor, estimate: Tensor) -> Tensor:
+    def __call__(self, batch: Batch, s_t: Tensor, t: Tensor, estimate: Tensor) -> tuple[Tensor, Tensor]:
+        """The estimate that words are read from, and its x_0-hat; one tensor, unless words are expected."""
+        state = batch.state
+        x_0 = state.clean(estimate)
         if self.guidance != 1:
-            estimate = torch.lerp(batch.denoise_without_source(s_t, t), estimate, self.guidance)
-        return batch.settle(estimate if self.clamp is None else self.clamp(estimate))
+            unconditional = batch.denoise_without_source(s_t, t)
+            x_0 = torch.lerp(state.clean(unconditional), x_0, self.guidance)
+            estimate = torch.lerp(unconditional, estimate, self.guidance) if state.expects else x_0
+        x_0 = batch.settle(x_0 if self.clamp is None else self.clamp(estimate))
+        return estimate if state.expects else x_0, x_0
 
 
 def from_noise(batch: Batch, grid: Grid) -> tuple[Tensor, Tensor]:
@@ -155,15 +163,19 @@ def from_noise(batch: Batch, grid: Grid) -> tuple[Tensor, Tensor]:
     return s, batch.state.blank(s)
 
 
-def refined(batch: Batch, refine: Refinement, s_t: Tensor, t: Tensor, c: Tensor, sentences: Tensor | None) -> Tensor:
-    """The next estimate, of these `sentences` alone if they are not all; the others keep theirs, c."""
+def refined(
+    batch: Batch, refine: Refinement, s_t: Tensor, t: Tensor, c: Tensor, sentences: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The next estimate and its x_0-hat, of these `sentences` alone if they are not all; the others, which only a state
+    of words has, keep theirs, c."""
     if sentences is None:
         return refine(batch, s_t, t, batch.denoise(s_t, t, c))
     if not len(sentences):
-        return c
+        return c, c
     part = batch.select(sentences, torch.arange(s_t.shape[1], device=s_t.device).expand(len(sentences), -1))
     s, own = s_t[sentences], c[sentences]
-    return c.index_copy(0, sentences, refine(part, s, t, part.denoise(s, t, own)))
+    found = c.index_copy(0, sentences, refine(part, s, t, part.denoise(s, t, own))[0])
+    return found, found
 
 
 def called(busy: Tensor | None, steps: int) -> list[Tensor | None]:
@@ -187,7 +199,7 @@ def sample(
     start: tuple[Tensor, Tensor] | None = None,
     busy: Tensor | None = None,
 ) -> Sample:
-    """Walk `steps` over `grid`; each estimate c conditions the next.  Those that are read may be carried-over ones.
+    """Walk `steps` over `grid`; each x_0-hat conditions the next estimate.  What is read may be a carried-over one.
 
     Args:
         batch, grid, steps: the candidates, the times and noise levels, and the sampler's steps.
@@ -197,13 +209,13 @@ def sample(
         start: s at the first level, and an estimate that conditions the first one (default: noise, and none).
         busy: [M, S, K], false where a step needs no new estimate (default: all do); then no rows may leave the batch.
     """
-    s, estimate = start or from_noise(batch, grid)
-    state, c = batch.state, estimate
-    rows = rows or ActiveRows(s.shape[0], s.shape[1], device=s.device)
+    s, c = start or from_noise(batch, grid)
+    state, estimate, rows = batch.state, c, rows or ActiveRows(s.shape[0], s.shape[1], device=s.device)
     times = grid.conditioning_t.float().to(s.device, non_blocking=True)
     for i, (step, sentences) in enumerate(zip(steps, called(busy, len(steps)))):
-        previous, c = estimate, refined(batch, refine, s, times[i], c, sentences)
-        estimate = state.carried(s, c, previous) if i else c
+        previous = c if state.expects else estimate
+        new, c = refined(batch, refine, s, times[i], c, sentences)
+        estimate = state.carried(s, new, estimate) if i else new
         rows.count_calls(refine.calls, sentences)
         if on_step is not None:
             on_step(rows, s, estimate)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.kernels.distinct import distinct
+from fairseq_diffusion.kernels.expected import expected_rows
 from fairseq_diffusion.kernels.log_probs import linear_cross_entropy, linear_log_probs
 from fairseq_diffusion.kernels.rounding import ALL, Truncation, best_rows, round_to_rows
 from fairseq_diffusion.network.transformer import Size
@@ -28,12 +29,15 @@ class State(nn.Module, ABC):
 
     family: ClassVar[str]  # of the samplers that know how to step from s_t to s_s
     state_dims: ClassVar[int] = 0  # dimensions of s_t behind [..., L]
+    center: Tensor | None  # what noise is around, if not 0, [d]
+    expects: bool = False  # estimates say how probable words are, and x_0-hat is the mean of their vectors
     hides: bool = False  # there is a mask symbol to hide words behind
     replaces: bool = False  # words are replaced by others
     banned: Tensor | None  # numbers of words that are never read or drawn
 
     def __init__(self, banned: Sequence[int] = ()):
         super().__init__()
+        self.register_parameter("center", None)
         self.register_buffer("banned", torch.tensor(banned) if banned else None, persistent=False)
 
     @classmethod
@@ -111,6 +115,16 @@ class State(nn.Module, ABC):
     def carried(self, s_t: Tensor, estimate: Tensor, previous: Tensor) -> Tensor:
         """The estimate [..., L, d] of a step, with the previous one where s_t has a word for good."""
         return estimate
+
+    def clean(self, estimate: Tensor) -> Tensor:
+        """What samplers step with, the next estimate is conditioned on, and losses compare with s_0, [..., L, d]: the
+        estimate itself, or the mean of the words' vectors by its probabilities."""
+        return self.expected(estimate) if self.expects else estimate
+
+    def expected(self, estimate: Tensor) -> Tensor:
+        """sum_y p(y | estimate) times the vector of y, [..., L, d]."""
+        readout = self.readout()
+        return expected_rows(estimate.flatten(0, -2), readout, self.table()[: len(readout)]).view(estimate.shape)
 
     def blank(self, s_t: Tensor) -> Tensor:
         """The estimate [..., L, d] that stands for none."""

@@ -13,6 +13,7 @@ from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.network.latent_maps import LATENT_MAPS
 from fairseq_diffusion.network.transformer import Size
 from fairseq_diffusion.process.level import Level
+from fairseq_diffusion.process.prediction import EXPECTED
 from fairseq_diffusion.registry import Registry
 from fairseq_diffusion.states.base import STATES, State
 
@@ -74,6 +75,9 @@ class EmbeddingState(State):
     """x_0 from E[y], x_t = alpha x_0 + sigma eps, and the tied rounding p(y | x) = softmax(x E^T).
 
     All vectors are fp32, whatever the network computes in.
+
+    With `soft_absorb` r > 0 there is a learned vector c (Gong et al. 2023b): x_t = alpha (x_0 - c) + c + sigma eps, but
+    c itself with probability r sigma.
     """
 
     family = "gaussian"
@@ -87,8 +91,12 @@ class EmbeddingState(State):
         init_std: float = 1e-3,
         latent_map: str = "tanh",
         banned: Sequence[int] = (),
+        expects: bool = False,
+        soft_absorb: float = 0.0,
     ):
         super().__init__(banned)
+        self.expects, self.soft_absorb = expects, soft_absorb
+        self.center = nn.Parameter(torch.randn(dim) * dim**-0.5) if soft_absorb else None
         self.weight = nn.Parameter(torch.randn(vocabulary, dim) * init_std)
         self.norm = NORMS[norm](dim)
         self.maps = LATENT_MAPS[latent_map]
@@ -96,7 +104,8 @@ class EmbeddingState(State):
     @classmethod
     def build(cls, words: int, symbols: Any, cfg: Any) -> EmbeddingState:
         norm, latent_map = str(cfg.embedding_norm), str(cfg.latent_map)
-        return cls(words, cfg.latent_dim, norm, cfg.embedding_init_std, latent_map, symbols.tags)
+        how = str(cfg.prediction) in EXPECTED, cfg.soft_absorb
+        return cls(words, cfg.latent_dim, norm, cfg.embedding_init_std, latent_map, symbols.tags, *how)
 
     @property
     def dim(self) -> int:
@@ -115,10 +124,18 @@ class EmbeddingState(State):
         return self.encode(tokens)
 
     def corrupt(self, s_0: Tensor, level: Level, keys: Tensor, mask: Tensor) -> Tensor:
-        return level.mix(s_0, noise.normal(keys, *s_0.shape[1:]))
+        eps = noise.normal(keys, *s_0.shape[1:])
+        if self.center is None:
+            return level.mix(s_0, eps)
+        c, u = self.center.float(), noise.uniform(noise.fold(keys, 1), s_0.shape[1])
+        absorbed = u < self.soft_absorb * level.sigma.to(u)
+        return torch.where(absorbed[..., None], c, level.mix(s_0 - c, eps) + c)
 
     def prior(self, keys: Tensor, mask: Tensor, level: Level) -> Tensor:
-        return level.sigma * noise.normal(keys, mask.shape[-1], self.dim)  # a number on the host: nothing waits for it
+        z = noise.normal(keys, mask.shape[-1], self.dim)
+        sigma = level.of(mask.shape[-1]).sigma
+        z = sigma[:, None].to(z) * z if sigma.dim() else sigma * z  # a number on the host: nothing waits for it
+        return z if self.center is None else self.center.float() + z
 
     def show(self, s_t: Tensor, words: Tensor) -> Tensor:
         """As it is: the sampler's own steps, which all have x_0 for their estimate, lead from noise to q(x_t | x_0)."""
@@ -133,6 +150,6 @@ class EmbeddingState(State):
     def exit(self, size: Size) -> nn.Module:
         return self.maps.leave(self.dim, size)
 
-    def error(self, estimate: Tensor, s_0: Tensor) -> Tensor:
-        """|| x_0-hat - x_0 ||^2 / D."""
-        return (estimate - s_0).square().mean(-1)
+    def error(self, estimate: Tensor, s_0: Tensor) -> Tensor | None:
+        """|| x_0-hat - x_0 ||^2 / D, but where x_0-hat is a mean over all words, which is made where it is needed."""
+        return None if self.expects else (estimate - s_0).square().mean(-1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Callable
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,12 @@ from fairseq_diffusion.translators.diffusion_training import TrainingStep
 from fairseq_diffusion.translators.distillation import DistillationTargets
 
 SELF_CONDITIONING = ("none", "random", "both")
+# what of x_0-hat the next estimate is conditioned on
+CONDITIONS: dict[str, Callable[[State, Tensor], Tensor]] = {
+    "estimate": lambda state, c: c,
+    "expected": lambda state, c: state.expected(c),
+    "best": lambda state, c: state.clamp(c),
+}
 LENGTH_TRAINING = ("joint", "off", "only")
 VALIDATION = -1  # stands for the update number in the random keys of validation
 
@@ -47,6 +53,7 @@ class DiffusionTranslator(Translator):
         self_conditioning: "none"; "random", behind a first pass without gradient in a share of the updates; or
             "both" passes trained.
         self_conditioning_probability: that share.
+        self_conditioning_on: a name in CONDITIONS.
         self_conditioning_gap: how much later, so noisier, the time of the first pass is.
         label_smoothing: of the terms that predict words.
         source_drop: probability that a sentence trains without its source, for guidance.
@@ -75,6 +82,7 @@ class DiffusionTranslator(Translator):
         time_sampler: TimeSampler,
         self_conditioning: str = "both",
         self_conditioning_probability: float = 0.5,
+        self_conditioning_on: str = "estimate",
         self_conditioning_gap: float = 0.0,
         label_smoothing: float = 0.0,
         source_drop: float = 0.0,
@@ -92,7 +100,7 @@ class DiffusionTranslator(Translator):
         self.prediction, self.objective, self.time_sampler = prediction, objective, time_sampler
         self.reduction = objective
         self.self_conditioning, self.self_conditioning_p = self_conditioning, self_conditioning_probability
-        self.self_conditioning_gap = self_conditioning_gap
+        self.self_conditioning_on, self.self_conditioning_gap = self_conditioning_on, self_conditioning_gap
         self.label_smoothing, self.source_drop, self.unroll = label_smoothing, source_drop, unroll
         self.length_weight = 0.0 if length_training == "off" else length_loss
         self.length_only, self.adapt_every, self.seed = length_training == "only", adapt_every, seed
@@ -172,7 +180,7 @@ class DiffusionTranslator(Translator):
                 outcome = step.outcome()
             found = objective.terms(outcome, due)
             if self.training:
-                self.time_sampler.observe(outcome.u, objective.each(found, due) / outcome.weight)
+                self._observe(outcome, objective.each(found, due) / outcome.weight, own.sum(-1))
             terms = {**found, **terms}
             means = {**means, **self._errors(outcome, due)}
         return Losses.of(
@@ -189,8 +197,18 @@ class DiffusionTranslator(Translator):
         p = self.self_conditioning_p if self.training else 1.0
         return chance(noise.fold(torch.tensor(self.seed), update), p)
 
+    def _observe(self, outcome: Outcome, loss: Tensor, length: Tensor) -> None:
+        """Show the parts that adapt what the times drawn have cost: losses [B] of targets of `length` [B]."""
+        self.time_sampler.observe(outcome.u, loss)
+        modifier, words = self.schedule.modifier, torch.arange(outcome.tokens.shape[1], device=length.device)
+        error = self._error(outcome) if modifier.by_error else None
+        modifier.observe(outcome.t[:, 0], loss, error, words < length[:, None])
+
+    def _error(self, outcome: Outcome) -> Tensor | None:
+        return self.state.error(outcome.estimates[-1].detach(), outcome.s_0.detach())
+
     def _errors(self, outcome: Outcome, mask: Tensor) -> dict[str, Any]:
-        error = self.state.error(outcome.estimates[-1].detach(), outcome.s_0.detach())
+        error = self._error(outcome)
         if error is None:
             return {}
         return error_by_noise(outcome.level, masked_mean(error[..., None], mask)[:, 0])
@@ -207,9 +225,17 @@ class DiffusionTranslator(Translator):
             mask: [S K, L], true at real positions.
             source: the S encoded sources.
         """
-        condition = None if self.self_conditioning == "none" else c
+        condition = None if self.self_conditioning == "none" else self._condition(c)
         output = self.denoiser(s_t, condition, t, mask, source.memory)
-        return self.prediction(output, s_t, self.schedule.level(t[:, None]))
+        places = torch.arange(mask.shape[1], device=t.device) if self.schedule.modifier.places else None
+        return self.prediction(output, s_t, self.schedule.level(t[:, None], positions=places))
+
+    def _condition(self, c: Tensor) -> Tensor:
+        """What the denoiser reads of a self-condition [N, L, d]; where that is 0, so is this."""
+        if self.self_conditioning_on == "estimate":
+            return c
+        with torch.no_grad():
+            return CONDITIONS[self.self_conditioning_on](self.state, c).where((c != 0).any(-1, keepdim=True), 0.0)
 
     def likelihood(
         self, source: Source, target: Tensor, mask: Tensor, keys: Tensor, samples: int, steps: int | None = None

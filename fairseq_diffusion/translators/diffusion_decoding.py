@@ -81,7 +81,7 @@ class Rows:
 
     def drafted(self, tokens: Tensor, level: Level) -> tuple[Tensor, Tensor]:
         """Tokens [S, L] at a level of noise, and as an estimate: what sampling begins with."""
-        state, keys = self.state, self.keys[0]
+        state, keys, level = self.state, self.keys[0], level.of(tokens.shape[1])
         tokens = tokens.repeat_interleave(keys.shape[1], 0)
         corrupted = state.corrupt(state.encode(tokens), level, keys.flatten(), self.mask.flatten(0, 1))
         parts = corrupted, state.embed(tokens)
@@ -165,7 +165,7 @@ class DiffusionDecoder(Decoder):
         them."""
         s, blank = from_noise(rows, self.grid)
         t = self.grid.conditioning_t[0].float().to(s.device)
-        return rows.with_template(template, refined(rows, refine, s, t, blank, None))
+        return rows.with_template(template, refined(rows, refine, s, t, blank, None)[0])
 
     def _draw_keys(self, keys: Tensor) -> Tensor:
         """Keys [S, K] of candidates -> [M, S, K], one for each time random numbers may be drawn."""

@@ -59,7 +59,8 @@ class TrainingStep:
         s_t = model.state.corrupt(s_0, pair.level, noise.fold(self.keys, Stream.STATE), self.mask)
         conditioning = "none" if targets.halving.steps == 1 else model.self_conditioning
         with torch.no_grad():
-            teach = lambda s, t, c: targets.teacher.denoise(s, t, c, self.mask, of_teacher)  # noqa: E731
+            ask, clean = targets.teacher.denoise, model.state.clean
+            teach = lambda s, t, c: clean(ask(s, t, c, self.mask, of_teacher))  # noqa: E731
             wanted = pair.target(teach, s_t, conditioning != "none")
         student = lambda c: self._denoise(s_t, pair.t, pair.condition(c))  # noqa: E731
         estimates = self._passes(student, s_t, conditioning, student)
@@ -81,15 +82,17 @@ class TrainingStep:
         earlier: Callable[[Tensor], Tensor],
     ) -> list[Tensor]:
         """The estimates that have a loss: one, one behind an `earlier` one without gradient, or both."""
-        blank = self.translator.state.blank(s_t)
+        blank, clean = self.translator.state.blank(s_t), self.translator.state.clean
         if self_conditioning == "both":
             first = earlier(blank)
-            return [first, denoise(first.detach())]
+            with torch.no_grad():
+                c = clean(first.detach())
+            return [first, denoise(c)]
         if self_conditioning == "random" and self.second_pass:
             with torch.no_grad():
-                first = earlier(blank)
+                c = clean(earlier(blank))
             torch.clear_autocast_cache()  # older torch would reuse weights cast in there, which have no gradient
-            return [denoise(first)]
+            return [denoise(c)]
         return [denoise(blank)]
 
     def _unrolled(self, s_0: Tensor, s_t: Tensor, t: Tensor, level: Level) -> list[Tensor]:

@@ -20,6 +20,10 @@ STEPS, CTC, DAG = "--iter-decode-max-iter 20", "--upsample 3", "--upsample 3"
 LEARNERS = {  # flags of the smallest system that is safe to learn it, updates, and flags of its decoding
     "dinoiser_toy": ("--latent-dim 16", 400, STEPS),
     "difformer_toy": ("--latent-dim 64", 400, STEPS),
+    "cdcd_toy": ("--latent-dim 16 --canvas-positions 8", 400, "--iter-decode-max-iter 10"),
+    "diffuseq_toy": ("--latent-dim 64 --canvas-positions 8 --decoder-layers 4", 500, STEPS),
+    "diffuseq_v2_toy": ("--latent-dim 64 --canvas-positions 8 --decoder-layers 4", 350, STEPS),
+    "seqdiffuseq_toy": ("--latent-dim 64 --canvas-positions 8 --schedule-update 100", 600, "--iter-decode-max-iter 20"),
     "mdlm_toy": ("", 250, "--iter-decode-max-iter 4 --sampler confidence"),
     "sundae_toy": ("", 400, "--iter-decode-max-iter 4"),
     "rdm_toy_absorb": ("", 250, "--iter-decode-max-iter 4"),

@@ -17,10 +17,11 @@ import fairseq_diffusion
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels.precision import KeepsPrecision
 
-# diffusion models with a clipped noise scale, with a noise factor, and of tokens; one-pass models of each alignment
+# diffusion models with a clipped noise scale, with a noise factor, of expected words, of tokens; one-pass models
 KINDS: dict[str, tuple[str, list[str], str]] = {
     "clip": ("dinoiser_toy", TINY, "--objective mse,anchor --schedule-update 7"),
     "factor": ("difformer_toy", TINY, ""),
+    "expected": ("cdcd_toy", TINY, "--canvas-positions 12"),
     "tokens": ("mdlm_toy", TINY_WORDS, "--self-conditioning random"),
     "length": ("diffglat_toy", TINY_BLOCKS, "--upsample 3"),
     "ctc": ("diffglat_toy_ctc", TINY_BLOCKS, "--upsample 3"),
@@ -75,7 +76,7 @@ def test_losses_stay_near_those_of_fp32(data: Path, tmp_path: Path, plain: Any, 
         assert other[name].dtype == one[name].dtype
         torch.testing.assert_close(other[name], one[name], rtol=0.01, atol=0)
         assert not torch.equal(other[name], other[name].to(torch.bfloat16).to(other[name].dtype))
-    assert len(kept) == (2 if kind == "clip" else 0)
+    assert len(kept) == {"clip": 2, "expected": 1}.get(kind, 0)
 
 
 def weights_of(state: dict[str, Any]) -> torch.Tensor:
@@ -166,7 +167,7 @@ def test_what_is_not_to_be_rounded_is_not(data: Path, kind: str):
     before = [buffer.clone() for module in keepers for buffer in module.buffers()]
     model.half().to(dtype=torch.bfloat16)
     after = [buffer for module in keepers for buffer in module.buffers()]
-    assert bool(keepers) == (kind in ("clip", "factor", "tokens"))
+    assert bool(keepers) == (kind in ("clip", "factor", "expected", "tokens"))
     assert all(torch.equal(one, other) and one.dtype == other.dtype for one, other in zip(before, after, strict=True))
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
 

@@ -52,6 +52,7 @@ def two_ranks(*args: Any) -> None:
         "--loss-normaliser sentences",
         "--loss-normaliser tokens --self-conditioning random",
         "--arch mdlm_toy --loss-normaliser tokens --time-sampler uniform",
+        "--arch seqdiffuseq_toy --canvas-positions 12 --loss-normaliser tokens --self-conditioning none",
     ],
 )
 def test_two_ranks_equal_one_with_the_doubled_batch(eight: Path, tmp_path: Path, flags: str):
@@ -113,6 +114,8 @@ def test_two_ranks_go_on_with_what_one_began(eight: Path, tmp_path: Path):
 WRAPPED = {  # what one update computes and another does not, by chance or by the sentences
     "dinoiser_toy": "--self-conditioning random",
     "difformer_toy": "",
+    "cdcd_toy": "--canvas-positions 12",
+    "diffuseq_v2_toy": "--canvas-positions 12",
     "mdlm_toy": "--self-conditioning random --source-drop 0.3",
     "sundae_toy": "",
     "diffglat_toy_ctc": "",

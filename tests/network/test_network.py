@@ -9,7 +9,7 @@ from attending import queries_keys_values
 from fairseq_diffusion.alignment.base import Symbols
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.network.attention import attention_bias
-from fairseq_diffusion.network.denoiser import Denoiser
+from fairseq_diffusion.network.denoiser import DENOISERS, Denoiser
 from fairseq_diffusion.network.encoder import Encoder, SharedWords, own_words
 from fairseq_diffusion.network.latent_maps import LATENT_MAPS
 from fairseq_diffusion.network.length import LengthHead
@@ -26,7 +26,8 @@ def networks_of(pre_norm=False, latent_map="tanh", **parts):
     torch.manual_seed(0)
     size = Size(hidden=32, inner=64, heads=4, dropout=0.1, pre_norm=pre_norm)
     state = EmbeddingState(20, 6, latent_map=latent_map)
-    encoder, denoiser = Encoder(own_words(20, 32), size, 2, 40).eval(), Denoiser(state, size, 2, 40, **parts).eval()
+    kind = DENOISERS[parts.pop("conditioning", "attention")]
+    encoder, denoiser = Encoder(own_words(20, 32), size, 2, 40).eval(), kind(state, size, 2, 40, **parts).eval()
     for name, parameter in denoiser.named_parameters():
         if "change" in name:  # which begins at 0
             torch.nn.init.normal_(parameter, std=0.3)
@@ -40,6 +41,8 @@ PARTS = {
     "sinusoid": {"latent_map": "linear", "time_features": "sinusoid", "pre_norm": True},
     "norm": {"time_conditioning": "norm"},
     "norm, pre_norm": {"time_conditioning": "norm", "pre_norm": True},
+    "prefix": {"conditioning": "prefix"},
+    "prefix, norm": {"conditioning": "prefix", "time_conditioning": "norm"},
 }
 
 

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.process.curves import CURVES
 from fairseq_diffusion.process.level import times
 from fairseq_diffusion.process.modifiers import MODIFIERS
 from fairseq_diffusion.process.nearest import spread
@@ -41,7 +42,7 @@ def test_sigma_min_of_random_embeddings(V, D):
     assert spread(table).item() == pytest.approx(delta_2, rel=0.01)
     for name, sigma_min in (("clip", plain), ("clip_plus_one", plus_one)):
         modifier = MODIFIERS[name]()
-        modifier.update(table)
+        modifier.update(table, CURVES["sigma_t"])
         assert modifier.sigma_min.item() == pytest.approx(sigma_min, rel=0.01)
 
 
@@ -100,19 +101,19 @@ SIGMAS = times([0.0, 1e-9, 0.121, 0.5, 0.9, 1 - 1e-9, 1.0])
 
 @pytest.mark.parametrize("name", MODIFIERS)
 def test_without_a_factor_the_level_is_the_curves(name):
-    level = MODIFIERS[name]().level(SIGMAS)
+    level = MODIFIERS[name]().level(SIGMAS, SIGMAS)
     assert torch.allclose(level.sigma, SIGMAS, atol=1e-15, rtol=1e-15)
     assert torch.allclose(level.alpha, ((1 - SIGMAS) * (1 + SIGMAS)).sqrt(), atol=1e-15, rtol=1e-15)
 
 
 def test_a_factor_multiplies_the_noise_alone():
-    plain, level = MODIFIERS["none"]().level(SIGMAS), MODIFIERS["factor"](4.0).level(SIGMAS)
+    plain, level = MODIFIERS["none"]().level(SIGMAS, SIGMAS), MODIFIERS["factor"](4.0).level(SIGMAS, SIGMAS)
     assert torch.equal(level.alpha, plain.alpha) and torch.equal(level.sigma, 4 * plain.sigma)
 
 
 @pytest.mark.parametrize("factor", [0.5, 3.5, 4.0])
 def test_variance_preserving_factor_is_the_closed_form_of_abar(factor):
-    level = MODIFIERS["factor_vp"](factor).level(SIGMAS)
+    level = MODIFIERS["factor_vp"](factor).level(SIGMAS, SIGMAS)
     abar = (1 - SIGMAS) * (1 + SIGMAS)
     assert torch.allclose(level.alpha.square(), abar / (factor**2 - (factor**2 - 1) * abar), rtol=1e-12, atol=0)
     assert torch.allclose(level.alpha.square() + level.sigma.square(), torch.ones_like(SIGMAS), rtol=0, atol=1e-15)
@@ -123,14 +124,14 @@ def test_variance_preserving_factor_is_the_closed_form_of_abar(factor):
 def test_a_factor_given_replaces_the_one_trained_with(name):
     trained = MODIFIERS[name](4.0)
     for factor in (1.0, 2.0):
-        given, other = trained.level(SIGMAS, factor), MODIFIERS[name](factor).level(SIGMAS)
+        given, other = trained.level(SIGMAS, SIGMAS, factor), MODIFIERS[name](factor).level(SIGMAS, SIGMAS)
         assert torch.equal(given.alpha, other.alpha) and torch.equal(given.sigma, other.sigma)
-    assert not torch.equal(trained.level(SIGMAS).sigma, trained.level(SIGMAS, 1.0).sigma)
+    assert not torch.equal(trained.level(SIGMAS, SIGMAS).sigma, trained.level(SIGMAS, SIGMAS, 1.0).sigma)
 
 
 @pytest.mark.parametrize("name", ["factor", "factor_vp"])
 def test_half_log_snr_falls_by_log_f(name):
-    plain, level = MODIFIERS["none"]().level(SIGMAS), MODIFIERS[name](3.0).level(SIGMAS)
+    plain, level = MODIFIERS["none"]().level(SIGMAS, SIGMAS), MODIFIERS[name](3.0).level(SIGMAS, SIGMAS)
     assert level.half_log_snr.dtype == torch.float64
     assert level.half_log_snr[[0, -1]].tolist() == [math.inf, -math.inf]
     assert plain.half_log_snr[3].item() == pytest.approx(math.log(0.75) / 2 - math.log(0.5), rel=1e-14)
@@ -144,4 +145,4 @@ def test_a_factor_that_is_none(factor):
         with pytest.raises(UserError, match="noise factor is .*above 0"):
             MODIFIERS[name](factor)
         with pytest.raises(UserError, match="noise factor is .*above 0"):
-            MODIFIERS[name]().level(SIGMAS, factor)
+            MODIFIERS[name]().level(SIGMAS, SIGMAS, factor)

@@ -159,5 +159,7 @@ def test_a_draft_is_refused():
 def test_there_is_no_bound_on_its_likelihood():
     translator = build(**SPINDLE, objective="elbo")
     source, target, keys = batch()
-    with pytest.raises(UserError, match="no bound on the likelihood where each word has a level of its own"):
+    with pytest.raises(
+        UserError, match="no bound on the likelihood where each word or position has a level of its own"
+    ):
         translator.likelihood(encode(translator, source), target, target.ne(PAD), keys, 4)

@@ -5,6 +5,7 @@ import torch
 from gaussians import BOS, PAD, build
 from token_batches import TOKENS, batch
 
+from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.process.time_sampling import TIME_SAMPLERS, SecondMoment
 
@@ -21,12 +22,35 @@ def learnt() -> SecondMoment:
     return sampler
 
 
-@pytest.mark.parametrize("make", [*TIME_SAMPLERS.values(), learnt])
+@pytest.mark.parametrize("make", [*(TIME_SAMPLERS[name] for name in TIME_SAMPLERS if name != "logit_normal"), learnt])
 def test_weighted_means_are_those_of_uniform_times(make):
     u, weight = make()(KEYS)
     assert u.dtype == torch.float64 and u.min() >= 0 and u.max() < 1
     for f, mean in ((torch.ones_like, 1.0), (torch.square, 1 / 3), (lambda u: (u > 0.905).double(), 0.095)):
         assert float((weight * f(u)).mean()) == pytest.approx(mean, abs=0.01)
+
+
+@pytest.mark.parametrize("mean, spread", [(0.0, 1.0), (1.5, 0.8)])
+def test_log_odds_are_normal(mean: float, spread: float):
+    u, weight = TIME_SAMPLERS["logit_normal"](mean, spread)(KEYS)
+    assert u.dtype == torch.float64 and torch.equal(weight, torch.ones(N).double())
+    odds = ((u / (1 - u)).log() - mean) / spread
+    assert odds.mean().abs() < 0.01 and odds.std().item() == pytest.approx(1, abs=0.01)
+    assert (odds < 1).double().mean().item() == pytest.approx(0.8413, abs=0.004)
+
+
+@pytest.mark.parametrize(
+    "flags, said",
+    [
+        ({"time_mean": 1.5}, "--time-mean 1.5 is for --time-sampler logit_normal"),
+        ({"time_spread": 0.5, "time_sampler": "stratified"}, "--time-spread 0.5 is for --time-sampler logit_normal"),
+        ({"time_spread": 0.0, "time_sampler": "logit_normal"}, "a standard deviation above 0"),
+    ],
+)
+def test_log_odds_that_are_not_drawn_are_refused(flags, said):
+    with pytest.raises(UserError, match=said):
+        build(**flags)
+    assert build(time_sampler="logit_normal", time_mean=1.5).time_sampler.mean == 1.5
 
 
 def test_times_are_drawn_in_proportion_to_the_root_of_the_mean_square():

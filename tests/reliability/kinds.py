@@ -8,6 +8,9 @@ from support import TINY, TINY_BLOCKS, TINY_WORDS
 KINDS: dict[str, tuple[list[str], str]] = {  # by architecture: its size, and other flags
     "dinoiser_toy": (TINY, "--store-ema --ema-decay 0.9 --self-conditioning random"),
     "difformer_toy": (TINY, ""),
+    "cdcd_toy": (TINY, "--schedule-update 5 --canvas-positions 12"),
+    "seqdiffuseq_toy": (TINY, "--schedule-update 3 --canvas-positions 12"),
+    "diffuseq_v2_toy": (TINY, "--canvas-positions 12"),
     "mdlm_toy": (TINY_WORDS, "--time-sampler second_moment --schedule-modifier spindle"),
     "sundae_toy": (TINY_WORDS, ""),
     "rdm_toy_uniform": (TINY_WORDS, ""),

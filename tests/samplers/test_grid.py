@@ -56,6 +56,40 @@ def test_respaced_steps_are_twenty_of_the_models_own():
     assert grid.t[-1] == 0 and grid.level.sigma[-1] == 0
 
 
+def test_steps_are_even_in_what_training_draws_evenly():
+    """From time 1, or where a draft begins, to the final time, which alone may be below the times trained on."""
+    schedule = Schedule("sigma_t", "warp")
+    t = torch.linspace(0, 1, 1001).double()
+    schedule.modifier.observe(t, t**3, None, t[:, None] >= 0)
+    schedule.update(torch.zeros(3, 2))
+    for first in (1.0, 0.6):
+        grid = make_grid(schedule, 8, spacing="training", first_time=first)
+        assert grid.t[0] == first and grid.t[-1] == 1e-3
+        loss = grid.t**3
+        assert torch.allclose(differences(loss), differences(loss).mean(), atol=0.02 * first**3)
+    clipped = Schedule("sigma_t", "clip")
+    clipped.modifier.sigma_min.fill_(0.4)
+    t = make_grid(clipped, 6, spacing="training").t
+    torch.testing.assert_close(t[:-1], 1 - 0.1 * torch.arange(6).double())
+    assert t[-1] == 1e-3
+    torch.testing.assert_close(
+        make_grid(Schedule(), 5, spacing="training").t[1:-1], make_grid(Schedule(), 5, 1e-9).t[1:-1], atol=1e-3, rtol=0
+    )
+
+
+def test_positions_that_have_levels_of_their_own_have_them_in_the_grid():
+    schedule = Schedule("cosine", "position", steps=2000)
+    t = torch.arange(1, 2001).double() / 2000
+    error = t[:, None] ** (1 + torch.arange(64) / 30)
+    schedule.modifier.observe(t, t, error, torch.ones(2000, 64).bool())
+    for _ in range(4):
+        schedule.update(torch.zeros(3, 2))
+    level = make_grid(schedule, 5).level
+    assert level.alpha.shape == level.sigma.shape == (6, 64) and not torch.equal(level.alpha[:, 1], level.alpha[:, 60])
+    torch.testing.assert_close(level.sigma[:, 0], make_grid(Schedule("cosine", steps=2000), 5).level.sigma)
+    torch.testing.assert_close(level.alpha[3].square() + level.sigma[3].square(), torch.ones(64).double())
+
+
 def test_early_stop_leaves_out_the_last_steps():
     schedule = Schedule("sqrt_offset", steps=2000)
     every, stopped = (make_grid(schedule, 20, spacing="respaced", early_stop=stop) for stop in (0, 5))

@@ -10,7 +10,7 @@ import torch
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.process.curves import CURVES
-from fairseq_diffusion.process.level import times
+from fairseq_diffusion.process.level import Level, times
 from fairseq_diffusion.process.schedule import Schedule
 from fairseq_diffusion.samplers.grid import Grid, make_grid
 from fairseq_diffusion.samplers.loop import SAMPLERS, Refinement, sample
@@ -325,6 +325,56 @@ def test_guidance_leads_away_from_the_estimate_without_a_source():
     assert torch.allclose(result.estimate, torch.tensor(0.5 + 4 * 1.5))
     assert (result.calls == 6).all()
     assert torch.equal(run("ddim", batch, 3).estimate, torch.full((2, 3, 3, 4), 2.0))
+
+
+@pytest.mark.parametrize("name", ["ddim", "ddpm", "dpmpp_2m"])
+@pytest.mark.parametrize("temperature", [1.0, 0.8])
+def test_each_position_steps_by_its_own_levels(name, temperature):
+    """As if all had them; those behind the last with its."""
+    grid = make_grid(Schedule("cosine"), 5)
+    exponent = torch.tensor([1.0, 2.0])  # of the two positions that have levels of their own
+    each = Grid(grid.t, grid.t, *[Level.variance_preserving(grid.level.sigma[:, None] ** exponent)] * 2)
+    alone = [Grid(grid.t, grid.t, *[Level.variance_preserving(grid.level.sigma**e)] * 2) for e in (1, 2)]
+    x = Toy(muddled)
+    found = sample(x, each, SAMPLERS[name].steps(each, temperature=temperature)).s
+    first, second = (sample(x, g, SAMPLERS[name].steps(g, temperature=temperature)).s for g in alone)
+    torch.testing.assert_close(found[..., :1, :], first[..., :1, :])
+    torch.testing.assert_close(found[..., 1:, :], second[..., 1:, :])
+    assert not torch.allclose(first[..., 1:, :], second[..., 1:, :])
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_where_words_are_expected_the_mean_of_their_vectors_is_stepped_with_and_conditioned_on(guidance):
+    """Guidance acts on the means; words are read from what the network says, guided in the same way."""
+    state, conditions = EmbeddingState(5, 4, init_std=1.0, expects=True), []
+
+    def network(x_t, t, c):
+        conditions.append(c)
+        return muddled(x_t, t, c)
+
+    batch = Toy(network, lambda x_t, t: x_t / 3, state=state)
+    result = run("dpmpp_2m", batch, 3, refine=Refinement(guidance))
+    grid = make_grid(Schedule("sigma_t"), 3)
+    x, c, means = state.prior(batch.keys[0], batch.mask, grid.level[0]), torch.zeros(2, 3, 3, 4), []
+    for i, (step, t) in enumerate(zip(SAMPLERS["dpmpp_2m"].steps(grid), grid.t.float())):
+        assert torch.equal(conditions[i], c)
+        o, u = muddled(x, t, c), x / 3
+        mean = torch.lerp(state.expected(u), state.expected(o), guidance)
+        x, c = step.apply(x, mean, means[-1] if means else mean, None), mean
+        means.append(mean)
+    torch.testing.assert_close(result.estimate, torch.lerp(u, o, guidance))
+
+
+@pytest.mark.parametrize("name", ["ddim", "ddpm", "dpmpp_2m"])
+def test_noise_around_a_vector_is_noise_around_0_of_what_is_shifted_by_it(name):
+    state = EmbeddingState(5, 4, soft_absorb=0.5)
+    c = state.center.detach()
+    found = run(name, Toy(muddled, state=state), 5)
+    shifted = run(
+        name, Toy(lambda x_t, t, condition: muddled(x_t + c, t, condition + c * bool(condition.any())) - c), 5
+    )
+    torch.testing.assert_close(found.estimate, shifted.estimate + c)
+    torch.testing.assert_close(found.s, shifted.s + c)
 
 
 def test_each_estimate_is_clamped():

@@ -137,3 +137,38 @@ def test_predictions_recover_x_0():
     alpha, sigma = level.alpha[..., None].float(), level.sigma[..., None].float()
     assert torch.equal(PREDICTIONS["x_0"](x_0, x_t, level), x_0)
     assert torch.allclose(PREDICTIONS["v"](alpha * eps - sigma * x_0, x_t, level), x_0, atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", ["l2", "scaled"])
+def test_where_words_are_expected_the_clean_estimate_is_their_mean(norm):
+    state = EmbeddingState(20, 6, norm, 0.5, expects=True)
+    estimate = torch.randn(2, 3, 6)
+    p = (estimate.double() @ state.readout().double().T).softmax(-1)
+    torch.testing.assert_close(state.clean(estimate).double(), p @ state.table().double(), atol=1e-6, rtol=1e-6)
+    assert torch.equal(EmbeddingState(20, 6, norm, 0.5).clean(estimate), estimate)
+    assert state.error(estimate, estimate) is None
+
+
+@pytest.mark.parametrize("t", [0.1, 0.5, 0.9])
+def test_what_x_t_says_of_a_word_by_itself_is_bayes_rule(t):
+    """With no output, softmax(o E^T) is p(y | x_t) under q(x_t | y) and a uniform prior, as all norms are alike."""
+    state, level = EmbeddingState(20, 6, "l2", 0.5), Schedule("cosine").level(times([[t]]))
+    x_t = state.corrupt(state.encode(torch.tensor([[3, 4]])), level, torch.tensor([5]), torch.ones(1, 2).bool())
+    o = PREDICTIONS["posterior"](torch.zeros_like(x_t), x_t, level)
+    far = (x_t[:, :, None] - level.alpha.float() * state.table()).square().sum(-1) / (2 * level.sigma.float().square())
+    torch.testing.assert_close((o @ state.readout().T).softmax(-1), (-far).softmax(-1), atol=1e-5, rtol=1e-4)
+    assert torch.equal(PREDICTIONS["expected"](x_t, 2 * x_t, level), x_t)
+
+
+def test_noise_around_a_vector_that_absorbs():
+    """x_t - c is what x_0 - c is corrupted to without it, but for the words that are c."""
+    plain, state = (EmbeddingState(20, 6, "l2", 0.5, soft_absorb=share) for share in (0.0, 0.5))
+    state.weight.data.copy_(plain.weight)
+    c, level, keys = state.center.detach(), Level.variance_preserving(times([[0.8]])), torch.arange(500)
+    mask, x_0 = torch.ones(500, 9).bool(), state.encode(torch.full((500, 9), 7))
+    x_t = state.corrupt(x_0, level, keys, mask).detach()
+    absorbed = (x_t == c).all(-1)
+    assert absorbed.float().mean().item() == pytest.approx(0.5 * 0.8, abs=0.03)
+    torch.testing.assert_close((x_t - c)[~absorbed], plain.corrupt(x_0 - c, level, keys, mask).detach()[~absorbed])
+    first = Level.variance_preserving(times(1.0))
+    torch.testing.assert_close(state.prior(keys, mask, first), c + plain.prior(keys, mask, first))

@@ -204,6 +204,109 @@ def test_a_gap_needs_a_first_pass_without_a_loss_of_its_level(flags, said):
         build(**{"self_conditioning_gap": 0.1, **flags})
 
 
+@pytest.mark.parametrize("flags", [{}, {**TOKENS, "objective": "corrupted"}], ids=["vectors", "words"])
+@pytest.mark.parametrize("on", ["expected", "best"])
+@pytest.mark.parametrize("self_conditioning", ["random", "both"])
+def test_a_pass_may_be_conditioned_on_words(flags, on, self_conditioning, monkeypatch):
+    """On their mean vector or the best one's, but on nothing where there is no estimate yet; without a gradient."""
+    translator = build(**{**flags, "self_conditioning": self_conditioning, "self_conditioning_on": on})
+    state, read, made = translator.state, [], []
+    translator.denoiser.register_forward_hook(lambda _, args, out: made.append(out))
+    translator.denoiser.register_forward_pre_hook(lambda _, args: read.append(args[1]))
+    target = torch.tensor([[BOS, 5, 6, 7, 8, EOS]])
+    translator.losses(target, target.ne(PAD), target, target.ne(PAD), torch.arange(1), 3).total.backward()
+    p = (made[0].detach() @ state.readout().T).softmax(-1)
+    wanted = p @ state.table()[: p.shape[-1]] if on == "expected" else state.clamp(made[0].detach())
+    assert len(read) == 2 and (read[0] == 0).all()
+    torch.testing.assert_close(read[1], wanted, atol=1e-5, rtol=1e-5)
+    assert not read[1].requires_grad
+
+
+@pytest.mark.parametrize("self_conditioning", ["random", "both"])
+def test_where_words_are_expected_the_second_pass_is_conditioned_on_their_mean(self_conditioning):
+    flags = {"prediction": "expected", "objective": "anchor=1", "self_conditioning": self_conditioning}
+    translator, read, made = build(**flags), [], []
+    translator.denoiser.register_forward_hook(lambda _, args, out: made.append(out))
+    translator.denoiser.register_forward_pre_hook(lambda _, args: read.append(args[1]))
+    target = torch.tensor([[BOS, 5, 6, 7, 8, EOS]])
+    found = translator.losses(target, target.ne(PAD), target, target.ne(PAD), torch.arange(1), 3)
+    torch.testing.assert_close(read[1], translator.state.expected(made[0].detach()))
+    assert not read[1].requires_grad and not any(name.startswith("mse") for name in found.means)
+
+
+@pytest.mark.parametrize(
+    "flags, said",
+    [
+        ({"self_conditioning_on": "best", "self_conditioning": "none"}, "has no meaning with --self-conditioning none"),
+        (
+            {"self_conditioning_on": "best", "prediction": "expected", "objective": "anchor"},
+            "drop --self-conditioning-on best",
+        ),
+        ({"soft_absorb": 1.5}, "--soft-absorb is 1.5; pass a probability"),
+        ({"objective": "mse=1,anchor=1,center=0.1"}, "which --soft-absorb 0 has not"),
+        ({"soft_absorb": 0.5, "prediction": "v"}, "takes noise to be around 0"),
+        ({**TOKENS, "objective": "corrupted", "soft_absorb": 0.5}, "--soft-absorb 0.5 has no meaning"),
+        ({**TOKENS, "objective": "corrupted", "hide_masked": True, "conditioning": "prefix"}, "prefix drop it"),
+        ({"prediction": "posterior", "embedding_norm": "layer"}, "where all vectors have one norm"),
+        ({"prediction": "expected", "objective": "mse=1,rounding=1"}, "which only anchor trains"),
+        (
+            {**TOKENS, "objective": "corrupted", "prediction": "expected"},
+            "--prediction expected is for gaussian states",
+        ),
+    ],
+)
+def test_estimates_and_conditions_that_do_not_go_together_are_refused(flags, said):
+    with pytest.raises(UserError, match=said):
+        build(**flags)
+
+
+@pytest.mark.parametrize("modifier", ["warp", "position"])
+@pytest.mark.parametrize("canvas", [{}, {"length_target": "canvas", "canvas_positions": 9}], ids=["length", "canvas"])
+def test_a_schedule_sees_what_the_times_drawn_have_cost(modifier, canvas):
+    """The loss of each sentence, or the error of each of its own tokens; in training alone, and without a gradient."""
+    translator = build(schedule_modifier=modifier, objective="anchor=1,mse=0", self_conditioning="none", **canvas)
+    target, keys = torch.tensor([[BOS, 5, 6, 7, 8, EOS], [BOS, 9, EOS, PAD, PAD, PAD]]), torch.arange(2)
+    mask, made = target.ne(PAD), translator.schedule.modifier
+    translator.losses(target, mask, target, mask, keys, 1)
+    assert not made.count.any()
+    translator.train()
+    outcomes, terms = [], translator.objective.terms
+    translator.objective.terms = lambda outcome, due: outcomes.append(outcome) or terms(outcome, due)
+    found = translator.losses(target, mask, target, mask, keys, 1)
+    found.total.backward()
+    (outcome,) = outcomes
+    bins = (outcome.t[:, 0] * 100).ceil().long() - 1
+    if modifier == "warp":
+        assert made.count.sum() == 2
+        torch.testing.assert_close(made.total[bins], found.terms["anchor"].double())
+    else:
+        error = (outcome.estimates[0] - outcome.s_0).square().mean(-1)
+        assert made.count.sum() == 9 and [int(made.count[k].sum()) for k in bins] == [6, 3]
+        for row, (k, length) in enumerate(zip(bins, (6, 3))):
+            torch.testing.assert_close(made.total[k, :length], error[row, :length].double())
+    assert not any(buffer.requires_grad for buffer in made.buffers())
+
+
+def test_the_norm_of_the_vector_that_absorbs_is_a_loss():
+    translator = build(soft_absorb=0.5, objective="anchor=1,center=0.01").train()
+    target = torch.tensor([[BOS, 5, 6, 7, 8, EOS]])
+    found = translator.losses(target, target.ne(PAD), target, target.ne(PAD), torch.arange(1), 1)
+    torch.testing.assert_close(found.terms["center"], translator.state.center.detach().norm()[None])
+    found.total.backward()
+    assert translator.state.center.grad.any()
+
+
+def test_the_warp_changes_the_times_and_nothing_else():
+    """At the same times the network has the same gradient."""
+    grads = []
+    for modifier in ("none", "warp"):
+        translator = build(schedule_modifier=modifier, objective="anchor=1", prediction="expected").train()
+        target = torch.tensor([[BOS, 5, 6, 7, 8, EOS]])
+        translator.losses(target, target.ne(PAD), target, target.ne(PAD), torch.arange(1), 1).total.backward()
+        grads.append([parameter.grad for parameter in translator.parameters() if parameter.grad is not None])
+    assert all(map(torch.equal, *grads)) and len(grads[0]) > 10
+
+
 @pytest.mark.parametrize("steps, calls", [(1, 2), (3, 3)])
 def test_a_student_whose_estimates_are_its_teachers_has_nothing_to_learn(steps: int, calls: int):
     """Its words cost as ever; in one step, decoding conditions on nothing, and nothing is asked for it."""

@@ -1,0 +1,78 @@
+"""SeqDiffuSeq: Text Diffusion Model with Encoder-Decoder Transformers for Sequence-to-Sequence Generation (Yuan et al.,
+NAACL 2024, arXiv 2212.10325).
+
+Words become x_0 = E[y], learned and shared by both sides; noise is variance preserving in T = 2000 steps:
+
+    abar(s) = 1 - sqrt(s + 1e-4),   q(x_t | x_0) = N(sqrt(abar_t) x_0, (1 - abar_t) I)
+
+*Adaptive noise schedule.*  Each position i of the canvas has a table abar[t, i] of its own.  During training, the mean
+errors L[k, i] = || x_0-hat - x_0 ||^2 / D in 100 bins k of time are collected; every U = 20,000 updates, from the third
+such period on, the table becomes that at which the error rises evenly: abar[t, i] is read off the line through the
+points (L[k, i], mean of abar[., i] in bin k), at the error (1 - t / T) min + (t / T) max.
+
+*Loss*, uniform in t:
+
+    || x_0-hat(x_t, t, c) - x_0 ||^2 / D  -  log softmax(x_0 E^T)[y]  +  || sqrt(abar_T) x_0 ||^2 / D
+
+*Self-conditioning* in half of the updates: c = stopgrad x_0-hat(x_t, t, 0), else 0.
+
+*Network*: tanh maps into and out of a Transformer of width 512; the time is added to the decoder's input.
+
+*Sampling*: DDPM with each position's own levels, 2,000 steps in the paper, on a canvas of 64 positions of which what
+stands behind the first </s> is dropped.
+
+Ours against the paper: x_0 is the row itself, without the small noise of abar_0 that Diffusion-LM adds; posterior
+variances are those of each position (the released code reads them from a flattened table); what is collected is summed
+over ranks; fewer steps are evenly spaced ones of the 2,000; the canvas is filled with </s>, which is also its end, and
+not with padding; layers start from this package's initialisation.
+"""
+
+from fairseq_diffusion.systems.presets import preset
+
+preset(
+    "seqdiffuseq",
+    model="diffusion",
+    latent_dim=128,
+    embedding_norm="none",
+    embedding_init_std=1.0,
+    share_embeddings=True,
+    schedule="sqrt_offset",
+    schedule_modifier="position",
+    schedule_update=20_000,
+    diffusion_steps=2000,
+    prediction="x_0",
+    objective="mse=1,rounding=1,prior=1",
+    loss_normaliser="words",
+    self_conditioning="random",
+    sampler="ddpm",
+    grid="respaced",
+    length_target="canvas",
+    canvas_positions=64,
+    latent_map="tanh",
+    time_features="sinusoid",
+    activation="gelu",
+    hidden=512,
+    inner=2048,
+    heads=8,
+    encoder_layers=6,
+    decoder_layers=6,
+    dropout=0.3,
+)
+# The toy's languages have no word in common, so there is nothing to share; its trainings are short.
+preset(
+    "seqdiffuseq_toy",
+    base="seqdiffuseq",
+    share_embeddings=False,
+    schedule_update=200,
+    latent_dim=64,
+    canvas_positions=24,
+    hidden=128,
+    inner=256,
+    heads=4,
+    encoder_layers=3,
+    decoder_layers=3,
+    dropout=0.0,
+)
+preset("seqdiffuseq_iwslt_de_en", base="seqdiffuseq")
+preset("seqdiffuseq_wmt_en_de", base="seqdiffuseq")
+preset("seqdiffuseq_wmt16_en_ro", base="seqdiffuseq_wmt_en_de")
