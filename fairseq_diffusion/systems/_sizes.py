@@ -32,8 +32,8 @@ def sized(name: str, suffix: str = "", **toy: Any) -> None:
         preset(f"{name}_{size}{suffix}", base=name + suffix, **fields, **(toy if size == "toy" else {}))
 
 
-def sized_words(name: str, suffix: str = "", **own: dict[str, Any]) -> None:
-    """Enter `name` + `suffix`, a diffusion of words, in every size; `own` is what a size has of its own."""
+def sized_diffusion(name: str, suffix: str = "", **own: dict[str, Any]) -> None:
+    """Enter `name` + `suffix`, which denoises step by step, in every size; `own` is what a size has of its own."""
     for size, fields in SIZES.items():
         fields = {field: value for field, value in fields.items() if field != "glance_updates"}
         if size == "toy":

@@ -32,6 +32,7 @@ with </s>, which is also its end; learned positions on both sides; the length of
 its words; IWSLT14's preset, which the paper has not, has rows of 64 dimensions.
 """
 
+from fairseq_diffusion.systems._sizes import sized_diffusion
 from fairseq_diffusion.systems.presets import preset
 
 preset(
@@ -60,25 +61,7 @@ preset(
     time_conditioning="norm",
     activation="relu",
     hidden=512,
-    inner=2048,
-    heads=8,
     encoder_layers=6,
     decoder_layers=6,
 )
-# The toy's languages have no word in common, so there is nothing to share.
-preset(
-    "cdcd_toy",
-    base="cdcd",
-    share_embeddings=False,
-    latent_dim=64,
-    canvas_positions=24,
-    hidden=128,
-    inner=256,
-    heads=4,
-    encoder_layers=3,
-    decoder_layers=3,
-    dropout=0.0,
-)
-preset("cdcd_iwslt_de_en", base="cdcd", latent_dim=64, inner=1024, heads=4, dropout=0.3)
-preset("cdcd_wmt_en_de", base="cdcd", dropout=0.1)
-preset("cdcd_wmt16_en_ro", base="cdcd_wmt_en_de")
+sized_diffusion("cdcd", toy={"latent_dim": 64, "canvas_positions": 24}, iwslt_de_en={"latent_dim": 64})

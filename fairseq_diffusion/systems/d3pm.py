@@ -21,7 +21,7 @@ the same.
 """
 
 from fairseq_diffusion.systems import mdlm  # noqa: F401  whose preset is the base of these
-from fairseq_diffusion.systems._sizes import sized_words
+from fairseq_diffusion.systems._sizes import sized_diffusion
 from fairseq_diffusion.systems.presets import preset
 
 preset(
@@ -42,5 +42,5 @@ preset(
     objective="vlb=1",
     time_sampler="second_moment",
 )
-sized_words("d3pm", "_absorb")
-sized_words("d3pm", "_uniform")
+sized_diffusion("d3pm", "_absorb")
+sized_diffusion("d3pm", "_uniform")

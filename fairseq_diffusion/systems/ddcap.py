@@ -20,7 +20,7 @@ are given with the length; remainders of n / S are shown early (there late).
 """
 
 from fairseq_diffusion.systems import mdlm  # noqa: F401  whose preset is the base of this
-from fairseq_diffusion.systems._sizes import sized_words
+from fairseq_diffusion.systems._sizes import sized_diffusion
 from fairseq_diffusion.systems.presets import preset
 
 preset(
@@ -37,4 +37,4 @@ preset(
     length_target="absolute",
     length_loss=1.0,
 )
-sized_words("ddcap")
+sized_diffusion("ddcap")

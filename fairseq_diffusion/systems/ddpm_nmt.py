@@ -26,8 +26,8 @@ are ours; <s> and </s> are given with the length, which is predicted from source
 """
 
 from fairseq_diffusion.systems import d3pm  # noqa: F401  whose preset is the base of this
-from fairseq_diffusion.systems._sizes import sized_words
+from fairseq_diffusion.systems._sizes import sized_diffusion
 from fairseq_diffusion.systems.presets import preset
 
 preset("ddpm_nmt", base="d3pm_uniform", tags="<2*>")
-sized_words("ddpm_nmt", toy={"share_embeddings": True})
+sized_diffusion("ddpm_nmt", toy={"share_embeddings": True})

@@ -26,6 +26,7 @@ in its ancestral sampler; the papers have no translation, so that sizes are ours
 none in the encoder.
 """
 
+from fairseq_diffusion.systems._sizes import sized_diffusion
 from fairseq_diffusion.systems.presets import preset
 
 preset(
@@ -51,8 +52,6 @@ preset(
     time_features="sinusoid",
     activation="gelu",
     hidden=512,
-    inner=2048,
-    heads=8,
     encoder_layers=0,
     decoder_layers=12,
 )
@@ -64,19 +63,5 @@ preset(
     sampler="dpmpp_2m",
 )
 for version in ("diffuseq", "diffuseq_v2"):
-    # The toy's languages have no word in common, so there is nothing to share.
-    preset(
-        f"{version}_toy",
-        base=version,
-        share_embeddings=False,
-        latent_dim=64,
-        canvas_positions=24,
-        hidden=128,
-        inner=256,
-        heads=4,
-        decoder_layers=6,
-        dropout=0.0,
-    )
-    preset(f"{version}_iwslt_de_en", base=version, inner=1024, heads=4, dropout=0.3)
-    preset(f"{version}_wmt_en_de", base=version, dropout=0.1)
-    preset(f"{version}_wmt16_en_ro", base=f"{version}_wmt_en_de")
+    toy = {"latent_dim": 64, "canvas_positions": 24, "encoder_layers": 0, "decoder_layers": 6}
+    sized_diffusion(version, toy=toy)

@@ -26,8 +26,8 @@ frequencies are those of the dictionary, which with a joined one count both lang
 """
 
 from fairseq_diffusion.systems import d3pm  # noqa: F401  whose preset is the base of this
-from fairseq_diffusion.systems._sizes import sized_words
+from fairseq_diffusion.systems._sizes import sized_diffusion
 from fairseq_diffusion.systems.presets import preset
 
 preset("diffusionbert", base="d3pm_absorb", schedule_modifier="spindle", objective="elbo=1,corrupted=0.6")
-sized_words("diffusionbert")
+sized_diffusion("diffusionbert")

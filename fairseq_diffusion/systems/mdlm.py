@@ -18,7 +18,7 @@ predicted; the last step takes the most probable words and draws none; the netwo
 not a DiT.
 """
 
-from fairseq_diffusion.systems._sizes import sized_words
+from fairseq_diffusion.systems._sizes import sized_diffusion
 from fairseq_diffusion.systems.presets import preset
 
 preset(
@@ -43,4 +43,4 @@ preset(
     encoder_layers=6,
     decoder_layers=6,
 )
-sized_words("mdlm")
+sized_diffusion("mdlm")

@@ -25,7 +25,7 @@ the length is a class of its difference to the source's; label smoothing is weig
 """
 
 from fairseq_diffusion.systems import mdlm  # noqa: F401  whose preset is the base of these
-from fairseq_diffusion.systems._sizes import sized_words
+from fairseq_diffusion.systems._sizes import sized_diffusion
 from fairseq_diffusion.systems.presets import preset
 
 preset(
@@ -44,5 +44,5 @@ preset(
 )
 preset("rdm_uniform", base="rdm_absorb", mask_share=0.0, schedule="cosine")
 WMT = {"dropout": 0.2, "sampler": "routing_unconditional"}
-sized_words("rdm", "_absorb", wmt_en_de=WMT, wmt16_en_ro=WMT)
-sized_words("rdm", "_uniform", wmt_en_de=WMT, wmt16_en_ro=WMT)
+sized_diffusion("rdm", "_absorb", wmt_en_de=WMT, wmt16_en_ro=WMT)
+sized_diffusion("rdm", "_uniform", wmt_en_de=WMT, wmt16_en_ro=WMT)

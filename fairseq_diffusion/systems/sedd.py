@@ -26,7 +26,7 @@ takes the most probable words and draws none; learned positions.
 """
 
 from fairseq_diffusion.systems import mdlm  # noqa: F401  whose preset is the base of these
-from fairseq_diffusion.systems._sizes import sized_words
+from fairseq_diffusion.systems._sizes import sized_diffusion
 from fairseq_diffusion.systems.presets import preset
 
 preset(
@@ -37,5 +37,5 @@ preset(
     time_conditioning="norm",
 )
 preset("sedd_uniform", base="sedd_absorb", mask_share=0.0, schedule="geometric_decay")
-sized_words("sedd", "_absorb")
-sized_words("sedd", "_uniform")
+sized_diffusion("sedd", "_absorb")
+sized_diffusion("sedd", "_uniform")

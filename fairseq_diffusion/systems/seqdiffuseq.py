@@ -27,6 +27,7 @@ over ranks; fewer steps are evenly spaced ones of the 2,000; the canvas is fille
 not with padding; layers start from this package's initialisation.
 """
 
+from fairseq_diffusion.systems._sizes import sized_diffusion
 from fairseq_diffusion.systems.presets import preset
 
 preset(
@@ -52,27 +53,15 @@ preset(
     time_features="sinusoid",
     activation="gelu",
     hidden=512,
-    inner=2048,
-    heads=8,
     encoder_layers=6,
     decoder_layers=6,
     dropout=0.3,
 )
-# The toy's languages have no word in common, so there is nothing to share; its trainings are short.
-preset(
-    "seqdiffuseq_toy",
-    base="seqdiffuseq",
-    share_embeddings=False,
-    schedule_update=200,
-    latent_dim=64,
-    canvas_positions=24,
-    hidden=128,
-    inner=256,
-    heads=4,
-    encoder_layers=3,
-    decoder_layers=3,
-    dropout=0.0,
+PAPER = {"inner": 2048, "heads": 8, "dropout": 0.3}  # IWSLT14 and WMT14 alike
+sized_diffusion(
+    "seqdiffuseq",
+    toy={"latent_dim": 64, "canvas_positions": 24, "schedule_update": 200},
+    iwslt_de_en=PAPER,
+    wmt_en_de=PAPER,
+    wmt16_en_ro=PAPER,
 )
-preset("seqdiffuseq_iwslt_de_en", base="seqdiffuseq")
-preset("seqdiffuseq_wmt_en_de", base="seqdiffuseq")
-preset("seqdiffuseq_wmt16_en_ro", base="seqdiffuseq_wmt_en_de")

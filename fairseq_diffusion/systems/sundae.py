@@ -19,7 +19,7 @@ blocks; the network is that of the other systems here.
 """
 
 from fairseq_diffusion.systems import mdlm  # noqa: F401  whose preset is the base of these
-from fairseq_diffusion.systems._sizes import sized_words
+from fairseq_diffusion.systems._sizes import sized_diffusion
 from fairseq_diffusion.systems.presets import preset
 
 preset(
@@ -33,4 +33,4 @@ preset(
     sampler="resample",
     length_target="half",
 )
-sized_words("sundae")
+sized_diffusion("sundae")

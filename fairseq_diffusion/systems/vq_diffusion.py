@@ -22,7 +22,7 @@ which gives the same log p.
 """
 
 from fairseq_diffusion.systems import d3pm  # noqa: F401  whose preset is the base of this
-from fairseq_diffusion.systems._sizes import sized_words
+from fairseq_diffusion.systems._sizes import sized_diffusion
 from fairseq_diffusion.systems.presets import preset
 
 preset(
@@ -35,4 +35,4 @@ preset(
     time_conditioning="norm",
     source_drop=0.1,
 )
-sized_words("vq_diffusion")
+sized_diffusion("vq_diffusion")
