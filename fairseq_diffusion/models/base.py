@@ -36,7 +36,7 @@ RANGES = {  # looked at last, for other checks say more
     **dict.fromkeys(("dropout", "attention_dropout", "activation_dropout"), KEPT),
     **dict.fromkeys(("length_loss", "embedding_init_std", "noise_factor", "decode_noise_factor"), WEIGHT),
     **dict.fromkeys(("upsample", "canvas_scale"), (0, 1000)),
-    **dict.fromkeys(("time_mean", "time_spread"), (-20, 20)),
+    **dict.fromkeys(("time_mean", "time_spread"), (-5, 5)),
     "early_stop": (0, 1),
     "diffusion_steps": COUNT,
     "seed": (-(2**63), 2**63 - 1),
@@ -164,10 +164,11 @@ def check_network(cfg: NetworkConfig) -> None:
     check_ranges(cfg, SIZES)
     if cfg.hidden % cfg.heads:
         raise UserError(f"--hidden {cfg.hidden} does not divide into --heads {cfg.heads}; choose a divisor")
-    if cfg.encoder_layers < 1 or cfg.decoder_layers < 1:
+    one_stack = getattr(cfg, "conditioning", "attention") == "prefix"
+    if cfg.encoder_layers < (0 if one_stack else 1) or cfg.decoder_layers < 1:
         raise UserError(
             f"--encoder-layers is {cfg.encoder_layers} and --decoder-layers {cfg.decoder_layers}; 1 or more of each "
-            "are needed"
+            "are needed, but for an encoder with --conditioning prefix"
         )
     if not 0 <= cfg.label_smoothing < 1:
         raise UserError(f"--label-smoothing is {cfg.label_smoothing}; pass a share from 0 to below 1, usually 0.1")

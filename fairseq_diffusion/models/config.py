@@ -121,8 +121,8 @@ class DiffusionConfig(NetworkConfig):
     )
     objective: str = flag(
         "mse=1,rounding=1",
-        "loss terms and weights: mse, rounding (on x_0), anchor (on x_0-hat), prior; with --state tokens elbo, "
-        "vlb, score_entropy, corrupted, reweighted, anchor",
+        "loss terms and weights: mse, rounding (on x_0), anchor (on x_0-hat), prior, center (--soft-absorb's vector); "
+        "with --state tokens elbo, vlb, score_entropy, corrupted, reweighted, anchor",
     )
     time_sampler: ChoiceEnum(list(TIME_SAMPLERS)) = flag(
         "uniform",

@@ -106,6 +106,12 @@ def check_times(cfg: DiffusionConfig) -> None:
     """Refuse log-odds that are not drawn."""
     if cfg.time_spread <= 0:
         raise UserError(f"--time-spread is {cfg.time_spread}; a standard deviation above 0 is needed, for example 1")
+    bounds = {"elbo", "vlb", "score_entropy"} & parse_terms(cfg.objective).keys()
+    if cfg.time_sampler == "logit_normal" and bounds:
+        raise UserError(
+            f"--objective {min(bounds)} is a bound as a mean over even times, which those of --time-sampler "
+            "logit_normal are not; pass uniform, stratified or second_moment"
+        )
     for name in ("time_mean", "time_spread"):
         if cfg.time_sampler != "logit_normal" and getattr(cfg, name) != getattr(DiffusionConfig, name):
             flag = "--" + name.replace("_", "-")
@@ -165,7 +171,10 @@ def check_state(cfg: DiffusionConfig) -> None:
             flag = "--" + name.replace("_", "-")
             raise UserError(f"{flag} {getattr(cfg, name)} has no meaning with --state {state}; drop it")
     if cfg.hide_masked and cfg.conditioning == "prefix":
-        raise UserError("--hide-masked hides words of the target from each other; with --conditioning prefix drop it")
+        raise UserError(
+            "--hide-masked is for a target that attends to its source; with --conditioning prefix, where both are one "
+            "stack, drop it"
+        )
     if cfg.hide_masked and not cfg.mask_share:
         raise UserError("--hide-masked has no meaning with --mask-share 0, where there is no mask symbol; drop it")
     check_terms(cfg, family)

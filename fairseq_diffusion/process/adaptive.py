@@ -71,8 +71,7 @@ class Warp(Modifier):
     @torch.no_grad()
     def update(self, table: Tensor, curve: Curve | DiscreteCurve) -> None:
         """Bins that no time has been drawn in take part without weight; before any has, times stay even."""
-        weight = self.count.clamp(min=1e-9)
-        loss = increasing(self.total / weight, weight).clamp(min=0)
+        loss = increasing(self.total / self.count.clamp(min=1e-300), self.count).clamp(min=0)
         middle = (loss[1:] + loss[:-1]) / 2
         last = loss[-1:] + (loss[-1:] - loss[-2:-1]) / 2
         rise = torch.cat([middle[:1], middle.diff(), last - middle[-1:]])
@@ -122,14 +121,13 @@ class PositionTable(Modifier):
         return super().level(t, self._sigma(t, sigma, positions), factor)
 
     def _sigma(self, t: Tensor, sigma: Tensor, positions: Tensor) -> Tensor:
-        """sigma at times t, which broadcast with the positions, where the curve has sigma."""
+        """sigma at times t [B, 1], where the curve has sigma [B, 1], of positions [L] -> [B, L]."""
         place = positions.clamp(max=self.places - 1)
-        loss, share = (knots.to(t.device).T[place] for knots in (self.loss, self.share))
-        wanted = torch.lerp(*torch.broadcast_tensors(loss[..., 0], loss[..., -1], t))
-        loss, share = (knots.expand(*wanted.shape, -1).contiguous() for knots in (loss, share))
-        above = torch.searchsorted(loss, wanted[..., None].contiguous()).clamp(1, loss.shape[-1] - 1)
-        low, high, before, after = (x.gather(-1, i)[..., 0] for x in (loss, share) for i in (above - 1, above))
-        fitted = torch.lerp(before, after, ((wanted - low) / (high - low)).clamp(0, 1))
+        loss, share = (knots.to(t.device).T[place].contiguous() for knots in (self.loss, self.share))
+        wanted = torch.lerp(loss[:, :1], loss[:, -1:], t.T)
+        above = torch.searchsorted(loss, wanted).clamp(1, loss.shape[-1] - 1)
+        low, high, before, after = (x.gather(-1, i) for x in (loss, share) for i in (above - 1, above))
+        fitted = torch.lerp(before, after, ((wanted - low) / (high - low)).clamp(0, 1)).T
         of_its_own = (self.periods.to(t.device) > self.first_fit) & (place > 0) & (t > 0)
         return torch.where(of_its_own, (1 - fitted).clamp(min=0).sqrt(), sigma)
 
@@ -148,7 +146,7 @@ class PositionTable(Modifier):
     @torch.no_grad()
     def update(self, table: Tensor, curve: Curve | DiscreteCurve) -> None:
         """A fit, from the third period on; each begins with one loss in every bin, on a line from 0 to 0.5."""
-        due = self.periods >= self.first_fit
+        due = (self.periods >= self.first_fit) & (self.count.sum() > 0)
         line = torch.linspace(0, 0.5, BINS, dtype=torch.float64, device=self.total.device)[:, None]
         mean = (self.total + line) / (self.count + 1)
         rise = self.least * torch.arange(BINS, device=mean.device)[:, None]

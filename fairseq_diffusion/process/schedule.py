@@ -46,7 +46,7 @@ class Schedule(KeepsPrecision):
         Args:
             t: diffusion times in [0, 1].
             factor: replaces the noise factor trained with.
-            positions: numbers [B, L] or [L] of the positions, for a modifier whose levels depend on them.
+            positions: numbers [L] of the positions, for a modifier whose levels depend on them.
             tokens: clean tokens [B, L], for a modifier whose levels depend on them; there are none in decoding.
         """
         return self.modifier.level(t.double(), self.curve.sigma(t.double()), factor, positions, tokens)

@@ -53,6 +53,7 @@ class LogitNormal(TimeSampler):
 
     def forward(self, keys: Tensor) -> tuple[Tensor, Tensor]:
         u = torch.sigmoid(self.mean + self.spread * noise.normal(keys, 1, 1)[:, 0, 0].double())
+        u = u.clamp(1e-9, 1 - 1e-9)
         return u, torch.ones_like(u)
 
 

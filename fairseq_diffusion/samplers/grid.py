@@ -96,9 +96,11 @@ def cosine(schedule: Schedule, steps: int, first: float, final: float) -> Tensor
 @GRIDS.register("training")
 def as_in_training(schedule: Schedule, steps: int, first: float, final: float) -> Tensor:
     """Even in what training draws evenly: where a modifier has it draw more times, there are more steps."""
-    fine = 4096
-    drawn = schedule.modifier.time(even(0, 1, fine + 1), schedule.curve)
-    start, end = ((drawn < t).sum().item() / fine for t in (first, final))
+    fine = even(0, 1, 4097)
+    drawn = schedule.modifier.time(fine, schedule.curve)
+    ends = times([first, final]).clamp(drawn[0], drawn[-1])
+    n = torch.searchsorted(drawn, ends).clamp(min=1)
+    start, end = torch.lerp(fine[n - 1], fine[n], (ends - drawn[n - 1]) / (drawn[n] - drawn[n - 1])).tolist()
     return between(first, schedule.modifier.time(even(start, end, steps + 1)[1:-1], schedule.curve), final)
 
 
@@ -142,11 +144,7 @@ def make_grid(
     check(steps, first_time, final, conditioning)
     kept = steps - early_stop + 1
     t = schedule.snap(GRIDS[spacing](schedule, steps, first_time, final)).cpu()[:kept]
-    if (t.diff() >= 0).any():
-        raise UserError(
-            f"{steps} steps are more than the model's {schedule.steps} have room for on the grid {spacing}; "
-            "pass a smaller --iter-decode-max-iter, or " + ("--grid time" if first_time == 1 else "a larger --draft")
-        )
+    check_room(t, steps, schedule.steps, spacing, first_time)
     seen = t if conditioning is None else conditioning_times(schedule, steps, conditioning)[:kept]
     return Grid(t, seen, on_host(schedule, t, factor), on_host(schedule, seen, factor), schedule)
 
@@ -155,6 +153,17 @@ def conditioning_times(schedule: Schedule, steps: int, conditioning: tuple[float
     """Even between the times at which the curve reaches the two noise levels."""
     start, end = schedule.time(times(conditioning)).tolist()
     return schedule.snap(even(start, end, steps + 1)).cpu()
+
+
+def check_room(t: Tensor, steps: int, of_the_model: int, spacing: str, first_time: float) -> None:
+    """Refuse a grid whose times t do not go down, as there are too many."""
+    if (t.diff() >= 0).any():
+        room = f"the model's {of_the_model} have room for" if of_the_model else "there is room for"
+        other = "--grid time" if first_time == 1 else "a larger --draft"
+        raise UserError(
+            f"{steps} steps are more than {room} on the grid {spacing}; pass a smaller --iter-decode-max-iter, or "
+            f"{other}"
+        )
 
 
 def check(steps: int, first_time: float, final_time: float, conditioning: tuple[float, float] | None) -> None:

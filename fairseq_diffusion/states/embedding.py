@@ -77,7 +77,7 @@ class EmbeddingState(State):
     All vectors are fp32, whatever the network computes in.
 
     With `soft_absorb` r > 0 there is a learned vector c (Gong et al. 2023b): x_t = alpha (x_0 - c) + c + sigma eps, but
-    c itself with probability r sigma.
+    c itself with probability r sigma (at unit variance).
     """
 
     family = "gaussian"
@@ -128,7 +128,7 @@ class EmbeddingState(State):
         if self.center is None:
             return level.mix(s_0, eps)
         c, u = self.center.float(), noise.uniform(noise.fold(keys, 1), s_0.shape[1])
-        absorbed = u < self.soft_absorb * level.sigma.to(u)
+        absorbed = u < self.soft_absorb * (level.sigma / torch.hypot(level.alpha, level.sigma)).to(u)
         return torch.where(absorbed[..., None], c, level.mix(s_0 - c, eps) + c)
 
     def prior(self, keys: Tensor, mask: Tensor, level: Level) -> Tensor:

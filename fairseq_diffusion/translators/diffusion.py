@@ -143,8 +143,8 @@ class DiffusionTranslator(Translator):
     # -- training -----------------------------------------------------------------------------------------------------
 
     def adapt(self, update: int) -> None:
-        """Let the schedule adapt to the state's table when it is due."""
-        if update % self.adapt_every == 0 and update != self._adapted_at:
+        """Let the schedule adapt to the state's table and to losses when it is due, unless only lengths are learnt."""
+        if update % self.adapt_every == 0 and update != self._adapted_at and not self.length_only:
             self.schedule.update(self.state.table().detach())
             self._adapted_at = update
 

@@ -122,8 +122,9 @@ class DiffusionDecoder(Decoder):
                 "spindle); drop it"
             )
         trained = translator.schedule.modifier.factor
-        check_prediction(translator.prediction.__name__, trained, o.decode_noise_factor)
         self.conditioning = o.conditioning(self.sampler)
+        how = translator.prediction.__name__, trained, o.decode_noise_factor, self.conditioning is not None
+        check_prediction(*how)
         self.grid = make_grid(
             translator.schedule.continuous() if words else translator.schedule,
             o.steps,

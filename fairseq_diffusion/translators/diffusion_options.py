@@ -21,7 +21,11 @@ class DiffusionOptions(Options):
     steps: int = option(20, generation="iter_decode_max_iter")
     sampler: str = option("ddim", "sampler", choices=SAMPLERS, system=True)
     grid: str = option(
-        "time", "steps even in time, in sigma, in log SNR, or taken from the model's own", choices=GRIDS, system=True
+        "time",
+        "steps even in time, in sigma, in log SNR, in what training draws evenly, by a cosine, or taken from the "
+        "model's own",
+        choices=GRIDS,
+        system=True,
     )
     early_stop: float = option(0.0, "share of the steps, the last ones, to leave out; 0.25 takes 15 of 20", system=True)
     decode_noise_factor: float = option(1.0, "noise factor F in decoding", system=True)
@@ -148,10 +152,16 @@ def check_draws(options: DiffusionOptions, state: State, draws: bool) -> None:
         )
 
 
-def check_prediction(prediction: str, trained: float, factor: float) -> None:
-    """v mixes state and noise by the level trained on, so the state must be at that level."""
-    if prediction == "v" and factor != trained:
+def check_prediction(prediction: str, trained: float, factor: float, conditioned: bool = False) -> None:
+    """v and posterior read the state by the level trained on, so the state must be at that level; the latter also by
+    the time that the network is conditioned on, which must be the sample's own."""
+    if prediction in ("v", "posterior") and factor != trained:
         raise UserError(
-            f"this model predicts v under a noise factor of {trained}, so it cannot decode with {factor}; pass "
-            f"--decode-noise-factor {trained}"
+            f"this model (--prediction {prediction}) was trained under a noise factor of {trained}, so it cannot "
+            f"decode with {factor}; pass --decode-noise-factor {trained}"
+        )
+    if prediction == "posterior" and conditioned:
+        raise UserError(
+            "this model (--prediction posterior) needs to know the sample's own noise; pass a --sampler that "
+            "conditions the network on it, as ddim or ddpm, and no --conditioning-sigma-start, --conditioning-sigma-end"
         )

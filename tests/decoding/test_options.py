@@ -130,6 +130,10 @@ def test_v_is_decoded_at_the_level_it_was_trained_on():
         check_prediction("v", trained=4.0, factor=1.5)
     check_prediction("v", trained=4.0, factor=4.0)
     check_prediction("x_0", trained=4.0, factor=1.5)
+    with pytest.raises(UserError, match="posterior. was trained under a noise factor of 4.0"):
+        check_prediction("posterior", trained=4.0, factor=1.0)
+    with pytest.raises(UserError, match="needs to know the sample's own noise"):
+        check_prediction("posterior", trained=1.0, factor=1.0, conditioned=True)
 
 
 def conditioning(sampler: str, start: float | None, end: float | None) -> tuple[float, float] | None:

@@ -29,6 +29,8 @@ except ImportError:  # hydra 1.0, below fairseq 0.12.2
 
 fairseq_diffusion.load()
 
+from fairseq_diffusion.models.config import DiffusionConfig  # noqa: E402
+from fairseq_diffusion.models.diffusion_checks import check  # noqa: E402
 from fairseq_diffusion.systems.presets import PRESETS  # noqa: E402  filled by load()
 
 NAME = "translate"
@@ -147,3 +149,8 @@ def untrimmed(data: Path, save_dir: Path) -> list[Any]:
     flags = "--criterion diffusion_loss --optimizer adam --lr 1e-3 --cpu --batch-size 8 --max-update 2 --num-workers 0"
     flags += " --arch dinoiser_toy --max-source-positions 99 --disable-validation --save-dir"
     return [data, *USER_DIR, *flags.split(), save_dir]
+
+
+@pytest.mark.parametrize("arch", [name for name in PRESETS if PRESETS[name].model == "diffusion"])
+def test_no_preset_is_refused(arch: str):
+    check(DiffusionConfig(max_source_positions=200, max_target_positions=200, seed=1, **PRESETS[arch].fields))

@@ -45,6 +45,7 @@ def test_log_odds_are_normal(mean: float, spread: float):
         ({"time_mean": 1.5}, "--time-mean 1.5 is for --time-sampler logit_normal"),
         ({"time_spread": 0.5, "time_sampler": "stratified"}, "--time-spread 0.5 is for --time-sampler logit_normal"),
         ({"time_spread": 0.0, "time_sampler": "logit_normal"}, "a standard deviation above 0"),
+        ({**TOKENS, "time_sampler": "logit_normal", "objective": "elbo"}, "--objective elbo is a bound"),
     ],
 )
 def test_log_odds_that_are_not_drawn_are_refused(flags, said):

@@ -172,3 +172,11 @@ def test_noise_around_a_vector_that_absorbs():
     torch.testing.assert_close((x_t - c)[~absorbed], plain.corrupt(x_0 - c, level, keys, mask).detach()[~absorbed])
     first = Level.variance_preserving(times(1.0))
     torch.testing.assert_close(state.prior(keys, mask, first), c + plain.prior(keys, mask, first))
+
+
+def test_a_noise_factor_does_not_absorb_more_words():
+    schedule, state = Schedule("sigma_t", "factor", 4.0), EmbeddingState(20, 6, "l2", 0.5, soft_absorb=0.5)
+    level, mask = schedule.level(times([[0.2]])), torch.ones(500, 9).bool()
+    x_t = state.corrupt(state.encode(torch.full((500, 9), 7)), level, torch.arange(500), mask)
+    share = (x_t == state.center).all(-1).float().mean().item()
+    assert share == pytest.approx(0.5 * 0.8 / (0.96 + 0.64) ** 0.5, abs=0.03)

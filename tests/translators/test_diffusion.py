@@ -246,7 +246,10 @@ def test_where_words_are_expected_the_second_pass_is_conditioned_on_their_mean(s
         ({"objective": "mse=1,anchor=1,center=0.1"}, "which --soft-absorb 0 has not"),
         ({"soft_absorb": 0.5, "prediction": "v"}, "takes noise to be around 0"),
         ({**TOKENS, "objective": "corrupted", "soft_absorb": 0.5}, "--soft-absorb 0.5 has no meaning"),
-        ({**TOKENS, "objective": "corrupted", "hide_masked": True, "conditioning": "prefix"}, "prefix drop it"),
+        (
+            {**TOKENS, "objective": "corrupted", "hide_masked": True, "conditioning": "prefix"},
+            "where both are one stack, drop it",
+        ),
         ({"prediction": "posterior", "embedding_norm": "layer"}, "where all vectors have one norm"),
         ({"prediction": "expected", "objective": "mse=1,rounding=1"}, "which only anchor trains"),
         (
@@ -296,15 +299,34 @@ def test_the_norm_of_the_vector_that_absorbs_is_a_loss():
     assert translator.state.center.grad.any()
 
 
-def test_the_warp_changes_the_times_and_nothing_else():
+def test_the_warp_changes_the_times_and_nothing_else(monkeypatch):
     """At the same times the network has the same gradient."""
-    grads = []
-    for modifier in ("none", "warp"):
+    target, keys = torch.tensor([[BOS, 5, 6, 7, 8, EOS]]), torch.arange(1)
+
+    def gradients(modifier: str, at: torch.Tensor | None) -> tuple[torch.Tensor, list[torch.Tensor]]:
         translator = build(schedule_modifier=modifier, objective="anchor=1", prediction="expected").train()
-        target = torch.tensor([[BOS, 5, 6, 7, 8, EOS]])
-        translator.losses(target, target.ne(PAD), target, target.ne(PAD), torch.arange(1), 1).total.backward()
-        grads.append([parameter.grad for parameter in translator.parameters() if parameter.grad is not None])
-    assert all(map(torch.equal, *grads)) and len(grads[0]) > 10
+        if modifier == "warp":
+            t = torch.linspace(0.001, 1, 1000).double()
+            translator.schedule.modifier.observe(t, t**3, None, t[:, None] > 0)
+            translator.adapt(0)
+        drawn = translator.schedule.training_time(translator.time_sampler(noise.fold(keys, Stream.TIME))[0])
+        if at is not None:
+            monkeypatch.setattr(translator.schedule, "training_time", lambda u: at)
+        translator.losses(target, target.ne(PAD), target, target.ne(PAD), keys, 1).total.backward()
+        return drawn, [parameter.grad for parameter in translator.parameters() if parameter.grad is not None]
+
+    t, warped = gradients("warp", None)
+    own, plain = gradients("none", t)
+    assert (own - t).abs() > 0.05 and all(map(torch.equal, warped, plain)) and len(warped) == len(plain) > 10
+
+
+def test_a_schedule_is_left_as_it_is_where_only_lengths_are_learnt():
+    for modifier in ("warp", "position"):
+        translator = build(schedule_modifier=modifier, length_training="only").train()
+        before = {name: buffer.clone() for name, buffer in translator.schedule.named_buffers()}
+        for update in range(0, 600, translator.adapt_every):
+            translator.adapt(update)
+        assert all(torch.equal(buffer, before[name]) for name, buffer in translator.schedule.named_buffers())
 
 
 @pytest.mark.parametrize("steps, calls", [(1, 2), (3, 3)])
