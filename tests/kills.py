@@ -12,8 +12,11 @@ from pathlib import Path
 
 
 def children(parent: int) -> list[int]:
-    threads = Path(f"/proc/{parent}/task").glob("*/children")
-    return [int(word) for thread in threads for word in thread.read_text().split()]
+    found: list[int] = []
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended just now
+        for thread in Path(f"/proc/{parent}/task").glob("*/children"):
+            found += map(int, thread.read_text().split())
+    return found
 
 
 def descendants(parent: int) -> list[int]:
