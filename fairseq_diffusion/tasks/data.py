@@ -11,8 +11,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from fairseq.data import data_utils
+
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.files.binarised import check_parallel
+from fairseq_diffusion.files.binarised import AGAIN, check_parallel, read_index
 from fairseq_diffusion.files.json_text import fits, is_count, parsed
 from fairseq_diffusion.files.writing import write_text
 from fairseq_diffusion.tasks.checks import fingerprint
@@ -20,6 +22,22 @@ from fairseq_diffusion.tasks.checks import fingerprint
 REMEMBERED = ".dictionaries.json"
 
 Known = dict[str, dict[str, Any]]  # by "train.de-en.de": the fingerprint, and which data it is of
+
+
+def check_other(data: Path, dictionary: Any) -> None:
+    """Data that fairseq has no memory map of are as fairseq reads them; the first and the last sentence are tried."""
+    try:
+        dataset = data_utils.load_indexed_dataset(str(data), dictionary)
+        if dataset is not None and len(dataset):
+            ends = sorted({0, len(dataset) - 1})
+            if dataset.supports_prefetch:
+                dataset.prefetch(ends)
+            for i in ends:
+                dataset[i]
+    except Exception as error:
+        raise UserError(f"fairseq cannot read {data}.idx and what is beside it ({error}); {AGAIN}") from error
+    if dataset is None:
+        raise UserError(f"{data}.idx is damaged, or a file that belongs to its format is missing beside it; {AGAIN}")
 
 
 def check_files(folder: Path, split: str, dictionaries: dict[str, Any]) -> None:
@@ -30,6 +48,8 @@ def check_files(folder: Path, split: str, dictionaries: dict[str, Any]) -> None:
     for language, dictionary in dictionaries.items():
         for index in folder.glob(f"{split}.*-*.{language}.idx"):
             data = index.with_suffix("")
+            if read_index(index) is None:
+                check_other(data, dictionary)
             found[data.name] = checked(data, dictionary, known.get(data.name, {}), f"dict.{language}.txt")
     if not found.items() <= known.items():
         remember(folder / REMEMBERED, {**known, **found})

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from commands import ENVIRONMENT
+from fairseq.data.indexed_dataset import IndexedDatasetBuilder, MMapIndexedDataset
 from support import call, command, decoding, generate, hypotheses, process, training
 
 import fairseq_diffusion
@@ -55,6 +56,23 @@ def test_a_binarised_file_that_is_cut_off_is_named(copy: Path, checkpoint: Path,
     file.write_bytes(file.read_bytes()[: int(file.stat().st_size * share)])
     with pytest.raises(UserError, match=rf"{file} .*bytes.*fairseq-preprocess"):
         generate(copy, checkpoint)
+
+
+@pytest.mark.parametrize("magic", [b"HUFFIDX\x00", b"TNTIDX\x00\x00"])
+def test_an_index_that_says_to_be_of_another_format_is_named(copy: Path, checkpoint: Path, magic: bytes):
+    (copy / "test.a-b.a.idx").write_bytes(magic + b"abc")
+    with pytest.raises(UserError, match=r"test\.a-b\.a\.idx"):
+        generate(copy, checkpoint)
+
+
+def test_data_of_another_format_are_read(data: Path, copy: Path, checkpoint: Path):
+    for side in "ab":
+        prefix = str(copy / f"test.a-b.{side}")
+        dataset, builder = MMapIndexedDataset(str(data / f"test.a-b.{side}")), IndexedDatasetBuilder(f"{prefix}.bin")
+        for i in range(len(dataset)):
+            builder.add_item(dataset[i])
+        builder.finalize(f"{prefix}.idx")
+    assert hypotheses(generate(copy, checkpoint)) == hypotheses(generate(data, checkpoint))
 
 
 def test_a_missing_binarised_file_is_named(copy: Path, checkpoint: Path):
