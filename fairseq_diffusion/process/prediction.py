@@ -28,10 +28,8 @@ def v(output: Tensor, x_t: Tensor, level: Level) -> Tensor:
     return level.alpha[..., None] * x_t - level.sigma[..., None] * output
 
 
-@PREDICTIONS.register("expected")
-def expected(output: Tensor, x_t: Tensor, level: Level) -> Tensor:
-    """The output is o, [B, L, D] (Dieleman et al. 2022, section 3.1)."""
-    return output
+# the output is the estimate as it is, here o; what that means is the state's to know
+PREDICTIONS.register("expected")(x_0)
 
 
 @PREDICTIONS.register("posterior")

@@ -20,7 +20,7 @@ from fairseq_diffusion.network.transformer import masked_mean
 from fairseq_diffusion.objective.likelihood import Likelihood
 from fairseq_diffusion.objective.reduction import error_by_noise
 from fairseq_diffusion.objective.terms import Objective, Outcome
-from fairseq_diffusion.process.prediction import Prediction
+from fairseq_diffusion.process.prediction import Prediction, x_0
 from fairseq_diffusion.process.schedule import Schedule
 from fairseq_diffusion.process.time_sampling import TimeSampler, chance
 from fairseq_diffusion.states.base import State
@@ -227,6 +227,8 @@ class DiffusionTranslator(Translator):
         """
         condition = None if self.self_conditioning == "none" else self._condition(c)
         output = self.denoiser(s_t, condition, t, mask, source.memory)
+        if self.prediction is x_0:  # which asks for no level
+            return output
         places = torch.arange(mask.shape[1], device=t.device) if self.schedule.modifier.places else None
         return self.prediction(output, s_t, self.schedule.level(t[:, None], positions=places))
 
