@@ -85,9 +85,18 @@ class TranslatorModel(BaseFairseqModel):
         return super().from_pretrained(*args, **kwargs)
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Any], name: str) -> None:
-        """Weights of older checkpoints get the names they have now."""
+        """Weights of older checkpoints get the names they have now.  torch would round weights to zeros and ones where
+        a file has whole numbers."""
         super().upgrade_state_dict_named(state_dict, name)
         rename_keys(state_dict)
+        own = self.state_dict()
+        for key, value in state_dict.items():
+            if key in own and torch.is_tensor(value) and value.is_floating_point() != own[key].is_floating_point():
+                kinds = (str(x.dtype).removeprefix("torch.") for x in (value, own[key]))
+                raise UserError(
+                    "the checkpoint's {} holds numbers of the type {} in place of {}; it is damaged: take an earlier "
+                    "one".format(key, *kinds)
+                )
 
     def set_num_updates(self, num_updates: int) -> None:
         """Called by fairseq before each training step."""

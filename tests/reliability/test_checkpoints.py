@@ -100,6 +100,20 @@ def test_structure(tmp_path: Path, count: Callable[..., None], data: st.DataObje
     count("damaged checkpoints: structure")
 
 
+@pytest.mark.parametrize("key", ["schedule.curve.table", "denoiser.layers.0.feed_forward.up.weight"])
+@pytest.mark.parametrize("kind", [torch.long, torch.bool, torch.complex64, torch.float64, torch.float16])
+def test_numbers_of_another_kind_are_not_rounded_to_weights(tmp_path: Path, key: str, kind: torch.dtype):
+    """Other precisions may be, and a table of times as whole numbers would be all zeros."""
+    state, path = read(checkpoint("difformer")), tmp_path / "other.pt"
+    weights, key = state["model"], f"translator.{key}"
+    torch.save({**state, "model": {**weights, key: weights[key].to(kind)}}, path)
+    if kind.is_floating_point:
+        assert translated(path)
+    else:
+        with pytest.raises(UserError, match=f"{key} holds numbers of the type {str(kind)[6:]}.*other.pt"):
+            translated(path)
+
+
 # -- continuing
 
 
