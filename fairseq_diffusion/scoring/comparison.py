@@ -87,7 +87,7 @@ def notes_on(output: Output, texts: dict[str, list[str]], references: list[list[
     notes = {
         "REFERENCE LENGTHS USED": decoding.get("oracle_length"),
         "rescored by AR": decoding.get("rescored"),
-        f"begins with a draft of {draft.get('calls', 0):g} more calls": draft,
+        f"begins with a draft of {draft.get('calls') or 0:g} more calls": draft,
         f"{output.skipped} SKIPPED, scored as empty": output.skipped,
         f"{empty} empty": empty,
         "no capitals, but the references have them (--lowercase)": not lowercase

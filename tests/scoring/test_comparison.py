@@ -51,5 +51,7 @@ def test_calls_of_a_draft_are_told():
     assert notes([output]) == [[]]
     output.report["decoding"] = {"draft": {"begins_at": 0.5, "calls": 1.0}}
     assert notes([output]) == [["begins with a draft of 1 more calls"]]
+    output.report["decoding"]["draft"]["calls"] = None
+    assert notes([output]) == [["begins with a draft of 0 more calls"]]
     output.report["decoding"] = {"draft": "none"}
     assert notes([output]) == [[]]
