@@ -5,6 +5,7 @@
 
 SYSTEMS="ar dinoiser difformer diffglat_ctc diffglat_dag diffglat glat_ctc glat nat da_transformer cmlm"
 SYSTEMS+=" mdlm mdlm_from_ar rdm_absorb rdm_uniform sundae ddcap"
+SYSTEMS+=" cdcd seqdiffuseq diffuseq_v2 sed genie plaid"
 SYSTEMS+=" dinoiser_unclipped dinoiser_plain difformer_unscaled difformer_rounding"
 SETS="raw distilled" GPUS=0 NEEDS_DATA=yes TOKENIZER=moses SPLIT_DASHES=false LOWERCASE=false
 declare -A titles=(
@@ -15,6 +16,7 @@ declare -A titles=(
     [diffglat_ctc]="Diff-Glat CTC" [diffglat_dag]="Diff-Glat DAG"
     [mdlm]=MDLM [mdlm_from_ar]="MDLM, from the Transformer"
     [rdm_absorb]="RDM, absorbing" [rdm_uniform]="RDM, uniform" [sundae]=SUNDAE [ddcap]=DDCap
+    [cdcd]=CDCD [seqdiffuseq]=SeqDiffuSeq [diffuseq_v2]=DiffuSeq-v2 [sed]=SED [genie]=GENIE [plaid]=Plaid
 )
 declare -A choices=([direction]="de-en en-de" [subset]="test valid") settings=([training-minutes]=90)
 . "$(dirname "${BASH_SOURCE[0]}")/../scripts/recipe.sh"
@@ -30,12 +32,13 @@ common=(
     --seed 1 --log-format json --log-interval 100 --no-progress-bar
 )
 # An update's time on one thread of an Intel Xeon of the fourth generation, torch 2.13.0, in hundredths of a second
-# (systems that diffuse tokens: of an AMD EPYC, scaled as the Transformer's is).
+# (systems that diffuse tokens: of an AMD EPYC, scaled as the Transformer's is; those on a canvas: seconds of that one's
+# processor, where MDLM takes 35).
 declare -A hundredths=(
     [ar]=45 [dinoiser]=60 [dinoiser_unclipped]=60 [dinoiser_plain]=36 [difformer]=50 [difformer_unscaled]=50
     [difformer_rounding]=50 [nat]=36 [glat]=45 [glat_ctc]=95 [cmlm]=38 [da_transformer]=160 [diffglat]=60
     [diffglat_ctc]=125 [diffglat_dag]=230 [mdlm]=36 [mdlm_from_ar]=36 [rdm_absorb]=39 [rdm_uniform]=39 [sundae]=100
-    [ddcap]=39
+    [ddcap]=39 [cdcd]=63 [seqdiffuseq]=102 [diffuseq_v2]=122 [sed]=76 [genie]=93 [plaid]=87
 )
 updates() { echo $((${settings[training-minutes]} * 6000 / ${hundredths[$1]})); } # SYSTEM: as many as take that long
 until_then() { # SYSTEM: flags; forty times a checkpoint
@@ -74,6 +77,15 @@ glancing() { echo "$(ours "$@")" --glance-updates "$(updates "$1")"; }
     rdm_absorb=($(ours rdm_absorb rdm_iwslt_de_en_absorb))
     sundae=($(ours sundae sundae_iwslt_de_en))
     ddcap=($(ours ddcap ddcap_iwslt_de_en))
+    canvas=(--canvas-positions 10 --canvas-scale 1) # room for most targets at the cost of twice their length
+    cdcd=($(ours cdcd cdcd_iwslt_de_en) "${canvas[@]}")
+    seqdiffuseq=($(ours seqdiffuseq seqdiffuseq_iwslt_de_en) "${canvas[@]}" --schedule-update 500)
+    diffuseq_v2=(
+        $(ours diffuseq_v2 diffuseq_v2_iwslt_de_en) "${canvas[@]}" --encoder-layers 0 --decoder-layers 6
+    )
+    sed=($(ours sed sed_iwslt_de_en) "${canvas[@]}" --finetune-from-model "$teacher")
+    genie=($(ours genie genie_iwslt_de_en) "${canvas[@]}")
+    plaid=($(ours plaid plaid_iwslt_de_en) "${canvas[@]}")
 }
 
 ar_ways=("beam 5 | --beam 5 --batch-size 64" "greedy | --beam 1 --batch-size 64")
@@ -129,6 +141,21 @@ mapfile -t rdm_absorb_ways < <(token_ways "" "")
 rdm_uniform_ways=("${rdm_absorb_ways[@]}")
 mapfile -t sundae_ways < <(token_ways "" "")
 mapfile -t ddcap_ways < <(token_ways "" "--guidance 1.06")
+canvas_ways() { # FLAGS: ways of a system on a canvas, with FLAGS of its sampler
+    local flags="$1 --batch-size 64 --iter-decode-max-iter" steps
+    for steps in 2 5 10 20; do printf '%s\n' "$steps steps | $flags $steps"; done
+    printf '%s\n' "20 steps, repeats dropped | $flags 20 --drop-repeats" \
+        "5 noises, MBR, 20 steps | $flags 20 --noise-beam 5 --selection mbr" \
+        "5 noises, rescored, 20 steps | $flags 20 --noise-beam 5 $rescore"
+}
+mapfile -t cdcd_ways < <(canvas_ways "--temperature 0.8")
+cdcd_ways+=("guidance 2, 10 steps | --temperature 0.8 --guidance 2 --iter-decode-max-iter 10 --batch-size 64")
+mapfile -t seqdiffuseq_ways < <(canvas_ways "")
+mapfile -t diffuseq_v2_ways < <(canvas_ways "")
+mapfile -t sed_ways < <(canvas_ways "")
+sed_ways+=("guidance 2.5, 10 steps | --guidance 2.5 --iter-decode-max-iter 10 --batch-size 64")
+mapfile -t genie_ways < <(canvas_ways "--clamp")
+mapfile -t plaid_ways < <(canvas_ways "--temperature 0.9")
 one=("5 steps | --iter-decode-max-iter 5 --batch-size 64" "20 steps | --iter-decode-max-iter 20 --batch-size 64")
 dinoiser_unclipped_ways=("${one[@]}") dinoiser_plain_ways=("${one[@]}")
 difformer_unscaled_ways=("${one[@]}") difformer_rounding_ways=("${one[@]}")

@@ -15,6 +15,7 @@ COMMANDS = {
     "user-dir": "print the path to pass to --user-dir",
     "toy": "generate the toy language, or score translations of it",
     "distill": "make a distilled data-bin from an autoregressive teacher's translations",
+    "spans": "make pairs to pretrain on out of text of one language",
     "average": "average checkpoints (the last k or the best k)",
     "convert": "convert a checkpoint of fairseq's own NAT models",
     "score": "score and compare translations: BLEU, chrF, TER, significance",

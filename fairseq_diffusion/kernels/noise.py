@@ -25,6 +25,8 @@ class Stream(IntEnum):
     SELF_CONDITIONING = 2
     SOURCE_DROP = 3
     UNROLL = 4
+    CLEAN = 5
+    BLANKS = 6
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:

@@ -34,7 +34,9 @@ SIZES = dict.fromkeys(
 RANGES = {  # looked at last, for other checks say more
     **dict.fromkeys(("encoder_layers", "decoder_layers", "unroll", "passes"), (0, 1000)),
     **dict.fromkeys(("dropout", "attention_dropout", "activation_dropout"), KEPT),
-    **dict.fromkeys(("length_loss", "embedding_init_std", "noise_factor", "decode_noise_factor"), WEIGHT),
+    **dict.fromkeys(
+        ("length_loss", "embedding_init_std", "embedding_noise", "noise_factor", "decode_noise_factor"), WEIGHT
+    ),
     **dict.fromkeys(("upsample", "canvas_scale"), (0, 1000)),
     **dict.fromkeys(("time_mean", "time_spread"), (-5, 5)),
     "early_stop": (0, 1),

@@ -101,6 +101,13 @@ class DiffusionConfig(NetworkConfig):
         "l2", "embeddings as they are, times sqrt(D) (scaled), of norm sqrt(D) (l2), or behind a LayerNorm"
     )
     embedding_init_std: float = flag(1e-3, "standard deviation of the embeddings at the start")
+    embedding_noise: float = flag(
+        0.0, "standard deviation of the noise that a word's vector has in training before it is corrupted"
+    )
+    own_readout: bool = flag(
+        False,
+        "words are read by a table of its own, which starts as their vectors; for those that --freeze embeddings keeps",
+    )
     soft_absorb: float = flag(
         0.0,
         "embeddings are corrupted around a learned vector, and by it: this times the noise's share is the probability "
@@ -121,7 +128,8 @@ class DiffusionConfig(NetworkConfig):
     )
     objective: str = flag(
         "mse=1,rounding=1",
-        "loss terms and weights: mse, rounding (on x_0), anchor (on x_0-hat), prior, center (--soft-absorb's vector); "
+        "loss terms and weights: mse, rounding (on x_0), anchor (on x_0-hat), prior, center (--soft-absorb's vector), "
+        "snr_mse and reconstruction (the bound in nats); "
         "with --state tokens elbo, vlb, score_entropy, corrupted, reweighted, anchor",
     )
     time_sampler: ChoiceEnum(list(TIME_SAMPLERS)) = flag(
@@ -171,6 +179,11 @@ class DiffusionConfig(NetworkConfig):
     canvas_positions: int = flag(64, "canvas: its number of positions, both ends included")
     canvas_scale: float = flag(
         0.0, "canvas: this times the source's number of tokens, both ends included, is added to its positions"
+    )
+    canvas_blanks: float = flag(
+        0.0,
+        "canvas: probability that in training a word has a blank before it, a symbol that is left out of translations, "
+        "so that words need not stand side by side",
     )
     length_training: ChoiceEnum(LENGTH_TRAINING) = flag(
         "joint", "train the length predictor along, not at all, or alone (the rest is frozen; two-stage training)"

@@ -61,7 +61,8 @@ def canvas_of(cfg: Any, symbols: Symbols) -> FilledCanvas | None:
     """Room that may be larger than targets, where --length-target says so."""
     longest = cfg.max_target_positions + BOS
     if cfg.length_target == "canvas":
-        return FilledCanvas(symbols.eos, symbols.pad, longest, cfg.canvas_positions, cfg.canvas_scale)
+        size = cfg.canvas_positions, cfg.canvas_scale
+        return FilledCanvas(symbols.eos, symbols.pad, longest, *size, blank=symbols.mask, blanks=cfg.canvas_blanks)
     return FilledCanvas(symbols.eos, symbols.pad, longest, unit=2) if cfg.length_target == "half" else None
 
 
@@ -98,7 +99,8 @@ def freeze(translator: DiffusionTranslator, length_training: str, parts: list[st
     if translator.length is not None:
         translator.length.requires_grad_(length_training != "off")
     for part in parts:
-        getattr(translator, PARTS[part]).requires_grad_(False)
+        for parameter in getattr(translator, PARTS[part]).parameters():
+            parameter.requires_grad_(parameter is translator.state.reader and length_training != "only")
     if not any(parameter.requires_grad for parameter in translator.parameters()):
         raise UserError(
             f"--freeze {','.join(parts)} and --length-training {length_training} leave nothing to train; name fewer "

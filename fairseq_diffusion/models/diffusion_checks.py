@@ -5,8 +5,8 @@ from __future__ import annotations
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.models.base import RANGES, check_network
 from fairseq_diffusion.models.config import DiffusionConfig
+from fairseq_diffusion.models.vector_checks import check_absorption, check_expected, check_schedule, check_vectors
 from fairseq_diffusion.objective.terms import FAMILIES, TERMS, parse_terms
-from fairseq_diffusion.process.prediction import EXPECTED
 from fairseq_diffusion.ranges import check_ranges
 from fairseq_diffusion.states.base import STATES
 
@@ -16,10 +16,11 @@ OF_VECTORS = (
     "embedding_init_std",
     "latent_map",
     "soft_absorb",
+    "embedding_noise",
+    "own_readout",
+    "canvas_blanks",
 )  # flags that words have no use for
 OF_WORDS = ("mask_share", "unroll", "hide_masked")
-UNIT_VARIANCE = ("l2", "layer")  # embedding norms
-FACTORED = ("factor", "factor_vp")  # schedule modifiers that read the noise factor
 FOR_WORDS = ("none", "factor_vp", "spindle")  # schedule modifiers that keep alpha^2 + sigma^2 = 1, look at no vectors
 BY_WORDS = ("elbo", "corrupted", "anchor")  # loss terms that words may have levels of their own with
 PARTS = {"encoder": "encoder", "embeddings": "state", "denoiser": "denoiser", "length": "length"}  # that can be frozen
@@ -48,13 +49,8 @@ def check(cfg: DiffusionConfig) -> None:
     check_schedule(cfg)
     check_state(cfg)
     check_expected(cfg)
-    weights = parse_terms(cfg.objective)
-    gaussian = STATES[str(cfg.state)].family == "gaussian"
-    if gaussian and weights.get("rounding", 0) <= 0 and weights.get("anchor", 0) <= 0:
-        raise UserError(
-            f"nothing in --objective {cfg.objective} keeps the embeddings apart, so they would all become one; "
-            "add rounding=1 or anchor=1"
-        )
+    if STATES[str(cfg.state)].family == "gaussian":
+        check_vectors(cfg, frozen="embeddings" in parse_freeze(cfg.freeze))
     check_canvas(cfg)
     if cfg.length_loss <= 0 and cfg.length_training != "off" and cfg.length_target != "canvas":
         raise UserError(
@@ -64,49 +60,11 @@ def check(cfg: DiffusionConfig) -> None:
     check_ranges(cfg, RANGES)
 
 
-def check_expected(cfg: DiffusionConfig) -> None:
-    """Refuse what does not go with an estimate that says how probable words are, or with conditioning on words."""
-    prediction, on = str(cfg.prediction), str(cfg.self_conditioning_on)
-    if prediction == "posterior" and cfg.embedding_norm != "l2":
-        raise UserError(
-            "--prediction posterior is right where all vectors have one norm, but --embedding-norm is "
-            f"{cfg.embedding_norm}; pass --embedding-norm l2, or --prediction expected"
-        )
-    if prediction in EXPECTED and parse_terms(cfg.objective).get("anchor", 0) <= 0:
-        raise UserError(
-            f"--prediction {prediction} says how probable words are, which only anchor trains; add anchor=1 to "
-            f"--objective {cfg.objective}"
-        )
-    if on == "estimate":
-        return
-    if cfg.self_conditioning == "none":
-        raise UserError(f"--self-conditioning-on {on} has no meaning with --self-conditioning none; drop it")
-    if prediction in EXPECTED:
-        raise UserError(
-            f"--prediction {prediction} conditions on the mean of the words' vectors; drop --self-conditioning-on {on}"
-        )
-
-
-def check_absorption(cfg: DiffusionConfig) -> None:
-    """Refuse what does not go with a vector that absorbs, or needs one."""
-    if not 0 <= cfg.soft_absorb <= 1:
-        raise UserError(f"--soft-absorb is {cfg.soft_absorb}; pass a probability from 0 (no vector that absorbs) to 1")
-    if "center" in parse_terms(cfg.objective) and not cfg.soft_absorb:
-        raise UserError(
-            "--objective center is the norm of the vector that absorbs, which --soft-absorb 0 has not; drop it"
-        )
-    if cfg.soft_absorb and cfg.prediction in ("v", "posterior"):
-        raise UserError(
-            f"--prediction {cfg.prediction} takes noise to be around 0, but with --soft-absorb it is around a learned "
-            "vector; pass --prediction x_0 or expected"
-        )
-
-
 def check_times(cfg: DiffusionConfig) -> None:
     """Refuse log-odds that are not drawn."""
     if cfg.time_spread <= 0:
         raise UserError(f"--time-spread is {cfg.time_spread}; a standard deviation above 0 is needed, for example 1")
-    bounds = {"elbo", "vlb", "score_entropy"} & parse_terms(cfg.objective).keys()
+    bounds = {"elbo", "vlb", "score_entropy", "snr_mse"} & parse_terms(cfg.objective).keys()
     if cfg.time_sampler == "logit_normal" and bounds:
         raise UserError(
             f"--objective {min(bounds)} is a bound as a mean over even times, which those of --time-sampler "
@@ -136,6 +94,10 @@ def check_gap(cfg: DiffusionConfig) -> None:
 
 def check_canvas(cfg: DiffusionConfig) -> None:
     """Refuse flags that do not go with whether a length is predicted."""
+    if not 0 <= cfg.canvas_blanks < 1:
+        raise UserError(
+            f"--canvas-blanks is {cfg.canvas_blanks}; pass a probability from 0 to below 1, for example 0.1"
+        )
     if cfg.length_target == "canvas":
         if cfg.canvas_positions < 0 or cfg.canvas_scale < 0 or not (cfg.canvas_positions or cfg.canvas_scale):
             raise UserError(
@@ -153,7 +115,7 @@ def check_canvas(cfg: DiffusionConfig) -> None:
                 "--freeze length; drop them, or pass another --length-target"
             )
         return
-    for name in ("canvas_positions", "canvas_scale"):
+    for name in ("canvas_positions", "canvas_scale", "canvas_blanks"):
         if getattr(cfg, name) != getattr(DiffusionConfig, name):
             flag = "--" + name.replace("_", "-")
             raise UserError(
@@ -249,38 +211,3 @@ def parse_freeze(text: str) -> list[str]:
     if unknown := [part for part in parts if part not in PARTS]:
         raise UserError(f"--freeze names {unknown[0]!r}, which is no part of a model; choose from: {', '.join(PARTS)}")
     return parts
-
-
-def check_schedule(cfg: DiffusionConfig) -> None:
-    """Refuse a modifier that does not go with these embeddings, this factor or this prediction."""
-    modifier, factor = str(cfg.schedule_modifier), cfg.noise_factor
-    if modifier.startswith("clip") and cfg.embedding_norm not in UNIT_VARIANCE:
-        raise UserError(
-            f"--schedule-modifier {modifier} compares noise with the spread of embeddings of unit "
-            f"variance, but --embedding-norm is {cfg.embedding_norm}; pass --embedding-norm l2 "
-            "or --schedule-modifier none"
-        )
-    if factor <= 0:
-        raise UserError(f"--noise-factor is {factor}, but noise is multiplied by a positive number, for example 4")
-    if factor != 1 and modifier not in FACTORED:
-        raise UserError(
-            f"--noise-factor {factor} has no meaning for --schedule-modifier {modifier}; "
-            f"pass --schedule-modifier {' or '.join(FACTORED)}, or drop it"
-        )
-    if factor != 1 and modifier == "factor" and cfg.prediction == "v":
-        raise UserError(
-            f"--prediction v needs states of unit variance, which --noise-factor {factor} does not leave; "
-            "pass --schedule-modifier factor_vp, or --prediction x_0"
-        )
-    if cfg.time_min and modifier in ("clip", "clip_plus_one", "warp"):
-        raise UserError(f"--schedule-modifier {modifier} sets the smallest time itself; drop --time-min {cfg.time_min}")
-    if modifier == "position" and cfg.prediction in EXPECTED:
-        raise UserError(
-            "--schedule-modifier position adapts to the distance of x_0-hat from x_0, which --prediction "
-            f"{cfg.prediction} does not make in training; pass --prediction x_0, or --schedule-modifier warp, which "
-            "adapts to the loss"
-        )
-    if not 0 <= cfg.time_min < 1:
-        raise UserError(f"--time-min is {cfg.time_min}; pass the smallest time to train on, from 0 to below 1")
-    if cfg.diffusion_steps < 0 or cfg.diffusion_steps == 1:
-        raise UserError(f"--diffusion-steps is {cfg.diffusion_steps}; pass 2 or more, or 0 for continuous time")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from fairseq.models import ARCH_MODEL_NAME_REGISTRY
@@ -47,15 +47,17 @@ def first_weights(theirs: Weights, arguments: Any, model: TranslatorModel, path:
         path: where the AR model was read from.
     """
     parts = parts_to_take(model)
-    check_layout(path, layout(arguments), model.cfg, parts)
+    check_layout(path, layout(arguments), model.cfg, parts, not is_gaussian(model) or "encoder" in parts)
     own = {plain(name): value.cpu() for name, value in model.state_dict().items()}
     names = counterparts(theirs, own, parts)
     found = {**joined(theirs, names), **places(theirs, own, parts, model.pad)}
+    if is_gaussian(model) and OUR_TARGET_TABLES[0] in found:
+        found |= narrowed(found[OUR_TARGET_TABLES[0]], model)
     taken = {name for of in names.values() for name in of}
     taken |= {f"{part}.embed_positions.weight" for part in parts} & theirs.keys()
     if TARGET_TABLE in taken:
         taken |= {name for name in ALIASES if name in theirs and torch.equal(theirs[name], theirs[TARGET_TABLE])}
-        if SHARED_MAP in own and SOURCE_TABLE in taken:
+        if SHARED_MAP in own and SOURCE_TABLE in taken and not is_gaussian(model):
             found[SHARED_MAP] = torch.eye(len(own[SHARED_MAP]))
     fitted = {name: fit(name, found[name], value) if name in found else value for name, value in own.items()}
     report(path, theirs.keys(), taken, [plain(name) for name, _ in model.named_parameters()], own, found)
@@ -68,21 +70,43 @@ def plain(name: str) -> str:
 
 
 def parts_to_take(model: TranslatorModel) -> list[str]:
-    """What --init-parts names, or all parts that the model has a like for: one that denoises vectors has an encoder."""
-    state = getattr(model.translator, "state", None)
-    able = PARTS[:1] if state is not None and state.family == "gaussian" else PARTS
+    """What --init-parts names, or all parts that the model has a like for: one that denoises vectors has an encoder,
+    and narrower embeddings."""
+    gaussian = is_gaussian(model)
+    able = PARTS[:2] if gaussian else PARTS
     named = [part.strip() for part in model.cfg.init_parts.split(",") if part.strip()]
     if unknown := [part for part in named if part not in able]:
         raise UserError(
             f"--init-parts names {unknown[0]!r}, which a model of this kind cannot take of an AR model; choose from: "
             f"{', '.join(able)}"
         )
-    return named or list(able)
+    return named or list(PARTS[:1] if gaussian else able)
 
 
-def check_layout(path: str, wanted: dict[str, Any], cfg: Any, parts: list[str]) -> None:
-    """What the parts compute is the same in both networks: sizes, activation, scale of embeddings, norms."""
-    names = list(dict.fromkeys([*ALIKE, *(name for part in parts for name in OF_PART.get(part, ()))]))
+def is_gaussian(model: TranslatorModel) -> bool:
+    """Whether it denoises vectors."""
+    state = getattr(model.translator, "state", None)
+    return state is not None and state.family == "gaussian"
+
+
+def narrowed(table: Tensor, model: TranslatorModel) -> Weights:
+    """A table [V, h] as D dimensions that keep as much as D can: the principal components of its rows, scaled to the
+    standard deviation that the vectors would start with.  What words are read by starts alike."""
+    cfg, state = model.cfg, cast(Any, model.translator).state
+    rows = table.double() - table.double().mean(0)
+    axes = torch.linalg.eigh(rows.T @ rows).eigenvectors[:, -cfg.latent_dim :].flip(1)
+    most = axes.gather(0, axes.abs().argmax(0, keepdim=True))  # an axis has no sign: its largest number is positive
+    kept = rows @ (axes * most.sign())
+    kept = (kept * cfg.embedding_init_std / kept.std()).float()
+    found = {OUR_TARGET_TABLES[0]: kept}
+    return found if state.reader is None else {**found, "state.reader": state.norm.readout(kept)}
+
+
+def check_layout(path: str, wanted: dict[str, Any], cfg: Any, parts: list[str], alike: bool) -> None:
+    """What the parts compute is the same in both networks: sizes, activation, norms; and scale and width of embeddings,
+    if those of words are `alike`."""
+    names = [*(ALIKE if alike else ()), *(name for part in parts for name in OF_PART.get(part, ()))]
+    names = list(dict.fromkeys(names))
     if cfg.pre_norm and wanted["pre_norm"] and "no_entry_norm" in names:
         names.remove("no_entry_norm")  # there is none with --pre-norm
     other = [name for name in names if str(wanted[name]) != str(getattr(cfg, name))]
@@ -121,7 +145,7 @@ def places(theirs: Weights, own: Weights, parts: list[str], pad: int) -> Weights
 def fit(name: str, value: Tensor, own: Tensor) -> Tensor:
     """`value` with the shape of `own`: of a table, the rows that it does not have are our own."""
     rows = len(own) if value.shape == own.shape else min(len(value), len(own))
-    table = name.endswith("positions.weight") or name in OUR_TARGET_TABLES
+    table = name.endswith(("positions.weight", "state.reader")) or name in OUR_TARGET_TABLES
     if value.shape != own.shape and not (table and value.shape[1:] == own.shape[1:]):
         raise UserError(
             f"the AR model's {name} has the shape {tuple(value.shape)}, but {tuple(own.shape)} is needed; name other "

@@ -28,6 +28,7 @@ class Outcome:
     """What a training step produced: `estimates` holds the clean estimate of each pass that has a loss."""
 
     tokens: Tensor  # [B, L]
+    drawn: Tensor  # [B, L, ...], s_0
     s_0: Tensor  # [B, L, ...], or in its place what a teacher estimates
     s_t: Tensor  # [B, L, ...]
     noised: Tensor  # [B, L], where it is noise
@@ -70,10 +71,29 @@ def mse(outcome: Outcome, mask: Tensor) -> Tensor:
     return over_passes(lambda estimate: (outcome.state.clean(estimate) - outcome.s_0).square().mean(-1), outcome)
 
 
+@term("snr_mse", "gaussian")
+def snr_mse(outcome: Outcome, mask: Tensor) -> Tensor:
+    """-1/2 (d SNR / d t) || x_0-hat - x_0 ||^2: in nats, the denoiser's part of the variational bound (Kingma et al.
+    2021, eq. 17)."""
+    rate = outcome.schedule.snr_rate(outcome.t).to(outcome.s_0)
+    error = lambda estimate: (outcome.state.clean(estimate) - outcome.s_0).square().sum(-1)  # noqa: E731
+    return rate / 2 * over_passes(error, outcome)
+
+
+@term("reconstruction", "gaussian")
+def reconstruction(outcome: Outcome, mask: Tensor) -> Tensor:
+    """-log p(y | x_t) at t = 0, by Bayes' rule for one word by itself: in nats, the bound's part that keeps rows of one
+    norm apart.  The noise is that of s_t."""
+    now, first = outcome.level.to(outcome.s_0), outcome.schedule.level(torch.zeros_like(outcome.t)).to(outcome.s_0)
+    eps = (outcome.s_t - now.alpha[..., None] * outcome.s_0) / now.sigma[..., None]
+    logits = (first.alpha / first.sigma.square())[..., None] * first.mix(outcome.drawn, eps)
+    return outcome.state.nll(logits, outcome.tokens, mask=mask)
+
+
 @term("rounding", "gaussian")
 def rounding(outcome: Outcome, mask: Tensor) -> Tensor:
     """-log p(y | x_0) on the clean embedding: keeps rows apart, does not see the denoiser (Li et al. 2022, eq. 2)."""
-    return outcome.state.clean_nll(outcome.tokens, mask, outcome.label_smoothing)
+    return outcome.state.clean_nll(outcome.tokens, outcome.drawn, mask, outcome.label_smoothing)
 
 
 @term("anchor")

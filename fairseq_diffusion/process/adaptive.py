@@ -75,13 +75,42 @@ class Warp(Modifier):
         middle = (loss[1:] + loss[:-1]) / 2
         last = loss[-1:] + (loss[-1:] - loss[-2:-1]) / 2
         rise = torch.cat([middle[:1], middle.diff(), last - middle[-1:]])
-        even = torch.full_like(rise, 1 / BINS)
-        share = torch.lerp(rise / rise.sum().clamp(min=1e-300), even, self.least)
-        share = torch.where((self.count.sum() > 0) & (rise.sum() > 0), share, even)
-        reached = share.cumsum(0)
+        self._set_shares(rise / rise.sum().clamp(min=1e-300))
+
+    def _set_shares(self, share: Tensor) -> None:
+        """Of the draws that each bin [K] has from now on; even where nothing was observed, or nothing costs."""
+        even = torch.full_like(share, 1 / BINS)
+        known = (self.count.sum() > 0) & (share.sum() > 0)
+        reached = torch.where(known, torch.lerp(share, even, self.least), even).cumsum(0)
         self.knots[1:].copy_(reached / reached[-1])
         self.total.mul_(self.decay)
         self.count.mul_(self.decay)
+
+
+@MODIFIERS.register("least_variance")
+class LeastVariance(Warp):
+    """Times are drawn so that the estimate of the loss has the least variance, which leaves its mean as it is: as often
+    as the root of the mean squared loss at t (Kingma et al. 2021, appendix I.2).
+
+    The levels of noise are so placed in time as those of a learned gamma(t) would be whose gradient is that of the
+    squared loss.
+    """
+
+    def weight(self, u: Tensor) -> Tensor:
+        knots = self.knots.to(u.device)
+        k = (torch.searchsorted(knots, u.contiguous(), right=True) - 1).clamp(0, BINS - 1)
+        return 1 / (BINS * (knots[k + 1] - knots[k]))
+
+    def observe(self, t: Tensor, loss: Tensor, error: Tensor | None, mask: Tensor) -> None:
+        super().observe(t, loss.detach().double().square(), error, mask)
+
+    @torch.no_grad()
+    def update(self, table: Tensor, curve: Curve | DiscreteCurve) -> None:
+        """Bins that no time has been drawn in count like the mean of the others."""
+        seen = self.count > 0
+        root = (self.total / self.count.clamp(min=1e-300)).sqrt()
+        root = torch.where(seen, root, root[seen].mean() if seen.any() else 1.0)
+        self._set_shares(root / root.sum().clamp(min=1e-300))
 
 
 @MODIFIERS.register("position")

@@ -171,6 +171,15 @@ CURVES.register("variance_exploding")(
     Curve(lambda t: sigma_of_odds(TAU_HIGH**t), lambda s: torch.log(odds(s)) / math.log(TAU_HIGH))
 )
 
+GAMMA_LOW, GAMMA_HIGH = -3.0, 6.0
+# -log SNR even in t between the ends that Plaid learnt (Gulrajani and Hashimoto 2023): some noise stays at t = 0.
+CURVES.register("log_snr")(
+    Curve(
+        lambda t: torch.sigmoid(GAMMA_LOW + (GAMMA_HIGH - GAMMA_LOW) * t).sqrt(),
+        lambda s: (2 * torch.log(odds(s)) - GAMMA_LOW) / (GAMMA_HIGH - GAMMA_LOW),
+    )
+)
+
 RHO = 7
 
 

@@ -62,6 +62,11 @@ class Modifier(KeepsPrecision):
         """Training time for a uniform u in [0, 1], both [B]."""
         return u
 
+    def weight(self, u: Tensor) -> Tensor:
+        """What losses at those times weigh, [B], so that their mean over u is one over times: dt / du, in a modifier
+        that draws more of some times only to estimate that mean better."""
+        return torch.ones_like(u)
+
     def observe(self, t: Tensor, loss: Tensor, error: Tensor | None, mask: Tensor) -> None:
         """Called in training with the time [B] and the loss [B] of each sentence, and the distance of its estimate from
         x_0 at each position [B, L], if that is known; mask [B, L] is true at its words."""
@@ -131,7 +136,7 @@ class Spindle(Modifier):
     where the curve keeps a.  Before clipping, the information that is kept falls as a does.  Without tokens, a itself.
     """
 
-    by_words, weight = True, 0.3  # up to 1 / pi the share of no word rises with time
+    by_words, strength = True, 0.3  # up to 1 / pi the share of no word rises with time
     information: Tensor
 
     def __init__(self, factor: float = 1.0):
@@ -159,5 +164,5 @@ class Spindle(Modifier):
         a, H = level.alpha.square(), self.information.to(tokens.device)[tokens]
         mean = H.sum(-1, keepdim=True) / (H > 0).sum(-1, keepdim=True).clamp(min=1)
         excess = torch.where(H > 0, 1 - mean / H.masked_fill(H == 0, 1.0), 0.0)
-        hidden = 1 - (a - self.weight * torch.sin(math.pi * (1 - a)) * excess)
+        hidden = 1 - (a - self.strength * torch.sin(math.pi * (1 - a)) * excess)
         return Level.variance_preserving(hidden.clamp(LEAST_HIDDEN, 1).sqrt())

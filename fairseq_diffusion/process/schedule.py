@@ -70,6 +70,10 @@ class Schedule(KeepsPrecision):
         u = self.time_min + (1 - self.time_min) * u.double()
         return self.curve.snap_up(self.modifier.time(u, self.curve))
 
+    def training_weight(self, u: Tensor) -> Tensor:
+        """What losses at the training times of u [B] weigh beside the time sampler's weight."""
+        return self.modifier.weight(u.double())
+
     @torch.enable_grad()
     def reveal_rate(self, t: Tensor, tokens: Tensor | None = None) -> Tensor:
         """-(d alpha^2 / d t) / (1 - alpha^2) at times t [B, 1], in fp64, of each word [B, L] if levels differ: how
@@ -87,6 +91,10 @@ class Schedule(KeepsPrecision):
     def slope(self, t: Tensor, tokens: Tensor | None = None) -> Tensor:
         """-d alpha^2 / d t at times t, [B, 1] in fp64."""
         return self.reveal_rate(t, tokens) * self.level(t, tokens=tokens).sigma.square()
+
+    def snr_rate(self, t: Tensor) -> Tensor:
+        """-(d SNR / d t), SNR = alpha^2 / sigma^2 at unit variance, at times t [B, 1] in fp64."""
+        return self.reveal_rate(t) / self.level(t).sigma.square()
 
     def kept_before(self, t: Tensor, tokens: Tensor | None = None) -> Tensor:
         """alpha^2 one of T steps before the times t, [B, 1] in fp64; in continuous time alpha^2 at t."""

@@ -30,6 +30,7 @@ class State(nn.Module, ABC):
     family: ClassVar[str]  # of the samplers that know how to step from s_t to s_s
     state_dims: ClassVar[int] = 0  # dimensions of s_t behind [..., L]
     center: Tensor | None  # what noise is around, if not 0, [d]
+    reader: Tensor | None  # the table that words are read by, if not that of their vectors, [V, d]
     expects: bool = False  # estimates say how probable words are, and x_0-hat is the mean of their vectors
     hides: bool = False  # there is a mask symbol to hide words behind
     replaces: bool = False  # words are replaced by others
@@ -38,6 +39,7 @@ class State(nn.Module, ABC):
     def __init__(self, banned: Sequence[int] = ()):
         super().__init__()
         self.register_parameter("center", None)
+        self.register_parameter("reader", None)
         self.register_buffer("banned", torch.tensor(banned) if banned else None, persistent=False)
 
     @classmethod
@@ -59,6 +61,10 @@ class State(nn.Module, ABC):
     @abstractmethod
     def encode(self, tokens: Tensor) -> Tensor:
         """Tokens [B, L] -> s_0, [B, L, ...]."""
+
+    def draw(self, tokens: Tensor, keys: Tensor) -> Tensor:
+        """The s_0 that training corrupts, by random keys [B]: `encode`, unless that is noisy."""
+        return self.encode(tokens)
 
     @abstractmethod
     def embed(self, tokens: Tensor) -> Tensor:
@@ -141,8 +147,9 @@ class State(nn.Module, ABC):
         """log p(words | estimate) of M words at each position: estimate [B, L, d], words [B, L, M] -> [B, L, M]."""
         return linear_log_probs(estimate.flatten(0, 1), self.readout(), words.flatten(0, 1)).log_p.view(words.shape)
 
-    def clean_nll(self, tokens: Tensor, mask: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        """-log p(tokens | their own vectors), [B, L], 0 where `mask` is false: once for each word of a batch."""
+    def clean_nll(self, tokens: Tensor, s_0: Tensor, mask: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """-log p(tokens | their own s_0), [B, L], 0 where `mask` is false: once for each word of a batch, as all places
+        of a word have one s_0."""
         words, real, place = distinct(tokens, mask)
         loss = self.nll(self.embed(words), words, label_smoothing, real)
         return loss[place].where(mask, 0.0)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairseq_diffusion.kernels import noise
+from fairseq_diffusion.kernels.noise import Stream
 from fairseq_diffusion.network.latent_maps import LATENT_MAPS
 from fairseq_diffusion.network.transformer import Size
 from fairseq_diffusion.process.level import Level
@@ -76,8 +77,12 @@ class EmbeddingState(State):
 
     All vectors are fp32, whatever the network computes in.
 
+    With `noise_std` > 0, x_0 itself is noisy in training (Li et al. 2022): x_0 = E[y] + noise_std eps_0.
+
     With `soft_absorb` r > 0 there is a learned vector c (Gong et al. 2023b): x_t = alpha (x_0 - c) + c + sigma eps, but
     c itself with probability r sigma (at unit variance).
+
+    With `own_readout` words are read by a table W of its own, softmax(x W^T), which starts as E (Strudel et al. 2022).
     """
 
     family = "gaussian"
@@ -93,18 +98,26 @@ class EmbeddingState(State):
         banned: Sequence[int] = (),
         expects: bool = False,
         soft_absorb: float = 0.0,
+        noise_std: float = 0.0,
+        own_readout: bool = False,
     ):
         super().__init__(banned)
-        self.expects, self.soft_absorb = expects, soft_absorb
+        self.expects, self.soft_absorb, self.noise_std = expects, soft_absorb, noise_std
         self.center = nn.Parameter(torch.randn(dim) * dim**-0.5) if soft_absorb else None
         self.weight = nn.Parameter(torch.randn(vocabulary, dim) * init_std)
         self.norm = NORMS[norm](dim)
         self.maps = LATENT_MAPS[latent_map]
+        self.reader = nn.Parameter(self.norm.readout(self.weight.detach()).clone()) if own_readout else None
+
+    @classmethod
+    def needs_mask(cls, cfg: Any) -> bool:
+        """For a canvas with blanks between the words."""
+        return getattr(cfg, "canvas_blanks", 0.0) > 0
 
     @classmethod
     def build(cls, words: int, symbols: Any, cfg: Any) -> EmbeddingState:
         norm, latent_map = str(cfg.embedding_norm), str(cfg.latent_map)
-        how = str(cfg.prediction) in EXPECTED, cfg.soft_absorb
+        how = str(cfg.prediction) in EXPECTED, cfg.soft_absorb, cfg.embedding_noise, cfg.own_readout
         return cls(words, cfg.latent_dim, norm, cfg.embedding_init_std, latent_map, symbols.tags, *how)
 
     @property
@@ -115,13 +128,24 @@ class EmbeddingState(State):
         return self.norm(self.weight.float())
 
     def readout(self) -> Tensor:
-        return self.norm.readout(self.weight.float())
+        return self.norm.readout(self.weight.float()) if self.reader is None else self.reader.float()
 
     def encode(self, tokens: Tensor) -> Tensor:
         return self.norm(F.embedding(tokens, self.weight).float())
 
+    def draw(self, tokens: Tensor, keys: Tensor) -> Tensor:
+        x_0 = self.encode(tokens)
+        if not self.noise_std:
+            return x_0
+        return x_0 + self.noise_std * noise.normal(noise.fold(keys, Stream.CLEAN), *x_0.shape[1:])
+
     def embed(self, tokens: Tensor) -> Tensor:
         return self.encode(tokens)
+
+    def clean_nll(self, tokens: Tensor, s_0: Tensor, mask: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        if self.noise_std:
+            return self.nll(s_0, tokens, label_smoothing, mask)
+        return super().clean_nll(tokens, s_0, mask, label_smoothing)
 
     def corrupt(self, s_0: Tensor, level: Level, keys: Tensor, mask: Tensor) -> Tensor:
         eps = noise.normal(keys, *s_0.shape[1:])

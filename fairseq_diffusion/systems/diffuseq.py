@@ -3,7 +3,8 @@ its second version: DiffuSeq-v2: Bridging Discrete and Continuous Text Spaces fo
 (Gong et al., Findings of EMNLP 2023, arXiv 2310.05793).
 
 Source and target stand side by side in one stack of layers, and noise falls on the target alone (*partial noising*);
-the source is clean at every step. Words become x_0 = E[y], and noise is variance preserving in T = 2000 steps:
+the source is clean at every step. Words become x_0 = E[y] + 0.1 eps_0, and noise is variance preserving in T = 2000
+steps:
 
     abar(s) = 1 - sqrt(s + 1e-4),   q(x_t | x_0) = N(sqrt(abar_t) x_0, (1 - abar_t) I)
 
@@ -21,9 +22,9 @@ loss, 0.01 ||c||; with it a solver of second order takes 2 to 20 steps (--sample
 
 Ours against the papers: the target has a canvas of its own, filled with </s>, instead of one that both share; losses
 are of the target alone; source and target have positions of their own, and the source's words a linear map of their
-own; layers begin at random; x_0 is the row itself, without the small noise of abar_0; version 2 absorbs no words anew
-in its ancestral sampler; the papers have no translation, so that sizes are ours: twice the layers of a decoder, and
-none in the encoder.
+own; layers begin at random; x_0 is the target at the first of the steps, too, where Diffusion-LM has E[y]; version 2
+absorbs no words anew in its ancestral sampler; the papers have no translation, so that sizes are ours: twice the layers
+of a decoder, and none in the encoder.
 """
 
 from fairseq_diffusion.systems._sizes import sized_diffusion
@@ -36,6 +37,7 @@ preset(
     latent_dim=128,
     embedding_norm="none",
     embedding_init_std=1.0,
+    embedding_noise=0.1,
     share_embeddings=True,
     schedule="sqrt_offset",
     diffusion_steps=2000,

@@ -1,7 +1,8 @@
 """SeqDiffuSeq: Text Diffusion Model with Encoder-Decoder Transformers for Sequence-to-Sequence Generation (Yuan et al.,
 NAACL 2024, arXiv 2212.10325).
 
-Words become x_0 = E[y], learned and shared by both sides; noise is variance preserving in T = 2000 steps:
+Words become rows E[y], learned and shared by both sides, with a little noise, x_0 = E[y] + 0.1 eps_0; more noise is
+variance preserving in T = 2000 steps:
 
     abar(s) = 1 - sqrt(s + 1e-4),   q(x_t | x_0) = N(sqrt(abar_t) x_0, (1 - abar_t) I)
 
@@ -21,7 +22,7 @@ points (L[k, i], mean of abar[., i] in bin k), at the error (1 - t / T) min + (t
 *Sampling*: DDPM with each position's own levels, 2,000 steps in the paper, on a canvas of 64 positions of which what
 stands behind the first </s> is dropped.
 
-Ours against the paper: x_0 is the row itself, without the small noise of abar_0 that Diffusion-LM adds; posterior
+Ours against the paper: x_0 is the target at the first of the steps, too, where Diffusion-LM has E[y]; posterior
 variances are those of each position (the released code reads them from a flattened table); what is collected is summed
 over ranks; fewer steps are evenly spaced ones of the 2,000; the canvas is filled with </s>, which is also its end, and
 not with padding; layers start from this package's initialisation.
@@ -36,6 +37,7 @@ preset(
     latent_dim=128,
     embedding_norm="none",
     embedding_init_std=1.0,
+    embedding_noise=0.1,
     share_embeddings=True,
     schedule="sqrt_offset",
     schedule_modifier="position",

@@ -279,11 +279,12 @@ class Translator(nn.Module, ABC):
         """The positions that a target of `length` [B] is trained and decoded with, [B]."""
         return length if self.filled_canvas is None else self.filled_canvas.room(source_length, length)
 
-    def filled(self, source: Source, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """A target [B, L], mask true at real tokens, with </s> in the room behind it, and where that is real."""
+    def filled(self, source: Source, target: Tensor, mask: Tensor, keys: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """A target [B, L], mask true at real tokens, with </s> in the room behind it, and where that is real; in
+        training, with random keys [B], blanks may be between the words."""
         if self.filled_canvas is None:
             return target, mask
-        return self.filled_canvas.filled(source.length, source.mask.shape[1], target, mask)
+        return self.filled_canvas.filled(source.length, source.mask.shape[1], target, mask, keys)
 
     def length_loss(
         self, source: Source, mask: Tensor, due: Tensor | None = None

@@ -165,7 +165,7 @@ class DiffusionTranslator(Translator):
     ) -> Losses:
         dropped = self.dropped(keys)
         encoded = self.encode(source, source_mask, dropped)
-        own, (target, mask) = mask, self.filled(encoded, target, mask)
+        own, (target, mask) = mask, self.filled(encoded, target, mask, noise.fold(keys, Stream.BLANKS))
         due = self.state.free(mask)
         terms, means = self.length_loss(encoded, own, due)
         objective = self.targets.objective if self.targets else self.objective

@@ -32,8 +32,9 @@ class TrainingStep:
 
     def outcome(self) -> Outcome:
         model, keys = self.translator, noise.fold(self.keys, Stream.STATE)
-        s_0 = model.state.encode(self.target)
+        s_0 = model.state.draw(self.target, self.keys)
         u, weight = model.time_sampler(noise.fold(self.keys, Stream.TIME))
+        weight = weight * model.schedule.training_weight(u)
         t = model.schedule.training_time(u)
         level = self._level(t)
         s_t, noised = model.state.corrupt(s_0, level, keys, self.mask), model.state.noised(level, keys, self.mask)
@@ -47,13 +48,13 @@ class TrainingStep:
             estimates = self._passes(
                 lambda c: self._denoise(s_t, t, c), s_t, model.self_conditioning, lambda c: self._denoise(*later, c)
             )
-        return self._result(s_0, s_t, noised, t, level, weight, u, estimates)
+        return self._result(s_0, s_0, s_t, noised, t, level, weight, u, estimates)
 
     def distilled(self, targets: DistillationTargets, of_teacher: Source) -> Outcome:
         """The same with the teacher's estimate for s_0, at the times and with the noise of the student's decoding;
         `of_teacher` is the source as the teacher encodes it."""
         model = self.translator
-        s_0 = model.state.encode(self.target)
+        s_0 = model.state.draw(self.target, self.keys)
         u, weight = model.time_sampler(noise.fold(self.keys, Stream.TIME))
         pair = targets.halving.draw(u)
         s_t = model.state.corrupt(s_0, pair.level, noise.fold(self.keys, Stream.STATE), self.mask)
@@ -64,7 +65,7 @@ class TrainingStep:
             wanted = pair.target(teach, s_t, conditioning != "none")
         student = lambda c: self._denoise(s_t, pair.t, pair.condition(c))  # noqa: E731
         estimates = self._passes(student, s_t, conditioning, student)
-        return self._result(wanted, s_t, self.mask, pair.t, pair.level, weight, u, estimates)
+        return self._result(s_0, wanted, s_t, self.mask, pair.t, pair.level, weight, u, estimates)
 
     def _level(self, t: Tensor) -> Level:
         """Of each word, at times t [B]."""
@@ -110,6 +111,7 @@ class TrainingStep:
 
     def _result(
         self,
+        drawn: Tensor,
         s_0: Tensor,
         s_t: Tensor,
         noised: Tensor,
@@ -121,4 +123,4 @@ class TrainingStep:
     ) -> Outcome:
         model = self.translator
         parts = level, weight, u, estimates, model.state, model.schedule, model.label_smoothing
-        return Outcome(self.target, s_0, s_t, noised, t[:, None], *parts)
+        return Outcome(self.target, drawn, s_0, s_t, noised, t[:, None], *parts)

@@ -206,7 +206,7 @@ def test_half_precision(data: Path, post_norm: Path, tmp_path: Path):
         (f"{POST_NORM} --hidden 32", "pass --hidden 16$"),
         (f"{POST_NORM} --pre-norm", "drop --pre-norm, or name other parts than encoder,embeddings,decoder"),
         (f"{POST_NORM} --init-parts denoiser", "'denoiser', which .* choose from: encoder, embeddings, decoder"),
-        (f"{POST_NORM} --arch dinoiser_toy --init-parts decoder", "'decoder', which .* choose from: encoder$"),
+        (f"{POST_NORM} --arch dinoiser_toy --init-parts decoder", "'decoder', .* choose from: encoder, embeddings$"),
     ],
 )
 def test_another_layout_is_refused(data: Path, post_norm: Path, tmp_path: Path, flags: str, words: str):
@@ -219,6 +219,30 @@ def test_embeddings_alone_ask_for_their_width_alone(data: Path, post_norm: Path,
     theirs = torch.load(post_norm, weights_only=False)["model"]["decoder.embed_tokens.weight"]
     ours = load(path).translator.state.weight.detach()
     assert torch.equal(ours[: len(theirs)], theirs)
+
+
+@pytest.mark.parametrize("arch", ["sed_toy", "seqdiffuseq_toy"])
+def test_vectors_start_as_the_principal_components_of_theirs(data: Path, post_norm: Path, tmp_path: Path, arch: str):
+    """No D dimensions keep more of the distances; the table that words are read by starts alike, and neither says which
+    sign an axis has."""
+    own = "--init-parts embeddings --latent-dim 5 --canvas-positions 12 --inner 48"
+    path = start(data, post_norm, tmp_path / "a", own, arch)
+    state = load(path).translator.state
+    theirs = torch.load(post_norm, weights_only=False)["model"]["decoder.embed_tokens.weight"].double()
+    rows = theirs - theirs.mean(0)
+    u, s, v = torch.linalg.svd(rows, full_matrices=False)
+    best, found = u[:, :5] * s[:5], state.weight.detach()[: len(theirs)].double()
+    scale = best.norm() / found.norm()
+    torch.testing.assert_close(torch.cdist(found, found) * scale, torch.cdist(best, best), rtol=1e-3, atol=1e-4)
+    assert found.std() == pytest.approx(1.0, abs=1e-3)  # --embedding-init-std
+    axes = torch.linalg.lstsq(rows, found).solution
+    assert (axes.gather(0, axes.abs().argmax(0, keepdim=True)) > 0).all()
+    if arch == "sed_toy":
+        assert torch.equal(state.reader[: len(theirs)], state.norm.readout(state.weight)[: len(theirs)])
+        trained = [*training(data, tmp_path / "b", f"{own} --finetune-from-model {post_norm}", arch, size=OURS)]
+        call("train", *trained, "--max-update", "5", "--no-epoch-checkpoints", "--disable-validation")
+        after = load(tmp_path / "b" / "checkpoint_last.pt").translator.state
+        assert torch.equal(after.weight, state.weight) and not torch.equal(after.reader, state.reader)
 
 
 def test_parts_of_a_checkpoint_of_ours_are_refused(data: Path, post_norm: Path, tmp_path: Path):

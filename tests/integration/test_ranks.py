@@ -53,6 +53,7 @@ def two_ranks(*args: Any) -> None:
         "--loss-normaliser tokens --self-conditioning random",
         "--arch mdlm_toy --loss-normaliser tokens --time-sampler uniform",
         "--arch seqdiffuseq_toy --canvas-positions 12 --loss-normaliser tokens --self-conditioning none",
+        "--arch sed_toy --canvas-positions 12 --canvas-blanks 0.5 --loss-normaliser tokens",
     ],
 )
 def test_two_ranks_equal_one_with_the_doubled_batch(eight: Path, tmp_path: Path, flags: str):
@@ -116,6 +117,8 @@ WRAPPED = {  # what one update computes and another does not, by chance or by th
     "difformer_toy": "",
     "cdcd_toy": "--canvas-positions 12",
     "diffuseq_v2_toy": "--canvas-positions 12",
+    "sed_toy": "--canvas-positions 12",
+    "plaid_toy": "--canvas-positions 12",
     "mdlm_toy": "--self-conditioning random --source-drop 0.3",
     "sundae_toy": "",
     "diffglat_toy_ctc": "",

@@ -28,6 +28,7 @@ LEARNT = "--time-sampler second_moment --schedule-modifier spindle --store-ema -
         (f"--arch mdlm_toy --disable-validation {LEARNT}", 18),
         ("--arch cdcd_toy --canvas-positions 12 --schedule-update 9 --disable-validation", 18),
         ("--arch seqdiffuseq_toy --canvas-positions 12 --schedule-update 4 --disable-validation", 18),
+        ("--arch plaid_toy --canvas-positions 12 --schedule-update 9 --disable-validation", 18),
         (DEFAULT_WORKERS, 18),
         (DEFAULT_WORKERS, 20),
     ],

@@ -156,7 +156,7 @@ def test_the_words_of_a_batch_are_scored_once_each_without_waiting_for_their_num
     )
     plain = portable(state.nll, state.encode(tokens), tokens, 0.1).where(mask, 0.0)
     monkeypatch.setattr(base, "distinct", without_waiting)
-    once = state.clean_nll(tokens, mask, 0.1)
+    once = state.clean_nll(tokens, state.encode(tokens), mask, 0.1)
     assert torch.allclose(once, plain, atol=1e-5)
     wanted, found = (torch.autograd.grad((loss * weights).sum(), state.weight)[0] for loss in (plain, once))
     assert torch.allclose(found, wanted, atol=1e-5 * wanted.abs().max())

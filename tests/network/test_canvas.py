@@ -41,6 +41,44 @@ def test_a_sentence_is_filled_alike_in_any_batch():
         assert torch.equal(alone[0, :size], tokens[i, :size]) and own.sum() == size
 
 
+BLANK, MANY = 77, torch.arange(300)
+
+
+def spaced(share, count=300, size=30):
+    """Targets of seven words with blanks between them."""
+    canvas = FilledCanvas(EOS, PAD, 40, size, blank=BLANK, blanks=share)
+    words = torch.tensor([[BOS, *range(4, 11), EOS]]).expand(count, -1)
+    return words, canvas.filled(torch.full((count,), 5), 5, words, words != PAD, MANY[:count])[0]
+
+
+def test_a_word_has_a_blank_before_it_with_the_probability_asked_for():
+    words, found = spaced(0.3)
+    for row, word in zip(found.tolist(), words.tolist()):
+        kept = [token for token in row if token != BLANK]
+        assert kept[: len(word)] == word and set(kept[len(word) :]) == {EOS} and row[0] == BOS
+        assert all(pair != (BLANK, BLANK) for pair in zip(row, row[1:]))
+    assert abs((found == BLANK).sum() / (300 * 8) - 0.3) < 0.03
+    assert len({tuple(row) for row in found.tolist()}) > 100
+
+
+def test_blanks_have_the_room_that_is_left():
+    for size, most in ((9, 0), (11, 2), (40, 8)):
+        words, found = spaced(0.999, 20, size)
+        assert ((found == BLANK).sum(-1) == most).all()
+        assert [[token for token in row if token != BLANK][:9] for row in found.tolist()] == words.tolist()
+
+
+def test_blanks_are_of_training_alone_and_alike_in_any_batch():
+    canvas = FilledCanvas(EOS, PAD, 20, 12, blank=BLANK, blanks=0.5)
+    assert (canvas.filled(SOURCES, 9, TARGET, MASK)[0] != BLANK).all()
+    tokens, real = canvas.filled(SOURCES, 9, TARGET, MASK, MANY[:3])
+    assert (tokens == BLANK).any()
+    for i, length in enumerate(SOURCES):
+        one = slice(i, i + 1)
+        alone, own = canvas.filled(SOURCES[one], int(length), TARGET[one], MASK[one], MANY[one])
+        assert torch.equal(alone[own], tokens[i][real[i]])
+
+
 def test_a_translation_ends_at_the_first_end_of_sentence_behind_what_is_known():
     canvas = FilledCanvas(EOS, PAD, 20, 7)
     tokens = torch.tensor([[BOS, 4, 5, EOS, 6, EOS, EOS], [BOS, EOS, 4, 5, 6, EOS, PAD], [BOS, 4, 5, 6, 7, 8, 9]])

@@ -20,7 +20,7 @@ def outcome(passes=2, sigma_last=1.0, smoothing=0.0):
     level, schedule = Level.variance_preserving(times([[0.5]])), Schedule()
     schedule.level = lambda t: Level.variance_preserving(sigma_last * t)
     t = times([[0.5]] * 3)
-    seen = tokens, x_0, torch.randn(3, 5, 4), EVERYWHERE
+    seen = tokens, x_0, x_0, torch.randn(3, 5, 4), EVERYWHERE
     return Outcome(*seen, t, level, torch.ones(3), t[:, 0], estimates, state, schedule, smoothing)
 
 
@@ -75,7 +75,8 @@ def test_padding_is_not_computed_and_leaves_no_trace(smoothing):
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_rounding_looks_at_each_word_once_and_counts_it_as_often_as_it_is_there(smoothing, monkeypatch):
     o, mask = outcome(smoothing=smoothing), torch.rand(3, 5) < 0.7
-    o = replace(o, tokens=o.tokens % 4, s_0=o.state.encode(o.tokens % 4))
+    tokens = o.tokens % 4
+    o = replace(o, tokens=tokens, drawn=o.state.encode(tokens), s_0=o.state.encode(tokens))
     weights = torch.rand(3, 5)
     plain = o.state.nll(o.s_0, o.tokens, smoothing)
     nll = Mock(wraps=o.state.nll)
@@ -85,6 +86,22 @@ def test_rounding_looks_at_each_word_once_and_counts_it_as_often_as_it_is_there(
     assert torch.allclose(once, plain.where(mask, 0.0), atol=1e-6)
     like, of = (torch.autograd.grad((x * weights * mask).sum(), o.state.weight)[0] for x in (plain, once))
     assert torch.allclose(like, of, rtol=1e-4, atol=1e-5 * like.abs().max())
+
+
+def test_a_teacher_changes_what_estimates_are_compared_with_and_not_what_words_are_read_from():
+    o = outcome()
+    taught = replace(o, s_0=torch.randn_like(o.s_0))
+    assert torch.equal(TERMS["rounding"](taught, EVERYWHERE), TERMS["rounding"](o, EVERYWHERE))
+    assert not torch.allclose(TERMS["mse"](taught, EVERYWHERE), TERMS["mse"](o, EVERYWHERE))
+
+
+def test_noisy_words_are_read_where_they_are(monkeypatch):
+    """Each place has noise of its own, so none stands for another."""
+    o = outcome()
+    o.state.noise_std = 0.5
+    drawn = o.state.draw(o.tokens, torch.arange(3))
+    log_p = (drawn @ o.state.readout().T).log_softmax(-1).gather(-1, o.tokens[..., None])[..., 0]
+    assert torch.allclose(TERMS["rounding"](replace(o, drawn=drawn), EVERYWHERE), -log_p, atol=1e-5)
 
 
 def test_prior_is_zero_when_the_schedule_ends_in_noise():

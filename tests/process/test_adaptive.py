@@ -58,6 +58,45 @@ def test_the_increasing_sequence_is_that_of_pooled_neighbours(seed):
     torch.testing.assert_close(found, torch.tensor(wanted).double())
 
 
+# -- least variance
+
+
+COST = {"early": lambda t: (-4 * t).exp(), "late": lambda t: 0.2 + t**3, "hump": lambda t: (6 * t * (1 - t)) ** 2}
+
+
+@pytest.mark.parametrize("name", COST)
+def test_weighted_losses_vary_least_where_times_are_drawn_by_them(name):
+    """Their mean stays what it is."""
+    schedule, t, u = Schedule("log_snr", "least_variance"), every_time(), torch.linspace(0.0005, 0.9995, 1000).double()
+    cost = COST[name]
+    at_first = schedule.training_time(u), schedule.training_weight(u)
+    torch.testing.assert_close(at_first, (u, torch.ones_like(u)), rtol=0, atol=1e-12)
+    observe(schedule, t, cost(t))
+    update(schedule)
+    drawn, weight = schedule.training_time(u), schedule.training_weight(u)
+    found, before = weight * cost(drawn), cost(u)
+    assert found.mean() == pytest.approx(float(before.mean()), rel=5e-3)
+    assert found.std() < 0.15 * before.std()
+    slope = (schedule.training_time(u + 1e-6) - drawn) / 1e-6
+    assert ((weight - slope).abs() < 1e-6).double().mean() > 0.98  # but where a knot is between
+
+
+def test_times_that_were_not_drawn_count_like_the_others():
+    schedule, t = Schedule("log_snr", "least_variance"), every_time()
+    observe(schedule, t[t > 0.5], torch.full_like(t[t > 0.5], 2.0))
+    update(schedule)
+    assert torch.allclose(schedule.modifier.knots, torch.linspace(0, 1, BINS + 1).double())
+
+
+def test_noisy_losses_count_by_their_squares():
+    """As often as the root of the mean square: a mean of 0 costs, if there is variance."""
+    schedule, t = Schedule("log_snr", "least_variance"), every_time()
+    sign = torch.where(torch.arange(len(t)) % 2 == 0, 1.0, -1.0).double()
+    observe(schedule, t, torch.where(t > 0.5, 3 * sign, sign))
+    update(schedule)
+    assert float(schedule.modifier.knots[BINS // 2]) == pytest.approx(0.99 * 0.25 + 0.01 * 0.5)
+
+
 # -- warp
 
 

@@ -10,6 +10,8 @@ KINDS: dict[str, tuple[list[str], str]] = {  # by architecture: its size, and ot
     "difformer_toy": (TINY, ""),
     "cdcd_toy": (TINY, "--schedule-update 5 --canvas-positions 12"),
     "seqdiffuseq_toy": (TINY, "--schedule-update 3 --canvas-positions 12"),
+    "sed_toy": (TINY, "--canvas-positions 12"),
+    "plaid_toy": (TINY, "--schedule-update 5 --canvas-positions 12"),
     "diffuseq_v2_toy": (TINY, "--canvas-positions 12"),
     "mdlm_toy": (TINY_WORDS, "--time-sampler second_moment --schedule-modifier spindle"),
     "sundae_toy": (TINY_WORDS, ""),

@@ -125,6 +125,39 @@ def test_words_are_drawn_by_their_probability(state):
     assert (drawn[:, 0] != drawn[:, 1]).any()
 
 
+def test_words_are_drawn_around_their_vectors_in_training():
+    state, tokens, keys = EmbeddingState(20, 8, noise_std=0.3), torch.randint(20, (500, 6)), torch.arange(500)
+    off = state.draw(tokens, keys) - state.encode(tokens)
+    assert abs(off.std() - 0.3) < 0.01 and abs(off.mean()) < 0.01
+    assert torch.equal(state.draw(tokens[7:9], keys[7:9]), state.draw(tokens, keys)[7:9])
+    eps = noise.normal(keys, 6, 8)  # of the corruption, by the same keys
+    assert abs((off * eps).mean()) < 0.01
+    plain = EmbeddingState(20, 8)
+    assert torch.equal(plain.draw(tokens, keys), plain.encode(tokens))
+
+
+@pytest.mark.parametrize("norm", ["l2", "scaled"])
+def test_words_may_be_read_by_a_table_that_learns_by_itself(norm):
+    """It starts as what they are read by otherwise, and takes no gradient from what estimates are compared with."""
+    torch.manual_seed(1)
+    plain = EmbeddingState(20, 6, norm, init_std=1.0)
+    torch.manual_seed(1)
+    state = EmbeddingState(20, 6, norm, init_std=1.0, own_readout=True)
+    x, tokens = torch.randn(2, 3, 6), torch.randint(20, (2, 3))
+    assert torch.equal(state.nll(x, tokens), plain.nll(x, tokens))
+    table = state.table().detach()
+    with torch.no_grad():
+        state.reader.mul_(-1)
+    assert torch.equal(state.table(), table)
+    assert torch.allclose(state.nll(x, tokens), plain.nll(-x, tokens), atol=1e-5)
+    assert torch.equal(state.round(x)[0], plain.round(-x)[0])
+    state.nll(x, tokens).sum().backward()
+    assert state.weight.grad is None and state.reader.grad.abs().sum() > 0
+    state.reader.grad = None
+    (state.encode(tokens) - x).square().sum().backward()
+    assert state.reader.grad is None
+
+
 def test_the_error_is_the_mean_square_of_a_vector(state):
     x, x_0 = torch.randn(2, 3, 8), torch.randn(2, 3, 8)
     assert torch.allclose(state.error(x, x_0), (x - x_0).square().sum(-1) / 8)
