@@ -5,7 +5,7 @@
 
 SYSTEMS="ar dinoiser difformer diffglat_ctc diffglat_dag diffglat glat_ctc glat nat da_transformer cmlm"
 SYSTEMS+=" mdlm mdlm_from_ar rdm_absorb rdm_uniform sundae ddcap"
-SYSTEMS+=" cdcd seqdiffuseq diffuseq_v2 sed genie plaid"
+SYSTEMS+=" cdcd seqdiffuseq diffuseq_v2 sed_from_ar genie plaid"
 SYSTEMS+=" dinoiser_unclipped dinoiser_plain difformer_unscaled difformer_rounding"
 SETS="raw distilled" GPUS=0 NEEDS_DATA=yes TOKENIZER=moses SPLIT_DASHES=false LOWERCASE=false
 declare -A titles=(
@@ -16,7 +16,8 @@ declare -A titles=(
     [diffglat_ctc]="Diff-Glat CTC" [diffglat_dag]="Diff-Glat DAG"
     [mdlm]=MDLM [mdlm_from_ar]="MDLM, from the Transformer"
     [rdm_absorb]="RDM, absorbing" [rdm_uniform]="RDM, uniform" [sundae]=SUNDAE [ddcap]=DDCap
-    [cdcd]=CDCD [seqdiffuseq]=SeqDiffuSeq [diffuseq_v2]=DiffuSeq-v2 [sed]=SED [genie]=GENIE [plaid]=Plaid
+    [cdcd]=CDCD [seqdiffuseq]=SeqDiffuSeq [diffuseq_v2]=DiffuSeq-v2 [sed_from_ar]="SED, vectors of the Transformer"
+    [genie]=GENIE [plaid]=Plaid
 )
 declare -A choices=([direction]="de-en en-de" [subset]="test valid") settings=([training-minutes]=90)
 . "$(dirname "${BASH_SOURCE[0]}")/../scripts/recipe.sh"
@@ -38,7 +39,7 @@ declare -A hundredths=(
     [ar]=45 [dinoiser]=60 [dinoiser_unclipped]=60 [dinoiser_plain]=36 [difformer]=50 [difformer_unscaled]=50
     [difformer_rounding]=50 [nat]=36 [glat]=45 [glat_ctc]=95 [cmlm]=38 [da_transformer]=160 [diffglat]=60
     [diffglat_ctc]=125 [diffglat_dag]=230 [mdlm]=36 [mdlm_from_ar]=36 [rdm_absorb]=39 [rdm_uniform]=39 [sundae]=100
-    [ddcap]=39 [cdcd]=63 [seqdiffuseq]=102 [diffuseq_v2]=122 [sed]=76 [genie]=93 [plaid]=87
+    [ddcap]=39 [cdcd]=63 [seqdiffuseq]=102 [diffuseq_v2]=122 [sed_from_ar]=76 [genie]=93 [plaid]=87
 )
 updates() { echo $((${settings[training-minutes]} * 6000 / ${hundredths[$1]})); } # SYSTEM: as many as take that long
 until_then() { # SYSTEM: flags; forty times a checkpoint
@@ -83,7 +84,7 @@ glancing() { echo "$(ours "$@")" --glance-updates "$(updates "$1")"; }
     diffuseq_v2=(
         $(ours diffuseq_v2 diffuseq_v2_iwslt_de_en) "${canvas[@]}" --encoder-layers 0 --decoder-layers 6
     )
-    sed=($(ours sed sed_iwslt_de_en) "${canvas[@]}" --finetune-from-model "$teacher")
+    sed_from_ar=($(ours sed_from_ar sed_iwslt_de_en) "${canvas[@]}" --finetune-from-model "$teacher")
     genie=($(ours genie genie_iwslt_de_en) "${canvas[@]}")
     plaid=($(ours plaid plaid_iwslt_de_en) "${canvas[@]}")
 }
@@ -152,8 +153,8 @@ mapfile -t cdcd_ways < <(canvas_ways "--temperature 0.8")
 cdcd_ways+=("guidance 2, 10 steps | --temperature 0.8 --guidance 2 --iter-decode-max-iter 10 --batch-size 64")
 mapfile -t seqdiffuseq_ways < <(canvas_ways "")
 mapfile -t diffuseq_v2_ways < <(canvas_ways "")
-mapfile -t sed_ways < <(canvas_ways "")
-sed_ways+=("guidance 2.5, 10 steps | --guidance 2.5 --iter-decode-max-iter 10 --batch-size 64")
+mapfile -t sed_from_ar_ways < <(canvas_ways "")
+sed_from_ar_ways+=("guidance 2.5, 10 steps | --guidance 2.5 --iter-decode-max-iter 10 --batch-size 64")
 mapfile -t genie_ways < <(canvas_ways "--clamp")
 mapfile -t plaid_ways < <(canvas_ways "--temperature 0.9")
 one=("5 steps | --iter-decode-max-iter 5 --batch-size 64" "20 steps | --iter-decode-max-iter 20 --batch-size 64")

@@ -19,13 +19,13 @@ LINE = re.compile(r"([0-9a-f]{32}|[0-9a-f]{64}) [ *](\S+)")
 KINDS = {32: "md5", 64: "sha256"}  # by the number of digits
 
 
-def read(path: Path) -> dict[str, str]:
+def read(path: Path, has_notes: bool = True) -> dict[str, str]:
     """Sums by name, of lines such as ``SUM  NAME``; a line of another form ends the program, for its file would not be
-    compared."""
+    compared.  Lines with # in front are notes, which a file that we wrote does not have."""
     found = {}
     text = path.read_text(errors="replace") if path.exists() else ""
     for number, line in enumerate(text.splitlines(), 1):
-        if line.strip() and not line.startswith("#"):
+        if line.strip() and not (has_notes and line.startswith("#")):
             if not (match := LINE.fullmatch(line.strip())):
                 sys.exit(
                     f"recipe: line {number} of {path.resolve()} is no checksum and name of a file; if you trust the "
@@ -60,7 +60,7 @@ def check(data: Path, files: dict[str, str], published: dict[str, str], recorded
 def main() -> int:
     data, published, record = Path(sys.argv[1]), read(Path(sys.argv[2])), Path(sys.argv[3])
     files = dict(line.split() for line in sys.stdin if line.strip())
-    recorded = read(record)
+    recorded = read(record, has_notes=False)
     known = set(recorded)
     if wrong := check(data, files, published, recorded):
         print("recipe: the data are not as they should be:", *wrong, sep="\n  ", file=sys.stderr)

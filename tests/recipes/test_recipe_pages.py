@@ -60,7 +60,7 @@ def test_every_system_is_trained_on_either_set(name: str):
     if name in SMALL:
         systems |= {"diffglat_ctc", "diffglat_dag", "nat", "glat", "glat_ctc", "cmlm", "da_transformer"}
         systems |= {"mdlm", "mdlm_from_ar", "rdm_absorb", "rdm_uniform", "sundae", "ddcap"}
-        systems |= {"cdcd", "seqdiffuseq", "diffuseq_v2", "sed", "genie", "plaid"}
+        systems |= {"cdcd", "seqdiffuseq", "diffuseq_v2", "sed_from_ar", "genie", "plaid"}
         systems |= {"dinoiser_unclipped", "dinoiser_plain", "difformer_unscaled", "difformer_rounding"}
     assert trained == {f"checkpoints/{system}-{on}" for system in systems for on in ("raw", "distilled")}
 
