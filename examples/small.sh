@@ -7,10 +7,13 @@ SYSTEMS="ar dinoiser difformer diffglat_ctc diffglat_dag diffglat glat_ctc glat 
 SYSTEMS+=" mdlm mdlm_from_ar rdm_absorb rdm_uniform sundae ddcap"
 SYSTEMS+=" cdcd seqdiffuseq diffuseq_v2 sed_from_ar genie plaid"
 SYSTEMS+=" dinoiser_unclipped dinoiser_plain difformer_unscaled difformer_rounding"
+SYSTEMS+=" difformer_gap difformer_logit_normal difformer_word_times difformer_v"
 SETS="raw distilled" GPUS=0 NEEDS_DATA=yes TOKENIZER=moses SPLIT_DASHES=false LOWERCASE=false
 declare -A titles=(
     [ar]=Transformer [dinoiser]=DINOISER [dinoiser_unclipped]="DINOISER, no clipping"
     [dinoiser_plain]="DINOISER, no self-conditioning" [difformer]=Difformer
+    [difformer_gap]="Difformer, noisier first pass" [difformer_logit_normal]="Difformer, logit-normal times"
+    [difformer_word_times]="Difformer, times of words" [difformer_v]="Difformer, v-weighted loss"
     [difformer_unscaled]="Difformer, no noise factor" [difformer_rounding]="Difformer, rounding" [nat]=NAT [glat]=GLAT
     [glat_ctc]="GLAT + CTC" [cmlm]=CMLM [da_transformer]=DA-Transformer [diffglat]=Diff-Glat
     [diffglat_ctc]="Diff-Glat CTC" [diffglat_dag]="Diff-Glat DAG"
@@ -37,7 +40,8 @@ common=(
 # processor, where MDLM takes 35).
 declare -A hundredths=(
     [ar]=45 [dinoiser]=60 [dinoiser_unclipped]=60 [dinoiser_plain]=36 [difformer]=50 [difformer_unscaled]=50
-    [difformer_rounding]=50 [nat]=36 [glat]=45 [glat_ctc]=95 [cmlm]=38 [da_transformer]=160 [diffglat]=60
+    [difformer_rounding]=50 [difformer_gap]=50 [difformer_logit_normal]=50 [difformer_word_times]=50 [difformer_v]=50
+    [nat]=36 [glat]=45 [glat_ctc]=95 [cmlm]=38 [da_transformer]=160 [diffglat]=60
     [diffglat_ctc]=125 [diffglat_dag]=230 [mdlm]=36 [mdlm_from_ar]=36 [rdm_absorb]=39 [rdm_uniform]=39 [sundae]=100
     [ddcap]=39 [cdcd]=63 [seqdiffuseq]=102 [diffuseq_v2]=122 [sed_from_ar]=76 [genie]=93 [plaid]=87
 )
@@ -61,6 +65,13 @@ glancing() { echo "$(ours "$@")" --glance-updates "$(updates "$1")"; }
     difformer=($(ours difformer difformer_iwslt_de_en))
     difformer_unscaled=($(ours difformer_unscaled difformer_iwslt_de_en) --schedule-modifier none --noise-factor 1)
     difformer_rounding=($(ours difformer_rounding difformer_iwslt_de_en) --objective mse=1,rounding=1)
+    difformer_gap=($(ours difformer_gap difformer_iwslt_de_en) --self-conditioning-gap 0.1)
+    difformer_logit_normal=(
+        $(ours difformer_logit_normal difformer_iwslt_de_en)
+        --time-sampler logit_normal --time-mean 1.5 --time-spread 0.8
+    )
+    difformer_word_times=($(ours difformer_word_times difformer_iwslt_de_en) --word-time-spread 0.2)
+    difformer_v=($(ours difformer_v difformer_iwslt_de_en) --objective v_mse=1,anchor=1)
     nat=($(ours nat nat_iwslt_de_en))
     glat=($(glancing glat glat_iwslt_de_en))
     glat_ctc=($(glancing glat_ctc glat_iwslt_de_en_ctc))
@@ -159,6 +170,9 @@ mapfile -t genie_ways < <(canvas_ways "--clamp")
 mapfile -t plaid_ways < <(canvas_ways "--temperature 0.9")
 one=("5 steps | --iter-decode-max-iter 5 --batch-size 64" "20 steps | --iter-decode-max-iter 20 --batch-size 64")
 dinoiser_unclipped_ways=("${one[@]}") dinoiser_plain_ways=("${one[@]}")
+parts=("2 steps | --iter-decode-max-iter 2 --batch-size 64" "${one[@]}")
+difformer_gap_ways=("${parts[@]}") difformer_logit_normal_ways=("${parts[@]}")
+difformer_word_times_ways=("${parts[@]}") difformer_v_ways=("${parts[@]}")
 difformer_unscaled_ways=("${one[@]}") difformer_rounding_ways=("${one[@]}")
 teaching=(2 --beam 5 --batch-size 64) # shards, and flags of the teacher's translations
 averaged=(--last 5 --update-based)

@@ -21,6 +21,7 @@ class System(NamedTuple):
 OURS = "--task diffusion_translation --criterion diffusion_loss --arch"
 AR, DINOISER, PLAIN, DIFFORMER = "Transformer", "DINOISER", "DINOISER, no clipping", "Difformer"
 CDCD, SEQDIFFUSEQ, DIFFUSEQ, DIFFUSEQ_V2 = "CDCD", "SeqDiffuSeq", "DiffuSeq", "DiffuSeq-v2"
+SED, GENIE, PLAID = "SED, random vectors", "GENIE, not pretrained", "Plaid"
 NAT, GLAT, GLAT_CTC, DSLP, CMLM, DAG = "NAT", "GLAT", "GLAT + CTC", "DSLP", "CMLM", "DA-Transformer"
 DIFFGLAT_2, DIFFGLAT_3, DIFFGLAT_6 = (f"Diff-Glat, T = {blocks}" for blocks in (2, 3, 6))
 DIFFGLAT_CTC, DIFFGLAT_DAG = "Diff-Glat CTC", "Diff-Glat DAG"
@@ -46,6 +47,9 @@ SYSTEMS = {  # the longest training first
     DIFFUSEQ: System(f"{OURS} diffuseq_toy"),
     DIFFUSEQ_V2: System(f"{OURS} diffuseq_v2_toy"),
     SEQDIFFUSEQ: System(f"{OURS} seqdiffuseq_toy"),
+    GENIE: System(f"{OURS} genie_toy"),
+    PLAID: System(f"{OURS} plaid_toy"),
+    SED: System(f"{OURS} sed_toy"),
     CDCD: System(f"{OURS} cdcd_toy"),
     SUNDAE: System(f"{OURS} sundae_toy"),
     SEDD_UNIFORM: System(f"{OURS} sedd_toy_uniform --clip-norm 1"),
@@ -74,7 +78,7 @@ TOKENS = (
     *(MDLM, D3PM_ABSORB, D3PM_UNIFORM, SEDD_ABSORB, SEDD_UNIFORM, RDM_ABSORB, RDM_UNIFORM),
     *(DIFFUSIONBERT, VQ, DDCAP, SUNDAE),
 )
-VECTORS = (DINOISER, DIFFORMER, CDCD, SEQDIFFUSEQ, DIFFUSEQ, DIFFUSEQ_V2)
+VECTORS = (DINOISER, DIFFORMER, CDCD, SEQDIFFUSEQ, DIFFUSEQ, DIFFUSEQ_V2, SED, GENIE, PLAID)
 ONE_PASS = tuple(name for name in SYSTEMS if name not in (*DIFFUSION, *VECTORS, *TOKENS))
 
 

@@ -27,6 +27,7 @@ class Stream(IntEnum):
     UNROLL = 4
     CLEAN = 5
     BLANKS = 6
+    WORD_TIMES = 7
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:

@@ -128,9 +128,9 @@ class DiffusionConfig(NetworkConfig):
     )
     objective: str = flag(
         "mse=1,rounding=1",
-        "loss terms and weights: mse, rounding (on x_0), anchor (on x_0-hat), prior, center (--soft-absorb's vector), "
-        "snr_mse and reconstruction (the bound in nats); "
-        "with --state tokens elbo, vlb, score_entropy, corrupted, reweighted, anchor",
+        "loss terms and weights: mse, v_mse (times 1 + SNR), rounding (on x_0), anchor (on x_0-hat), prior, center "
+        "(--soft-absorb's vector), snr_mse and reconstruction (the bound in nats); with --state tokens elbo, vlb, "
+        "score_entropy, corrupted, reweighted, anchor",
     )
     time_sampler: ChoiceEnum(list(TIME_SAMPLERS)) = flag(
         "uniform",
@@ -139,6 +139,11 @@ class DiffusionConfig(NetworkConfig):
     )
     time_mean: float = flag(0.0, "logit_normal: mean of the log-odds of the time; above 0 there is more noise")
     time_spread: float = flag(1.0, "logit_normal: standard deviation of the log-odds of the time")
+    word_time_spread: float = flag(
+        0.0,
+        "each word is corrupted at a time of its own, in an interval of this width around its sentence's, which the "
+        "network sees",
+    )
     # conditioning
     self_conditioning: ChoiceEnum((*SELF_CONDITIONING, "coin")) = flag(
         "both",

@@ -43,6 +43,7 @@ def build_diffusion(cfg: Any, source_words: int, target_words: int, symbols: Sym
         self_conditioning_probability=cfg.self_conditioning_probability,
         self_conditioning_on=str(cfg.self_conditioning_on),
         self_conditioning_gap=cfg.self_conditioning_gap,
+        word_time_spread=cfg.word_time_spread,
         label_smoothing=cfg.label_smoothing,
         source_drop=cfg.source_drop,
         length_loss=cfg.length_loss,

@@ -19,6 +19,7 @@ OF_VECTORS = (
     "embedding_noise",
     "own_readout",
     "canvas_blanks",
+    "word_time_spread",
 )  # flags that words have no use for
 OF_WORDS = ("mask_share", "unroll", "hide_masked")
 FOR_WORDS = ("none", "factor_vp", "spindle")  # schedule modifiers that keep alpha^2 + sigma^2 = 1, look at no vectors

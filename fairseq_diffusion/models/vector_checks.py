@@ -22,6 +22,7 @@ def check_vectors(cfg: DiffusionConfig, frozen: bool) -> None:
     weights = parse_terms(cfg.objective)
     check_readout(cfg, weights, frozen)
     check_bound(cfg, weights)
+    check_word_times(cfg)
     if not frozen and all(weights.get(name, 0) <= 0 for name in KEEP_APART):
         raise UserError(
             f"nothing in --objective {cfg.objective} keeps the embeddings apart, so they would all become one; "
@@ -37,7 +38,7 @@ def check_expected(cfg: DiffusionConfig) -> None:
             "--prediction posterior is right where all vectors have one norm, but --embedding-norm is "
             f"{cfg.embedding_norm}; pass --embedding-norm l2, or --prediction expected"
         )
-    if prediction in EXPECTED and not {"anchor", "mse", "snr_mse"} & parse_terms(cfg.objective).keys():
+    if prediction in EXPECTED and not {"anchor", "mse", "v_mse", "snr_mse"} & parse_terms(cfg.objective).keys():
         raise UserError(
             f"--prediction {prediction} says how probable words are, which nothing in --objective {cfg.objective} "
             "trains; add anchor=1"
@@ -50,6 +51,23 @@ def check_expected(cfg: DiffusionConfig) -> None:
         raise UserError(
             f"--prediction {prediction} conditions on the mean of the words' vectors; drop --self-conditioning-on {on}"
         )
+
+
+def check_word_times(cfg: DiffusionConfig) -> None:
+    """Refuse times of the words' own where something takes all words of a sentence to have one level."""
+    spread = cfg.word_time_spread
+    if not 0 <= spread <= 2:
+        raise UserError(f"--word-time-spread is {spread}; pass the width of an interval of times, from 0 to 2")
+    for wrong, what, other in (
+        (cfg.prediction in ("v", "posterior"), f"--prediction {cfg.prediction}", "--prediction x_0 or expected"),
+        (cfg.schedule_modifier == "position", "--schedule-modifier position", "another modifier"),
+        ("snr_mse" in parse_terms(cfg.objective), "--objective snr_mse", "mse or anchor"),
+    ):
+        if spread and wrong:
+            raise UserError(
+                f"--word-time-spread {spread} gives each word a level of noise of its own, but {what} takes a sentence "
+                f"to have one; pass {other}, or drop it"
+            )
 
 
 def check_readout(cfg: DiffusionConfig, weights: dict[str, float], frozen: bool) -> None:

@@ -71,6 +71,14 @@ def mse(outcome: Outcome, mask: Tensor) -> Tensor:
     return over_passes(lambda estimate: (outcome.state.clean(estimate) - outcome.s_0).square().mean(-1), outcome)
 
 
+@term("v_mse", "gaussian")
+def v_mse(outcome: Outcome, mask: Tensor) -> Tensor:
+    """|| v-hat - v ||^2 / D = || x_0-hat - x_0 ||^2 / (D sigma^2) at unit variance, v = alpha eps - sigma x_0 (Salimans
+    and Ho 2022): an error counts more where there is less noise."""
+    level = outcome.level.to(outcome.s_0)
+    return mse(outcome, mask) * (1 + (level.alpha / level.sigma).square())
+
+
 @term("snr_mse", "gaussian")
 def snr_mse(outcome: Outcome, mask: Tensor) -> Tensor:
     """-1/2 (d SNR / d t) || x_0-hat - x_0 ||^2: in nats, the denoiser's part of the variational bound (Kingma et al.

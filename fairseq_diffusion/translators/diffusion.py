@@ -55,6 +55,7 @@ class DiffusionTranslator(Translator):
         self_conditioning_probability: that share.
         self_conditioning_on: a name in CONDITIONS.
         self_conditioning_gap: how much later, so noisier, the time of the first pass is.
+        word_time_spread: width of the interval around a sentence's time that its words have times of their own from.
         label_smoothing: of the terms that predict words.
         source_drop: probability that a sentence trains without its source, for guidance.
         length_loss: weight of the length predictor's loss.
@@ -84,6 +85,7 @@ class DiffusionTranslator(Translator):
         self_conditioning_probability: float = 0.5,
         self_conditioning_on: str = "estimate",
         self_conditioning_gap: float = 0.0,
+        word_time_spread: float = 0.0,
         label_smoothing: float = 0.0,
         source_drop: float = 0.0,
         length_loss: float = 0.1,
@@ -102,6 +104,7 @@ class DiffusionTranslator(Translator):
         self.self_conditioning, self.self_conditioning_p = self_conditioning, self_conditioning_probability
         self.self_conditioning_on, self.self_conditioning_gap = self_conditioning_on, self_conditioning_gap
         self.label_smoothing, self.source_drop, self.unroll = label_smoothing, source_drop, unroll
+        self.word_time_spread = word_time_spread
         self.length_weight = 0.0 if length_training == "off" else length_loss
         self.length_only, self.adapt_every, self.seed = length_training == "only", adapt_every, seed
         self.null = nn.Parameter(torch.zeros(encoder.hidden)) if source_drop else None

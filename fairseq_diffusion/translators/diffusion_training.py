@@ -68,9 +68,13 @@ class TrainingStep:
         return self._result(s_0, wanted, s_t, self.mask, pair.t, pair.level, weight, u, estimates)
 
     def _level(self, t: Tensor) -> Level:
-        """Of each word, at times t [B]."""
-        positions = torch.arange(self.target.shape[1], device=self.target.device)
-        return self.translator.schedule.level(t[:, None], positions=positions, tokens=self.target)
+        """Of each word, at times t [B] of the sentences, or around them."""
+        schedule, spread = self.translator.schedule, self.translator.word_time_spread
+        positions, t = torch.arange(self.target.shape[1], device=self.target.device), t[:, None]
+        if spread:
+            u = noise.uniform(noise.fold(self.keys, Stream.WORD_TIMES), len(positions))
+            t = schedule.curve.snap((t + spread * (u - 0.5)).clamp(schedule.time_min, 1))
+        return schedule.level(t, positions=positions, tokens=self.target)
 
     def _denoise(self, s_t: Tensor, t: Tensor, c: Tensor) -> Tensor:
         return self.translator.denoise(s_t, t, c, self.mask, self.source)

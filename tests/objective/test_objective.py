@@ -34,6 +34,18 @@ def test_mse_averages_both_passes_and_does_not_detach_x_0():
     assert torch.autograd.grad(TERMS["mse"](o, EVERYWHERE).sum(), o.state.weight)[0].abs().sum() > 0
 
 
+def test_an_error_of_v_is_that_of_x_0_by_the_noise():
+    """v = alpha eps - sigma x_0, where eps is what x_t leaves."""
+    o = outcome()
+    level = Level.variance_preserving(times([[0.3], [0.6], [0.9]]))
+    alpha, sigma = (x[..., None].float() for x in (level.alpha, level.sigma))
+    x_t = level.mix(o.s_0, torch.randn(3, 5, 4))
+    v = lambda x: alpha * (x_t - alpha * x) / sigma - sigma * x  # noqa: E731
+    expected = sum((v(e) - v(o.s_0)).square().mean(-1) for e in o.estimates) / 2
+    found = TERMS["v_mse"](replace(o, level=level, s_t=x_t, weight=torch.tensor([1.0, 2.0, 1.0])), EVERYWHERE)
+    assert torch.allclose(found, expected * torch.tensor([[1.0], [2.0], [1.0]]), rtol=1e-3)
+
+
 def test_the_importance_of_a_sentences_time_multiplies_what_its_estimates_cost():
     """What does not depend on the time is left as it is."""
     plain, weight = outcome(sigma_last=0.6), torch.tensor([2.0, 1.0, 0.5])

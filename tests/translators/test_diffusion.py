@@ -191,6 +191,46 @@ def test_a_first_pass_may_see_more_of_the_same_noise(flags, steps, monkeypatch):
         assert ((more == WORDS) >= (s_t == WORDS)).all() and ((more == WORDS) > (s_t == WORDS)).any()
 
 
+@pytest.mark.parametrize("steps", [0, 20])
+def test_words_may_be_corrupted_at_times_of_their_own(steps, monkeypatch):
+    """In an interval around that of the sentence, which the network sees, and inside of time."""
+    translator, asked = build(word_time_spread=0.4, diffusion_steps=steps, self_conditioning="none"), []
+    denoise = translator.denoise
+    monkeypatch.setattr(translator, "denoise", lambda *args: asked.append(args) or denoise(*args))
+    target, keys = torch.tensor([[BOS, 5, 6, 7, 8, EOS]]).expand(400, -1), torch.arange(400)
+    found = translator.losses(target, target.ne(PAD), target, target.ne(PAD), keys, 0)
+    ((s_t, t, _, mask, _),) = asked
+    own = noise.fold(keys, Stream.STATE)
+    table = torch.linspace(0, 1, 2001 if not steps else steps + 1).double()
+    levels = translator.schedule.level(table[:, None])
+    each = torch.stack(
+        [
+            translator.state.corrupt(translator.state.encode(target), level, own, mask)
+            for level in map(levels.__getitem__, range(len(table)))
+        ]
+    )
+    at = table[(each - s_t).square().sum(-1).argmin(0)]  # the time of each word
+    off = at - t[:, None]
+    assert off.abs().max() <= 0.2 + 1.01 * (0.5 / steps if steps else 1 / 2000) and off.std() > 0.08
+    assert (off.std(-1) > 0).float().mean() > 0.95  # words differ within a sentence
+    inside = (t > 0.25) & (t < 0.75)
+    assert off[inside].mean().abs() < 0.02 and sum(mean.number for mean in found.means.values()) > 0
+
+
+@pytest.mark.parametrize(
+    "flags, said",
+    [
+        ({"word_time_spread": -0.1}, "--word-time-spread is -0.1"),
+        ({"prediction": "v"}, "but --prediction v takes a sentence to have one"),
+        ({"schedule_modifier": "position"}, "but --schedule-modifier position"),
+        ({**TOKENS, "objective": "corrupted"}, "--word-time-spread 0.1 has no meaning"),
+    ],
+)
+def test_times_of_the_words_own_need_levels_of_their_own(flags, said):
+    with pytest.raises(UserError, match=said):
+        build(**{"word_time_spread": 0.1, **flags})
+
+
 @pytest.mark.parametrize(
     "flags, said",
     [
