@@ -42,4 +42,4 @@ def test_a_command_is_one_that_fairseq_takes(document: str, tool: str, arguments
     fairseq_diffusion.load()
     here = [str(ROOT / "fairseq_diffusion") if word == "$USER_DIR" else word for word in arguments]
     args = options.parse_args_and_arch(PARSERS[tool](), here)
-    assert args.data == "DATA-BIN"
+    assert args.data.split("/")[0] == "DATA-BIN"

@@ -102,7 +102,7 @@ def narrowed(table: Tensor, model: TranslatorModel) -> Weights:
     return found if state.reader is None else {**found, "state.reader": state.norm.readout(kept)}
 
 
-def check_layout(path: str, wanted: dict[str, Any], cfg: Any, parts: list[str], alike: bool) -> None:
+def check_layout(path: str, wanted: dict[str, Any], cfg: Any, parts: list[str], alike: bool = True) -> None:
     """What the parts compute is the same in both networks: sizes, activation, norms; and scale and width of embeddings,
     if those of words are `alike`."""
     names = [*(ALIKE if alike else ()), *(name for part in parts for name in OF_PART.get(part, ()))]
