@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
     parser.add_argument("--source-lang", "-s", required=True, metavar="SRC", help="as in the training that follows")
     parser.add_argument("--target-lang", "-t", required=True, metavar="TGT", help="as in the training that follows")
-    parser.add_argument("--dict", type=Path, metavar="FILE", help="dictionary of that training's sources")
+    parser.add_argument("--dict", type=Path, metavar="FILE", help="joined dictionary of that training")
     parser.add_argument(
         "--paragraph", type=int, default=512, metavar="N", help="most tokens of a paragraph (default: 512)"
     )
@@ -46,6 +46,12 @@ def run(args: argparse.Namespace) -> int:
     for path in outputs:
         check_writable(path, args.force)
     lines, words = read_lines(args.text, "the text"), dictionary(args.dict)
+    unknown = unknown_share(lines, words) if args.dict else 0.0
+    if unknown == 1:
+        raise UserError(
+            f"--dict {args.dict} has no word of {args.text}, so that all of it would be unknown; pass the joined "
+            "dictionary of both languages, and text with the same word pieces"
+        )
     if any(SPAN in line.split() for line in lines):
         raise UserError(f"{args.text} has the word {SPAN}, which is to stand for spans; replace it there")
     with ExitStack() as opened:
@@ -60,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
                 f"{counts[2]} are too short for a span of {args.share:g} of them; lower --valid, or raise --share"
             )
     print(f"wrote {args.out}: {counts[0]} pairs to train on and {counts[1]} to validate on")
+    if unknown:
+        print(f"{unknown:.2%} of the text's tokens are not in {args.dict}")
     if counts[2]:
         print(f"left out: {counts[2]} paragraphs that are too short for a span")
     return 0
@@ -83,6 +91,13 @@ def dictionary(path: Path | None) -> list[str]:
     """The lines of a dictionary, with SPAN behind the words."""
     lines = [] if path is None else read_lines(path, "--dict")
     return lines if any(line.split(" ")[0] == SPAN for line in lines) else [*lines, f"{SPAN} 1"]
+
+
+def unknown_share(lines: list[str], words: list[str]) -> float:
+    """The share of tokens that are not in a dictionary with these lines."""
+    known = {line.rsplit(" ", 1)[0] for line in words}
+    tokens = [token in known for line in lines for token in line.split()]
+    return tokens.count(False) / len(tokens) if tokens else 0.0
 
 
 def write_pairs(args: argparse.Namespace, lines: list[str], train: list, valid: list) -> tuple[int, int, int]:

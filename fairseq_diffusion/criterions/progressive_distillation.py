@@ -123,6 +123,11 @@ def check_student(model: Any, teacher: Any) -> None:
             "progressive_distillation takes noise to be around 0, but with --soft-absorb it is around a learned "
             "vector; pass --criterion diffusion_loss"
         )
+    if model.cfg.word_time_spread:
+        raise UserError(
+            f"--word-time-spread is {model.cfg.word_time_spread}, but progressive_distillation trains on the times of "
+            "decoding, which all words have; drop it"
+        )
     if model.cfg.time_min:
         raise UserError("progressive_distillation trains on the times of decoding; drop --time-min")
     if model.cfg.length_training == "only":
@@ -154,7 +159,7 @@ def check_alike(model: Any, teacher: Any) -> None:
 
 def check_embeddings(state: EmbeddingState, teacher: EmbeddingState) -> None:
     """The teacher's estimates mean the same to the student, now and later."""
-    if any(parameter.requires_grad for parameter in state.parameters()):
+    if any(parameter.requires_grad for parameter in state.parameters() if parameter is not state.reader):
         raise UserError(
             "the student's embeddings are trained, so that the teacher's estimates would soon mean nothing to it; pass "
             "--freeze embeddings, or --freeze encoder,embeddings"

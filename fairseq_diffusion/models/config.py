@@ -54,7 +54,8 @@ class NetworkConfig(FairseqDataclass):
     init_parts: str = flag(
         "",
         "what to take of an AR model that --finetune-from-model names (without effect where it names none), as in "
-        "encoder,embeddings; encoder, embeddings or decoder (default: all that this model has a like for)",
+        "encoder,embeddings; encoder, embeddings or decoder (default: all that this model has a like for; of vectors "
+        "the encoder, or embeddings if these are frozen)",
     )
     tags: str = flag(
         "",
@@ -106,7 +107,7 @@ class DiffusionConfig(NetworkConfig):
     )
     own_readout: bool = flag(
         False,
-        "words are read by a table of its own, which starts as their vectors; for those that --freeze embeddings keeps",
+        "words are read by a table of its own, which starts as their vectors; needs --freeze embeddings",
     )
     soft_absorb: float = flag(
         0.0,

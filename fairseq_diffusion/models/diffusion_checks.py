@@ -99,6 +99,11 @@ def check_canvas(cfg: DiffusionConfig) -> None:
         raise UserError(
             f"--canvas-blanks is {cfg.canvas_blanks}; pass a probability from 0 to below 1, for example 0.1"
         )
+    if cfg.canvas_blanks and cfg.schedule_modifier == "position":
+        raise UserError(
+            f"--canvas-blanks {cfg.canvas_blanks} moves words to other places, but --schedule-modifier position fits "
+            "each place to its words; drop one"
+        )
     if cfg.length_target == "canvas":
         if cfg.canvas_positions < 0 or cfg.canvas_scale < 0 or not (cfg.canvas_positions or cfg.canvas_scale):
             raise UserError(

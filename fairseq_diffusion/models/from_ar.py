@@ -70,8 +70,8 @@ def plain(name: str) -> str:
 
 
 def parts_to_take(model: TranslatorModel) -> list[str]:
-    """What --init-parts names, or all parts that the model has a like for: one that denoises vectors has an encoder,
-    and narrower embeddings."""
+    """What --init-parts names, or all parts that the model has a like for: one that denoises vectors has an encoder;
+    if these are frozen, they are narrowed from what is trained already."""
     gaussian = is_gaussian(model)
     able = PARTS[:2] if gaussian else PARTS
     named = [part.strip() for part in model.cfg.init_parts.split(",") if part.strip()]
@@ -80,7 +80,9 @@ def parts_to_take(model: TranslatorModel) -> list[str]:
             f"--init-parts names {unknown[0]!r}, which a model of this kind cannot take of an AR model; choose from: "
             f"{', '.join(able)}"
         )
-    return named or list(PARTS[:1] if gaussian else able)
+    if named or not gaussian:
+        return named or list(able)
+    return [PARTS[0] if cast(Any, model.translator).state.weight.requires_grad else PARTS[1]]
 
 
 def is_gaussian(model: TranslatorModel) -> bool:
@@ -93,13 +95,18 @@ def narrowed(table: Tensor, model: TranslatorModel) -> Weights:
     """A table [V, h] as D dimensions that keep as much as D can: the principal components of its rows, scaled to the
     standard deviation that the vectors would start with.  What words are read by starts alike."""
     cfg, state = model.cfg, cast(Any, model.translator).state
+    if cfg.latent_dim > table.shape[1]:
+        raise UserError(
+            f"--latent-dim is {cfg.latent_dim}, but the AR model's embeddings have {table.shape[1]} dimensions, which "
+            "are narrowed; pass as many or fewer"
+        )
     rows = table.double() - table.double().mean(0)
     axes = torch.linalg.eigh(rows.T @ rows).eigenvectors[:, -cfg.latent_dim :].flip(1)
     most = axes.gather(0, axes.abs().argmax(0, keepdim=True))  # an axis has no sign: its largest number is positive
     kept = rows @ (axes * most.sign())
     kept = (kept * cfg.embedding_init_std / kept.std()).float()
-    found = {OUR_TARGET_TABLES[0]: kept}
-    return found if state.reader is None else {**found, "state.reader": state.norm.readout(kept)}
+    found, readout = {OUR_TARGET_TABLES[0]: kept}, state.norm.readout(kept.to(state.weight.device))
+    return found if state.reader is None else {**found, "state.reader": readout.detach().cpu()}
 
 
 def check_layout(path: str, wanted: dict[str, Any], cfg: Any, parts: list[str], alike: bool = True) -> None:

@@ -13,6 +13,7 @@ from fairseq_diffusion.process.prediction import EXPECTED
 UNIT_VARIANCE = ("l2", "layer")  # embedding norms
 FACTORED = ("factor", "factor_vp")  # schedule modifiers that read the noise factor
 OF_BOUNDS = ("none", "factor_vp", "least_variance")  # schedule modifiers that leave a loss in nats what it is
+OF_ESTIMATES = ("anchor", "mse", "v_mse", "snr_mse")  # loss terms that train the denoiser
 KEEP_APART = ("rounding", "anchor", "reconstruction")  # loss terms without which all vectors would become one
 LEAST_NOISE = 1e-4  # sigma at time 0, where a bound in nats ends
 
@@ -38,7 +39,8 @@ def check_expected(cfg: DiffusionConfig) -> None:
             "--prediction posterior is right where all vectors have one norm, but --embedding-norm is "
             f"{cfg.embedding_norm}; pass --embedding-norm l2, or --prediction expected"
         )
-    if prediction in EXPECTED and not {"anchor", "mse", "v_mse", "snr_mse"} & parse_terms(cfg.objective).keys():
+    weights = parse_terms(cfg.objective)
+    if prediction in EXPECTED and all(weights.get(name, 0) <= 0 for name in OF_ESTIMATES):
         raise UserError(
             f"--prediction {prediction} says how probable words are, which nothing in --objective {cfg.objective} "
             "trains; add anchor=1"
@@ -105,14 +107,15 @@ def check_bound(cfg: DiffusionConfig, weights: dict[str, float]) -> None:
     first = CURVES[str(cfg.schedule)].sigma(torch.zeros((), dtype=torch.float64))
     able = ", ".join(name for name in CURVES if CURVES[name].sigma(torch.zeros(())) > LEAST_NOISE)
     for wrong, what, other in (
-        (first < LEAST_NOISE, f"--schedule {cfg.schedule} leaves no noise at time 0", f"one of: {able}"),
+        (first < LEAST_NOISE, f"--schedule {cfg.schedule} leaves no noise at time 0", f"--schedule, one of: {able}"),
         (cfg.diffusion_steps, f"--diffusion-steps is {cfg.diffusion_steps}", "--diffusion-steps 0"),
         (cfg.time_min, f"--time-min is {cfg.time_min}", "--time-min 0"),
+        (cfg.embedding_noise, f"--embedding-noise is {cfg.embedding_noise}", "--embedding-noise 0"),
         (cfg.soft_absorb, f"--soft-absorb is {cfg.soft_absorb}", "--soft-absorb 0"),
         (
             str(cfg.schedule_modifier) not in OF_BOUNDS,
             f"--schedule-modifier is {cfg.schedule_modifier}",
-            f"one of: {', '.join(OF_BOUNDS)}",
+            f"--schedule-modifier, one of: {', '.join(OF_BOUNDS)}",
         ),
         (cfg.embedding_norm != "l2", f"--embedding-norm is {cfg.embedding_norm}", "--embedding-norm l2"),
     ):

@@ -92,8 +92,9 @@ def snr_mse(outcome: Outcome, mask: Tensor) -> Tensor:
 def reconstruction(outcome: Outcome, mask: Tensor) -> Tensor:
     """-log p(y | x_t) at t = 0, by Bayes' rule for one word by itself: in nats, the bound's part that keeps rows of one
     norm apart.  The noise is that of s_t."""
-    now, first = outcome.level.to(outcome.s_0), outcome.schedule.level(torch.zeros_like(outcome.t)).to(outcome.s_0)
-    eps = (outcome.s_t - now.alpha[..., None] * outcome.s_0) / now.sigma[..., None]
+    levels = outcome.level, outcome.schedule.level(torch.zeros_like(outcome.t))
+    now, first = (level.to(outcome.drawn) for level in levels)
+    eps = (outcome.s_t - now.alpha[..., None] * outcome.drawn) / now.sigma[..., None]
     logits = (first.alpha / first.sigma.square())[..., None] * first.mix(outcome.drawn, eps)
     return outcome.state.nll(logits, outcome.tokens, mask=mask)
 

@@ -11,7 +11,7 @@ T = 2000 steps of variance-preserving noise:
     || x_0-hat(x_t, t) - x_0 ||^2 / D  -  log softmax(x_0 E^T)[y]  +  || sqrt(abar_T) x_0 ||^2 / D
 
 *Continuous paragraph denoise*.  Before the task itself the same model is trained on text of the target's language: of a
-paragraph of up to 512 tokens, one span of 30 per cent is the target, and the paragraph with <mask> in its place is the
+paragraph of up to 512 tokens, one span of 30 per cent is the target, and the paragraph with <span> in its place is the
 source.  `fairseq-diffusion spans` makes such data; --finetune-from-model goes on from there.
 
 *Sampling*: DDPM, 2,000 steps in the paper, of which any number may be taken, with --clamp; ten noises.

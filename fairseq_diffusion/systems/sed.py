@@ -20,7 +20,7 @@ Ours against the paper: the paper generates and fills in text, with the given wo
 encoder reads the source.  Its rows come from a BERT that was trained with a bottleneck of D dimensions; a principal
 component is as narrow without a training.  The paper puts blanks between words, since a span that is filled in may be
 shorter than its place; here a canvas has room behind the target's end (--canvas-blanks 0.1 puts them there all the
-same).  T-step times from 1 / T; sizes are those of the other systems here.
+same).  Sizes are those of the other systems here.
 """
 
 from fairseq_diffusion.systems._sizes import sized_diffusion
@@ -35,7 +35,6 @@ preset(
     embedding_noise=0.01,
     freeze="embeddings",
     own_readout=True,
-    init_parts="embeddings",
     schedule="cosine",
     diffusion_steps=1000,
     prediction="x_0",

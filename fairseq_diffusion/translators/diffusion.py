@@ -201,8 +201,9 @@ class DiffusionTranslator(Translator):
         return chance(noise.fold(torch.tensor(self.seed), update), p)
 
     def _observe(self, outcome: Outcome, loss: Tensor, length: Tensor) -> None:
-        """Show the parts that adapt what the times drawn have cost: losses [B] of targets of `length` [B]."""
-        self.time_sampler.observe(outcome.u, loss)
+        """Show the parts that adapt what the times drawn have cost: losses [B], without weights, of targets of `length`
+        [B]."""
+        self.time_sampler.observe(outcome.u, loss * self.schedule.training_weight(outcome.u))
         modifier, words = self.schedule.modifier, torch.arange(outcome.tokens.shape[1], device=length.device)
         error = self._error(outcome) if modifier.by_error else None
         modifier.observe(outcome.t[:, 0], loss, error, words < length[:, None])

@@ -49,10 +49,11 @@ def text(tmp_path: Path) -> Path:
 
 def test_pairs_of_a_text(text: Path, tmp_path: Path, capsys):
     """The first paragraphs to validate on; each of the others as often as asked for, with other spans."""
-    (tmp_path / "dict.en.txt").write_text("w0.0 5\nw0.1 4\n")
+    (tmp_path / "dict.en.txt").write_text("w0.0 5\nw0.1 4\n")  # two words of 320
     more = ["--paragraph", "16", "--valid", "3", "--times", "4", "--dict", str(tmp_path / "dict.en.txt")]
     assert spans(text, tmp_path / "out", *more) == 0
-    assert "68 pairs to train on and 3 to validate on" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "68 pairs to train on and 3 to validate on" in said and "99.38% of the text's tokens are not in" in said
     train, valid = (pairs(tmp_path / "out", split) for split in ("train", "valid"))
     assert (len(train), len(valid)) == (17 * 4, 3)
     whole = [source.replace(SPAN, target) for source, target in valid + train[::4]]
@@ -82,6 +83,12 @@ def test_what_is_refused_leaves_nothing(text: Path, tmp_path: Path, capsys, more
     assert spans(text, tmp_path / "out", *more) == 2
     assert re.search(said, capsys.readouterr().err)
     assert not list((tmp_path / "out").glob("*"))
+
+
+def test_a_dictionary_of_other_words_is_refused(text: Path, tmp_path: Path, capsys):
+    (tmp_path / "dict.de.txt").write_text("x 5\ny 4\n")
+    assert spans(text, tmp_path / "out", "--dict", str(tmp_path / "dict.de.txt")) == 2
+    assert "has no word of" in capsys.readouterr().err and not list((tmp_path / "out").glob("*"))
 
 
 def test_earlier_pairs_and_the_word_itself_are_kept(text: Path, tmp_path: Path, capsys):

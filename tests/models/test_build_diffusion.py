@@ -20,6 +20,7 @@ SYMBOLS = Symbols(0, 1, 2, -1)
 OTHERS = {"max_source_positions": 20, "max_target_positions": 20, "seed": 1}  # which fairseq fills in
 
 
+SEQ = {"schedule_modifier": "position", "embedding_norm": "none"}
 TOKENS = {"state": "tokens", "objective": "elbo", "self_conditioning": "none", "latent_dim": 16}
 PLAID = {"schedule": "log_snr", "prediction": "posterior", "objective": "snr_mse,reconstruction"}
 
@@ -64,12 +65,20 @@ def build(**flags):
         ({"own_readout": True, "freeze": "embeddings", "objective": "mse"}, "learns by rounding, which"),
         ({"own_readout": True, **TOKENS}, "--own-readout True has no meaning"),
         ({"canvas_blanks": 0.1}, "--canvas-blanks 0.1 has no meaning with --length-target difference"),
+        (
+            {"canvas_blanks": 0.1, "length_target": "canvas", "canvas_positions": 9, **SEQ},
+            "moves words to other places",
+        ),
         ({"canvas_blanks": 1.0, "length_target": "canvas", "canvas_positions": 9}, "--canvas-blanks is 1.0"),
-        ({**PLAID, "schedule": "sigma_t"}, "sigma_t leaves no noise at time 0; pass one of: edm, .*log_snr"),
+        (
+            {**PLAID, "schedule": "sigma_t"},
+            "sigma_t leaves no noise at time 0; pass --schedule, one of: edm, .*log_snr",
+        ),
         ({**PLAID, "diffusion_steps": 9}, "pass --diffusion-steps 0"),
+        ({**PLAID, "embedding_noise": 0.1}, "pass --embedding-noise 0"),
         ({**PLAID, "time_min": 0.1}, "pass --time-min 0"),
         ({**PLAID, "embedding_norm": "none", "prediction": "expected"}, "pass --embedding-norm l2"),
-        ({**PLAID, "schedule_modifier": "warp"}, "pass one of: none, factor_vp, least_variance"),
+        ({**PLAID, "schedule_modifier": "warp"}, "pass --schedule-modifier, one of: none, factor_vp, least_variance"),
         ({**PLAID, "objective": "snr_mse"}, "keeps the embeddings apart"),
         ({**PLAID, "time_sampler": "logit_normal"}, "snr_mse is a bound as a mean over even times"),
         ({**PLAID, "objective": "reconstruction"}, "nothing in --objective reconstruction trains; add anchor=1"),
@@ -90,6 +99,7 @@ def test_refused(flags, words):
         {"source_drop": 0.0},
         {**PLAID, "schedule_modifier": "least_variance"},
         {"objective": "mse", "freeze": "embeddings"},
+        {"prediction": "expected", "objective": "mse=1,rounding=1"},
     ],
 )
 def test_allowed(flags):

@@ -16,7 +16,7 @@ from fairseq_diffusion.network.denoiser import Denoiser
 from fairseq_diffusion.network.encoder import Encoder, SharedWords, own_words
 from fairseq_diffusion.network.length import LengthHead
 from fairseq_diffusion.network.transformer import Size
-from fairseq_diffusion.objective.terms import Objective
+from fairseq_diffusion.objective.terms import Objective, Outcome
 from fairseq_diffusion.process.prediction import PREDICTIONS
 from fairseq_diffusion.process.schedule import Schedule
 from fairseq_diffusion.process.time_sampling import TIME_SAMPLERS
@@ -191,6 +191,55 @@ def test_a_first_pass_may_see_more_of_the_same_noise(flags, steps, monkeypatch):
         assert ((more == WORDS) >= (s_t == WORDS)).all() and ((more == WORDS) > (s_t == WORDS)).any()
 
 
+def outcomes(translator: DiffusionTranslator, monkeypatch: pytest.MonkeyPatch, count: int = 300) -> Outcome:
+    """What a training step of as many targets has produced."""
+    seen, terms = [], translator.objective.terms
+    monkeypatch.setattr(translator.objective, "terms", lambda outcome, due: seen.append(outcome) or terms(outcome, due))
+    target = torch.tensor([[BOS, 5, 6, 7, 8, EOS]]).expand(count, -1)
+    translator.train().losses(target, target.ne(PAD), target, target.ne(PAD), torch.arange(count), 0)
+    return seen[0]
+
+
+def test_losses_are_weighted_back_where_times_are_drawn_to_estimate_them_better(monkeypatch):
+    """The mean over times stays, and what the time sampler and the schedule observe has no weight."""
+    plaid = {"schedule": "log_snr", "prediction": "posterior", "objective": "snr_mse,reconstruction"}
+    translator = build(**plaid, schedule_modifier="least_variance", time_sampler="second_moment")
+    modifier, u = translator.schedule.modifier, torch.linspace(0, 1, 101).double()
+    modifier.knots.copy_(u.square())
+    seen: list[torch.Tensor] = []
+    for part in (modifier, translator.time_sampler):
+        monkeypatch.setattr(part, "observe", lambda *args: seen.append(args[1]))
+    o = outcomes(translator, monkeypatch)
+    slope = 1 / (100 * u.square().diff())  # dt / du
+    k = (torch.searchsorted(modifier.knots, o.u, right=True) - 1).clamp(0, 99)
+    torch.testing.assert_close(o.weight, slope[k])
+    assert o.weight.max() > 2 * o.weight.min()
+    each = translator.objective.each(translator.objective.terms(o, o.tokens.ne(PAD)), o.tokens.ne(PAD))
+    torch.testing.assert_close(seen[1], each / o.weight)  # of the modifier, by time
+    torch.testing.assert_close(seen[0], each.double())  # of the sampler, by u
+
+
+def test_noisy_vectors_are_corrupted_and_estimated(monkeypatch):
+    translator = build(embedding_noise=0.5)
+    o = outcomes(translator, monkeypatch)
+    state, keys = translator.state, torch.arange(300)
+    expected = state.draw(o.tokens, keys)
+    assert torch.equal(o.drawn, expected) and torch.equal(o.s_0, expected)
+    assert abs((expected - state.encode(o.tokens)).std() - 0.5) < 0.02
+    s_t = state.corrupt(expected, o.level, noise.fold(keys, Stream.STATE), o.tokens.ne(PAD))
+    assert torch.equal(o.s_t, s_t)
+
+
+def test_blanks_are_part_of_targets_and_of_no_translation(monkeypatch):
+    blank = WORDS  # the symbol behind the dictionary's
+    translator = build(canvas_blanks=0.4, length_target="canvas", canvas_positions=12)
+    tokens = outcomes(translator, monkeypatch).tokens
+    assert 0.25 < (tokens == blank).sum() / (300 * 5) < 0.5
+    assert blank in translator.special_ids
+    state = translator.state
+    assert torch.equal(state.round(state.encode(tokens))[0], tokens)  # a blank has a vector like any word
+
+
 @pytest.mark.parametrize("steps", [0, 20])
 def test_words_may_be_corrupted_at_times_of_their_own(steps, monkeypatch):
     """In an interval around that of the sentence, which the network sees, and inside of time."""
@@ -291,7 +340,8 @@ def test_where_words_are_expected_the_second_pass_is_conditioned_on_their_mean(s
             "where both are one stack, drop it",
         ),
         ({"prediction": "posterior", "embedding_norm": "layer"}, "where all vectors have one norm"),
-        ({"prediction": "expected", "objective": "mse=1,rounding=1"}, "which only anchor trains"),
+        ({"prediction": "expected", "objective": "rounding=1"}, "which nothing in --objective rounding=1 trains"),
+        ({"prediction": "expected", "objective": "rounding=1,mse=0"}, "which nothing in --objective"),
         (
             {**TOKENS, "objective": "corrupted", "prediction": "expected"},
             "--prediction expected is for gaussian states",
