@@ -27,6 +27,7 @@ ENDS = {
     "shifted_cosine": (0, 1),
     "variance_exploding": (math.sqrt(1 / 2), 300 / math.sqrt(1 + 300**2)),
     "edm": (0.002 / math.sqrt(1 + 0.002**2), 80 / math.sqrt(1 + 80**2)),
+    "log_snr": (1 / math.sqrt(1 + math.exp(3)), 1 / math.sqrt(1 + math.exp(-6))),
     "edm_wide": (math.sqrt(1 / 2), 300 / math.sqrt(1 + 300**2)),
 }
 
