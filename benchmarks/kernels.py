@@ -177,14 +177,14 @@ def distinct_words(options: argparse.Namespace) -> list[Row]:
     frequency = 1 / (torch.arange(V, dtype=torch.float64) + 2.7)  # Zipf's law, by Mandelbrot
     tokens = frequency.multinomial(N, replacement=True).view(8, -1).to(options.device)
 
-    everywhere = torch.ones_like(tokens, dtype=torch.bool)
+    everywhere, s_0 = torch.ones_like(tokens, dtype=torch.bool), state.encode(tokens).detach()
 
     def gradients(nll: Callable[[], Tensor]) -> tuple[Tensor, ...]:
         return torch.autograd.grad(nll().sum(), list(state.parameters()))
 
     forms = {
         "all tokens": partial(gradients, lambda: state.nll(state.encode(tokens), tokens, SMOOTHING, everywhere)),
-        "each word once": partial(gradients, partial(state.clean_nll, tokens, everywhere, SMOOTHING)),
+        "each word once": partial(gradients, partial(state.clean_nll, tokens, s_0, everywhere, SMOOTHING)),
     }
     agree_on_gradients(forms)
     what = f"rounding term, {tokens.unique().numel()} words in {N} tokens"

@@ -146,7 +146,7 @@ def updates_of(arch: str, data: Path, folder: Path, rank: int) -> None:
         loss, size, _ = criterion(wrapped, batch)
         (loss / size * (rank == 0 or update < 3)).backward()  # fairseq's dummy batch has weight 0
         with torch.no_grad():
-            for parameter in model.parameters():
+            for parameter in filter(lambda parameter: parameter.requires_grad, model.parameters()):
                 parameter -= 0.1 * parameter.grad
     torch.save(model.state_dict(), folder / f"{arch}-{rank}.pt")
 
