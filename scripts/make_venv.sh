@@ -27,20 +27,29 @@ if [ "$(minor "$venv/bin/python" 2>/dev/null || true)" != "$version" ]; then
     "$python" -m venv --clear "$venv"
 fi
 
-constraints=constraints/py$version.txt
+constraints=constraints/py$version.txt hashes=constraints/py$version-hashes.txt own_sympy=
 case $torch in
 *torch==2.[56].*) # these require a sympy of their own
     grep -v '^sympy==' "$constraints" >"$venv/constraints.txt"
-    constraints=$venv/constraints.txt
+    constraints=$venv/constraints.txt own_sympy=sympy
     ;;
 esac
 PIP_CONSTRAINT=$constraints # by environment, because the option does not reach isolated builds
 export PIP_CONSTRAINT
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
+hashed() { # PATTERN FLAG ...: those of the pinned packages whose names match; an archive with another sum is refused
+    grep -E "^($1)==" "$hashes" >"$venv/hashed.txt"
+    shift
+    pip install -q --no-deps --require-hashes "$@" -r "$venv/hashed.txt"
+}
 
 # pip 24.1 and newer refuse the metadata of the omegaconf that fairseq 0.12.2 needs
 pip install -q "pip<24.1"
-pip install -q "setuptools<80" wheel cython numpy
+say "installing what $hashes pins"
+tools='setuptools|wheel|Cython|numpy'
+hashed "$tools"
+hashed "$(grep -vE "^(#|($tools|fairseq.*${own_sympy:+|$own_sympy})==)" "$hashes" | sed 's/==.*//' | paste -sd '|' -)" \
+    --no-build-isolation
 
 say "installing $torch"
 # shellcheck disable=SC2086  # TORCH may carry options, such as an --index-url
@@ -52,10 +61,10 @@ grep -q '^triton==' "$venv/torch.txt" || cat constraints/triton.txt >>"$venv/tor
 # its own: it must not see torch, hence the isolation.
 say "building fairseq (a few minutes the first time)"
 case $version in
-3.10) pip install -q -c "$venv/torch.txt" fairseq==0.12.2 ;;
-*) pip install -q -c "$venv/torch.txt" --no-build-isolation fairseq-fixed==0.12.3.1 ;;
+3.10) hashed 'fairseq.*' ;;
+*) hashed 'fairseq.*' --no-build-isolation ;;
 esac
 
-say "installing the rest"
+say "installing this package, and what torch has no part in"
 pip install -q -c "$venv/torch.txt" --no-build-isolation -e ".[dev,plot]"
 "$venv/bin/python" -m fairseq_diffusion.cli.main doctor
