@@ -27,7 +27,7 @@ from fairseq_diffusion.files.texts import Moses, tidy
 
 CHECKPOINTS = ("average.pt", "checkpoint_best.pt")  # the one to load from a folder that holds several
 PREPROCESSING = "preprocessing.json"
-LANGUAGE = re.compile(r"[^\s/\0]{1,64}")
+LANGUAGE = re.compile(r"[^\s/\0${}]{1,64}")  # in a configuration ${...} stands for another value
 CHOICES = {
     "tokenizer": ("moses", "none"),
     "split_dashes": (True, False),  # the -a of Moses' tokenizer.perl

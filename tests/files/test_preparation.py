@@ -163,6 +163,7 @@ def test_codes_alone_are_applied_and_a_tokenizer_is_asked_for(folder: Path, code
 @pytest.mark.parametrize(
     "entries, words",
     [
+        ({"target": "${x}"}, "has target '\\$\\{x\\}', which is no name of a language"),
         ({"tokenizer": "jieba"}, "has tokenizer 'jieba'; choose 'moses' or 'none'"),
         ({"bpe": "subword_nmt"}, "has a BPE, but there is no bpe.codes"),
         ({"truecase": True}, "the entry 'truecase', which is unknown"),
