@@ -24,6 +24,29 @@ SIZES: dict[str, dict[str, Any]] = {
     "wmt16_en_ro": {"inner": 2048, "heads": 8, "dropout": 0.1},
 }
 
+# What the systems that go on from Diffusion-LM (Li et al. 2022) have in common.
+DIFFUSION_LM: dict[str, Any] = {
+    "model": "diffusion",
+    "latent_dim": 128,
+    "embedding_norm": "none",
+    "embedding_init_std": 1.0,
+    "embedding_noise": 0.1,
+    "share_embeddings": True,
+    "schedule": "sqrt_offset",
+    "diffusion_steps": 2000,
+    "prediction": "x_0",
+    "objective": "mse=1,rounding=1,prior=1",
+    "loss_normaliser": "words",
+    "sampler": "ddpm",
+    "grid": "respaced",
+    "length_target": "canvas",
+    "canvas_positions": 64,
+    "latent_map": "tanh",
+    "time_features": "sinusoid",
+    "activation": "gelu",
+    "hidden": 512,
+}
+
 
 def sized(name: str, suffix: str = "", **toy: Any) -> None:
     """Enter `name` + `suffix`, a one-pass system, in every size, as name_SIZEsuffix; `toy` is what the toy's has of its

@@ -27,33 +27,15 @@ absorbs no words anew in its ancestral sampler; the papers have no translation, 
 of a decoder, and none in the encoder.
 """
 
-from fairseq_diffusion.systems._sizes import sized_diffusion
+from fairseq_diffusion.systems._sizes import DIFFUSION_LM, sized_diffusion
 from fairseq_diffusion.systems.presets import preset
 
 preset(
     "diffuseq",
-    model="diffusion",
+    **DIFFUSION_LM,
     conditioning="prefix",
-    latent_dim=128,
-    embedding_norm="none",
-    embedding_init_std=1.0,
-    embedding_noise=0.1,
-    share_embeddings=True,
-    schedule="sqrt_offset",
-    diffusion_steps=2000,
-    prediction="x_0",
-    objective="mse=1,rounding=1,prior=1",
-    loss_normaliser="words",
     time_sampler="second_moment",
     self_conditioning="none",
-    sampler="ddpm",
-    grid="respaced",
-    length_target="canvas",
-    canvas_positions=64,
-    latent_map="tanh",
-    time_features="sinusoid",
-    activation="gelu",
-    hidden=512,
     encoder_layers=0,
     decoder_layers=12,
 )

@@ -23,33 +23,15 @@ canvas is filled with </s>.  The released code chooses, of several noises, the o
 are compared with each other: --noise-beam 10 --selection mbr.
 """
 
-from fairseq_diffusion.systems._sizes import sized_diffusion
+from fairseq_diffusion.systems._sizes import DIFFUSION_LM, sized_diffusion
 from fairseq_diffusion.systems.presets import preset
 
 preset(
     "genie",
-    model="diffusion",
-    latent_dim=128,
-    embedding_norm="none",
-    embedding_init_std=1.0,
-    embedding_noise=0.1,
-    share_embeddings=True,
-    schedule="sqrt_offset",
-    diffusion_steps=2000,
-    prediction="x_0",
-    objective="mse=1,rounding=1,prior=1",
-    loss_normaliser="words",
+    **DIFFUSION_LM,
     time_sampler="second_moment",
     self_conditioning="none",
-    sampler="ddpm",
-    grid="respaced",
-    length_target="canvas",
-    canvas_positions=64,
-    latent_map="tanh",
-    time_features="sinusoid",
-    activation="gelu",
     pre_norm=True,
-    hidden=512,
     encoder_layers=6,
     decoder_layers=6,
 )

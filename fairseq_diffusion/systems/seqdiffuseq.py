@@ -28,33 +28,15 @@ over ranks; fewer steps are evenly spaced ones of the 2,000; the canvas is fille
 not with padding; layers start from this package's initialisation.
 """
 
-from fairseq_diffusion.systems._sizes import sized_diffusion
+from fairseq_diffusion.systems._sizes import DIFFUSION_LM, sized_diffusion
 from fairseq_diffusion.systems.presets import preset
 
 preset(
     "seqdiffuseq",
-    model="diffusion",
-    latent_dim=128,
-    embedding_norm="none",
-    embedding_init_std=1.0,
-    embedding_noise=0.1,
-    share_embeddings=True,
-    schedule="sqrt_offset",
+    **DIFFUSION_LM,
     schedule_modifier="position",
     schedule_update=20_000,
-    diffusion_steps=2000,
-    prediction="x_0",
-    objective="mse=1,rounding=1,prior=1",
-    loss_normaliser="words",
     self_conditioning="random",
-    sampler="ddpm",
-    grid="respaced",
-    length_target="canvas",
-    canvas_positions=64,
-    latent_map="tanh",
-    time_features="sinusoid",
-    activation="gelu",
-    hidden=512,
     encoder_layers=6,
     decoder_layers=6,
     dropout=0.3,
