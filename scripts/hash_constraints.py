@@ -1,8 +1,9 @@
-"""usage: hash_constraints.py [--index URL]
+"""usage: hash_constraints.py INDEX
 
 Write constraints/pyX.Y-hashes.txt: the versions that constraints/pyX.Y.txt pins, with the sha256 sums that the index
-lists for their archives for Linux and macOS.  Run it when a pin changes.  pip then refuses an archive with another sum.
-Left out is what goes with the torch of the user's choice, and pip, which is there before.
+lists for their archives for Linux and macOS.  INDEX is the address of a package index that answers in JSON, as for
+pip's --index-url.  Run it when a pin changes: pip refuses an archive with another sum.  Left out is what goes with the
+torch of the user's choice, and pip, which is there before.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ JSON = "application/vnd.pypi.simple.v1+json"
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--index", default="https://pypi.org/simple", help="of packages (default: %(default)s)")
+    parser.add_argument("index", metavar="INDEX", help="address of a package index")
     index = parser.parse_args().index.rstrip("/")
     for path in sorted(CONSTRAINTS.glob("py3.??.txt")):
         lines = [hashed(index, name, version, path.stem) for name, version in pins(path)]
@@ -65,7 +66,7 @@ def suits(file: dict[str, Any], name: str, version: str, python: str) -> bool:
     minor = int(python.rpartition(".")[2])
     numbers = [int(tag[3:]) for tag in tags.split(".") if re.fullmatch(r"cp3\d+", tag)]
     fits = "py3" in tags.split(".") or minor in numbers or (abi == "abi3" and min(numbers, default=99) <= minor)
-    fits = fits and not abi.endswith("t")  # not for Python without its lock
+    fits = fits and not abi.endswith("t")  # that is free-threaded Python
     return normal(head) == normal(name) and found == version and fits and bool(PLATFORMS.match(platform))
 
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import argparse
 import random
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TextIO
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.files.spans import SPAN, paragraphs, without_span
@@ -46,30 +49,31 @@ def run(args: argparse.Namespace) -> int:
     for path in outputs:
         check_writable(path, args.force)
     lines, words = read_lines(args.text, "the text"), dictionary(args.dict)
-    unknown = unknown_share(lines, words) if args.dict else 0.0
+    counts = Counter(token for line in lines for token in line.split())
+    if counts[SPAN]:
+        raise UserError(f"{args.text} has the word {SPAN}, which is to stand for spans; replace it there")
+    unknown = unknown_share(counts, words) if args.dict else 0.0
     if unknown == 1:
         raise UserError(
             f"--dict {args.dict} has no word of {args.text}, so that all of it would be unknown; pass the joined "
             "dictionary of both languages, and text with the same word pieces"
         )
-    if any(SPAN in line.split() for line in lines):
-        raise UserError(f"{args.text} has the word {SPAN}, which is to stand for spans; replace it there")
     with ExitStack() as opened:
         files = [opened.enter_context(atomic_write(path)) for path in outputs]
         texts = [opened.enter_context(open(file, "w", encoding="utf-8")) for file in files]
-        counts = write_pairs(args, lines, texts[:2], texts[2:4])
+        train, valid, short = write_pairs(args, lines, texts[:2], texts[2:4])
         for text in texts[4:]:
             text.write("".join(f"{line}\n" for line in words))
-        if not counts[0]:
+        if not train:
             raise UserError(
-                f"{args.text} gives no pair to train on: {counts[1]} paragraphs are there to validate on, and "
-                f"{counts[2]} are too short for a span of {args.share:g} of them; lower --valid, or raise --share"
+                f"{args.text} gives no pair to train on: {valid} paragraphs are there to validate on, and "
+                f"{short} are too short for a span of {args.share:g} of them; lower --valid, or raise --share"
             )
-    print(f"wrote {args.out}: {counts[0]} pairs to train on and {counts[1]} to validate on")
+    print(f"wrote {args.out}: {train} pairs to train on and {valid} to validate on")
     if unknown:
         print(f"{unknown:.2%} of the text's tokens are not in {args.dict}")
-    if counts[2]:
-        print(f"left out: {counts[2]} paragraphs that are too short for a span")
+    if short:
+        print(f"left out: {short} paragraphs that are too short for a span")
     return 0
 
 
@@ -93,14 +97,16 @@ def dictionary(path: Path | None) -> list[str]:
     return lines if any(line.split(" ")[0] == SPAN for line in lines) else [*lines, f"{SPAN} 1"]
 
 
-def unknown_share(lines: list[str], words: list[str]) -> float:
-    """The share of tokens that are not in a dictionary with these lines."""
+def unknown_share(counts: Counter[str], words: list[str]) -> float:
+    """The share of the counted tokens that are not in a dictionary with these lines."""
     known = {line.rsplit(" ", 1)[0] for line in words}
-    tokens = [token in known for line in lines for token in line.split()]
-    return tokens.count(False) / len(tokens) if tokens else 0.0
+    unknown = sum(number for token, number in counts.items() if token not in known)
+    return unknown / max(1, sum(counts.values()))
 
 
-def write_pairs(args: argparse.Namespace, lines: list[str], train: list, valid: list) -> tuple[int, int, int]:
+def write_pairs(
+    args: argparse.Namespace, lines: list[str], train: Sequence[TextIO], valid: Sequence[TextIO]
+) -> tuple[int, int, int]:
     """Pairs to train on, to validate on, and paragraphs that are too short: how many there are of each."""
     draw, written, short = random.Random(args.seed), [0, 0], 0
     for number, paragraph in enumerate(paragraphs(lines, args.paragraph)):

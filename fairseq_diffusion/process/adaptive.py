@@ -55,9 +55,14 @@ class Warp(Modifier):
         self.register_buffer("knots", torch.linspace(0, 1, BINS + 1, dtype=torch.float64))
 
     def time(self, u: Tensor, curve: Curve | DiscreteCurve) -> Tensor:
+        k, start, width = self._drawn_bin(u)
+        return (k + (u - start) / width) / BINS
+
+    def _drawn_bin(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The bin that each u is in, where in u it begins, and how wide it is there."""
         knots = self.knots.to(u.device)
         k = (torch.searchsorted(knots, u.contiguous(), right=True) - 1).clamp(0, BINS - 1)
-        return (k + (u - knots[k]) / (knots[k + 1] - knots[k])) / BINS
+        return k, knots[k], knots[k + 1] - knots[k]
 
     @torch.no_grad()
     def observe(self, t: Tensor, loss: Tensor, error: Tensor | None, mask: Tensor) -> None:
@@ -97,9 +102,7 @@ class LeastVariance(Warp):
     """
 
     def weight(self, u: Tensor) -> Tensor:
-        knots = self.knots.to(u.device)
-        k = (torch.searchsorted(knots, u.contiguous(), right=True) - 1).clamp(0, BINS - 1)
-        return 1 / (BINS * (knots[k + 1] - knots[k]))
+        return 1 / (BINS * self._drawn_bin(u)[2])
 
     def observe(self, t: Tensor, loss: Tensor, error: Tensor | None, mask: Tensor) -> None:
         super().observe(t, loss.detach().double().square(), error, mask)

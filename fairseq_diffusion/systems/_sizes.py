@@ -1,4 +1,5 @@
-"""The sizes that systems are entered in, one for each pair of languages that papers report on."""
+"""The sizes that systems are entered in, one for each pair of languages that papers report on; and what several systems
+have in common."""
 
 from __future__ import annotations
 
