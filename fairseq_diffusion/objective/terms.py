@@ -181,20 +181,21 @@ def reweighted(outcome: Outcome, mask: Tensor) -> Tensor:
     return corrupted(outcome, mask) * (1 - outcome.t + (1 / steps if steps else 0)).float()
 
 
-def parse_terms(text: str) -> dict[str, float]:
+def parse_terms(text: str, flag: str = "--objective") -> dict[str, float]:
     """ "mse=1,anchor=0.5" -> {"mse": 1.0, "anchor": 0.5}; a term without a weight has weight 1."""
     weights: dict[str, float] = {}
     for item in filter(None, (item.strip() for item in text.split(","))):
         name, _, weight = item.partition("=")
-        TERMS[name]  # an unknown name is an error that lists the choices
+        if name not in TERMS:
+            raise UserError(f"{flag} has the unknown term {name!r}; choose from: {', '.join(TERMS)}")
         try:
             weights[name] = float(weight or 1)
             if not math.isfinite(weights[name]):
                 raise ValueError(weight)
         except ValueError as error:
-            raise UserError(f"objective term {item!r} has no number behind '='; write for example mse=1") from error
+            raise UserError(f"{flag} has the term {item!r} without a number behind '='; write mse=1") from error
     if not weights:
-        raise UserError(f"the objective {text!r} names no term; choose from: {', '.join(TERMS)}")
+        raise UserError(f"{flag} {text!r} names no term; choose from: {', '.join(TERMS)}")
     return weights
 
 

@@ -148,8 +148,8 @@ def test_ensembles_are_refused(data: Path, checkpoint: Path):
         ("--schedule-update 0", "--schedule-update"),
         ("--self-conditioning-probability 1.5", "--self-conditioning-probability"),
         ("--label-smoothing 1.5", "--label-smoothing is 1.5"),
-        ("--objective mse=1,hinge=2", "unknown objective term 'hinge'; choose one of: anchor"),
-        ("--objective mse=much", "no number"),
+        ("--objective mse=1,hinge=2", "--objective has the unknown term 'hinge'; choose from: anchor"),
+        ("--objective mse=much", "without a number"),
         ("--max-target-positions 10", "tokens.*--skip-invalid-size-inputs-valid-test"),
     ],
 )

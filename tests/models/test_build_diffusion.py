@@ -58,7 +58,7 @@ def build(**flags):
         ({"noise_factor": float("nan"), "schedule_modifier": "factor"}, "--noise-factor is nan"),
         ({"noise_factor": float("inf"), "schedule_modifier": "factor"}, "--noise-factor is inf"),
         ({"diffusion_steps": 10**12}, "--diffusion-steps is 1000000000000"),
-        ({"objective": "mse=nan,rounding"}, "'mse=nan' has no number"),
+        ({"objective": "mse=nan,rounding"}, "'mse=nan' without a number"),
         ({"embedding_noise": -1.0}, "--embedding-noise is -1.0"),
         ({"embedding_noise": 0.1, **TOKENS}, "--embedding-noise 0.1 has no meaning"),
         ({"own_readout": True}, "pass --freeze embeddings"),

@@ -138,7 +138,8 @@ def test_parse_terms():
 
 
 @pytest.mark.parametrize(
-    "text, sentence", [("mes=1", "unknown objective term 'mes'.*mse"), ("mse=x", "no number"), (" ", "names no term")]
+    "text, sentence",
+    [("mes=1", "--objective has the unknown term 'mes'.*mse"), ("mse=x", "without a number"), (" ", "names no term")],
 )
 def test_bad_objectives_are_explained(text, sentence):
     with pytest.raises(UserError, match=sentence):
