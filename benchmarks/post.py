@@ -27,7 +27,7 @@ from fairseq_diffusion.alignment.base import Words
 from fairseq_diffusion.decoding.hypotheses import hypotheses
 from fairseq_diffusion.decoding.selection import SELECTIONS, Pool, Selector
 from fairseq_diffusion.tasks.dictionary import TableDictionary
-from fairseq_diffusion.translators.base import Candidates, Lengths
+from fairseq_diffusion.translators.batch import Candidates, Lengths
 
 USUAL = {"candidates": [5, 21, 50], "sentences": 4, "batch": 64}
 SIZES = {"quick": {"candidates": [3], "sentences": 2, "batch": 2}, "cpu": USUAL, "cuda": USUAL}

@@ -10,7 +10,7 @@ from torch import Tensor
 from fairseq_diffusion.alignment.base import Symbols
 from fairseq_diffusion.models.one_pass import build_one_pass
 from fairseq_diffusion.models.one_pass_config import OnePassConfig
-from fairseq_diffusion.translators.base import Lengths, Losses
+from fairseq_diffusion.translators.batch import Lengths, Losses
 from fairseq_diffusion.translators.one_pass import OnePassTranslator
 
 BOS, PAD, EOS, UNK = range(4)

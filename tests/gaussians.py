@@ -13,7 +13,7 @@ from fairseq_diffusion.alignment.base import Symbols
 from fairseq_diffusion.models.config import DiffusionConfig
 from fairseq_diffusion.models.diffusion import build_diffusion
 from fairseq_diffusion.states.base import STATES
-from fairseq_diffusion.translators.base import Source
+from fairseq_diffusion.translators.batch import Source
 from fairseq_diffusion.translators.diffusion import DiffusionTranslator
 
 BOS, PAD, EOS, UNK = range(4)

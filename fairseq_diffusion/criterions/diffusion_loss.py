@@ -10,7 +10,7 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 from torch import Tensor
 
-from fairseq_diffusion.translators.base import Losses
+from fairseq_diffusion.translators.batch import Losses
 
 
 def summed(logging_outputs: list[dict[str, Any]]) -> dict[str, float]:
@@ -26,7 +26,7 @@ def summed(logging_outputs: list[dict[str, Any]]) -> dict[str, float]:
 
 @register_criterion("diffusion_loss", dataclass=FairseqDataclass)
 class DiffusionLoss(FairseqCriterion):
-    """The loss itself is the model's, which returns a translators.base.Losses: see the page of the system in
+    """The loss itself is the model's, which returns a translators.batch.Losses: see the page of the system in
     fairseq_diffusion/systems."""
 
     def forward(self, model: torch.nn.Module, sample: dict[str, Any], reduce: bool = True) -> tuple[Tensor, Any, dict]:

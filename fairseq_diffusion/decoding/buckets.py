@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fairseq_diffusion.translators.base import Candidates, HistoryStep, Lengths, Source
+from fairseq_diffusion.translators.batch import Candidates, HistoryStep, Lengths, Source
 
 # Positions of candidates decoded at once on a GPU, padding included, unless the user sets another number: launches
 # should be few, and above 20,000 positions or so they are hidden behind arithmetic.  On a CPU, numbers should stay in

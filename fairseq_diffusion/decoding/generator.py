@@ -20,7 +20,8 @@ from fairseq_diffusion.decoding.rescore import Teacher
 from fairseq_diffusion.decoding.selection import Selector
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
-from fairseq_diffusion.translators.base import Candidates, Draft, HistoryStep, Lengths, Options, Source, Translator
+from fairseq_diffusion.translators.base import Options, Translator
+from fairseq_diffusion.translators.batch import Candidates, Draft, HistoryStep, Lengths, Source
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class Generator:
             drafts: makes the translations to begin with, where `options` ask for them.
         """
         self.options, self.selection, self.teacher, self.drafts = options, selection, teacher, drafts
-        self.decoder, self.template_room = translator.decoder_for(options), translator.template_room
+        self.decoder, self.template_room = translator.decoding(options), translator.template_room
         likelihoods = None
         if "likelihood" in selection.chain:
             likelihoods = LikelihoodScorer(translator, dictionary, selection.likelihood_samples, seed=selection.seed)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fairseq_diffusion.translators.base import Candidates, HistoryStep
+from fairseq_diffusion.translators.batch import Candidates, HistoryStep
 
 
 def hypotheses(

@@ -12,7 +12,7 @@ from fairseq_diffusion.decoding.ngrams import unpadded
 from fairseq_diffusion.decoding.words import Pieces
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.registry import Registry
-from fairseq_diffusion.translators.base import Candidates
+from fairseq_diffusion.translators.batch import Candidates
 
 if TYPE_CHECKING:
     from fairseq_diffusion.decoding.rescore import Teacher

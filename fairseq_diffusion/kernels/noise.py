@@ -28,6 +28,7 @@ class Stream(IntEnum):
     CLEAN = 5
     BLANKS = 6
     WORD_TIMES = 7
+    LATENTS = 8
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:

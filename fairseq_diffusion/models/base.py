@@ -24,8 +24,9 @@ from fairseq_diffusion.network.length import LengthHead
 from fairseq_diffusion.network.transformer import Size
 from fairseq_diffusion.ranges import COUNT, KEPT, SIZE, WEIGHT, check_ranges
 from fairseq_diffusion.systems.presets import PRESETS
-from fairseq_diffusion.translators.base import Losses, Translator
-from fairseq_diffusion.translators.diffusion import VALIDATION
+from fairseq_diffusion.translators.base import Translator
+from fairseq_diffusion.translators.batch import Losses
+from fairseq_diffusion.translators.chain import VALIDATION
 
 BOS = 1  # the model puts a <s> before every sentence
 SIZES = dict.fromkeys(

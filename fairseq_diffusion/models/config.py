@@ -20,7 +20,8 @@ from fairseq_diffusion.samplers.gaussian import SAMPLERS
 from fairseq_diffusion.samplers.grid import GRIDS
 from fairseq_diffusion.states.base import STATES
 from fairseq_diffusion.states.embedding import NORMS
-from fairseq_diffusion.translators.diffusion import CONDITIONS, LENGTH_TRAINING, SELF_CONDITIONING
+from fairseq_diffusion.translators.chain import CONDITIONS
+from fairseq_diffusion.translators.diffusion import LENGTH_TRAINING, SELF_CONDITIONING
 
 
 def flag(default: Any, help: str, alias: Optional[str] = None) -> Any:
@@ -61,6 +62,34 @@ class NetworkConfig(FairseqDataclass):
         "",
         "entries of the dictionary that stand in front of sources and say into which language to translate, as in "
         "'<2de>,<2fr>' or, with * for any characters, '<2*>'; never drawn as noise, never part of a translation",
+    )
+    # latents
+    latents: int = flag(
+        0,
+        "latent vectors of a target that its words are read from beside the source; in decoding a chain of their own "
+        "makes them first (0: none, and the flags below have no effect)",
+    )
+    latents_dim: int = flag(64, "width of a latent")
+    latents_layers: int = flag(2, "layers of the encoder of targets, and of the latents' denoiser")
+    latents_loss: float = flag(1.0, "weight of the latents' own loss")
+    latents_start: int = flag(
+        0, "update from which on the latents' chain is learnt; before it their encoder and the words alone"
+    )
+    latents_objective: str = flag("mse=1", "loss terms and weights of the latents' chain: mse, v_mse, snr_mse")
+    latents_prediction: ChoiceEnum(("x_0", "v")) = flag("x_0", "what the latents' denoiser predicts")
+    latents_schedule: ChoiceEnum(list(CURVES)) = flag("cosine", "noise curve of the latents")
+    latents_noise_factor: float = flag(
+        1.0, "divide the signal-to-noise ratio of the latents' curve by the square of this (10: nearly all is noise)"
+    )
+    latents_source_drop: float = flag(0.0, "train the latents' denoiser without its source this often")
+    latents_drop: float = flag(0.15, "train the words without latents this often")
+    latents_hide: float = flag(0.0, "share of a target's words that the encoder of targets does not see in training")
+    latents_noise: float = flag(0.0, "standard deviation of noise on the latents that words are trained with")
+    latents_penalty: float = flag(
+        0.0, "weight of half the square of the latents, which then have any norm (0: all have the norm of sqrt(D))"
+    )
+    latents_contrast: float = flag(
+        0.0, "weight of telling latents by another view of their target, with other words hidden by --latents-hide"
     )
     # loss
     label_smoothing: float = flag(0.0, "label smoothing where words are predicted (rounding and anchor terms too)")

@@ -11,6 +11,7 @@ from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.models.base import BOS, TranslatorModel, enter_architectures, length_head, size_of
 from fairseq_diffusion.models.config import DiffusionConfig
 from fairseq_diffusion.models.diffusion_checks import PARTS, check, parse_freeze
+from fairseq_diffusion.models.latents import latents_of
 from fairseq_diffusion.network.canvas import FilledCanvas
 from fairseq_diffusion.network.denoiser import DENOISERS, Denoiser
 from fairseq_diffusion.network.encoder import Encoder, SharedWords, own_words
@@ -53,6 +54,7 @@ def build_diffusion(cfg: Any, source_words: int, target_words: int, symbols: Sym
         seed=cfg.seed,
         special_ids=[number for number in (*symbols[:4], *symbols.tags) if number >= 0],
         filled_canvas=canvas_of(cfg, symbols),
+        latents=latents_of(cfg, lambda: SharedWords(state, cfg.hidden)),
     )
     freeze(translator, str(cfg.length_training), parse_freeze(cfg.freeze))
     return translator

@@ -18,6 +18,7 @@ from fairseq_diffusion.models.base import (
     length_head,
     size_of,
 )
+from fairseq_diffusion.models.latents import latents_of
 from fairseq_diffusion.models.one_pass_config import OnePassConfig
 from fairseq_diffusion.network.block_decoder import BlockDecoder
 from fairseq_diffusion.network.canvas import FILLED
@@ -128,6 +129,7 @@ def build_one_pass(cfg: OnePassConfig, source_words: int, target_words: int, sym
         feed=str(cfg.feed),
         length_loss=cfg.length_loss,
         path_search=str(cfg.path_search),
+        latents=latents_of(cfg, lambda: Borrowed(words)),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -29,9 +30,25 @@ def attention_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
         dtype: of the scores.
     """
     mask = mask[:, None, None] if mask.dim() == 2 else mask[:, None]
-    columns = mask.shape[-1]
-    room = mask.new_zeros(*mask.shape[:-1], -(-columns // ALIGNMENT) * ALIGNMENT, dtype=dtype)
-    return room[..., :columns].masked_fill_(~mask, -torch.inf)
+    return room_for(mask.shape, mask.device, dtype).masked_fill_(~mask, -torch.inf)
+
+
+def room_for(shape: Sequence[int], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Zeros of this shape, whose rows lie where a bias' rows are to."""
+    return torch.zeros(*shape[:-1], -(-shape[-1] // ALIGNMENT) * ALIGNMENT, device=device, dtype=dtype)[
+        ..., : shape[-1]
+    ]
+
+
+def side_by_side(first: list[Memory], second: list[Memory]) -> list[Memory]:
+    """Each layer's memory of T and of M vectors as one of T + M."""
+    a, b = first[0].bias, second[0].bias
+    bias = room_for((*a.shape[:-1], a.shape[-1] + b.shape[-1]), a.device, a.dtype)
+    bias.copy_(torch.cat([a, b.to(a.dtype)], -1))
+    return [
+        Memory(torch.cat([one.keys, two.keys], 2), torch.cat([one.values, two.values], 2), bias)
+        for one, two in zip(first, second)
+    ]
 
 
 class Attention(nn.Module):

@@ -15,6 +15,7 @@ from fairseq_diffusion.registry import Registry
 from fairseq_diffusion.samplers.early_exit import ActiveRows
 from fairseq_diffusion.samplers.grid import Grid
 from fairseq_diffusion.states.base import State
+from fairseq_diffusion.states.corruption import Corruption
 
 
 class Step(Protocol):
@@ -65,7 +66,7 @@ class Sampler(Protocol):
 SAMPLERS: Registry[Any] = Registry("sampler")
 
 
-def sampler_for(state: State, name: str) -> Sampler:
+def sampler_for(state: Corruption, name: str) -> Sampler:
     """The sampler of this name, if it can step through these states."""
     sampler: Sampler = SAMPLERS[name]
     if sampler.family != state.family:

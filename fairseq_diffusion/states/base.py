@@ -6,12 +6,12 @@ likelihood, rounding and sampling are written here once, and B x L x V is never 
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
@@ -19,26 +19,18 @@ from fairseq_diffusion.kernels.distinct import distinct
 from fairseq_diffusion.kernels.expected import expected_rows
 from fairseq_diffusion.kernels.log_probs import linear_cross_entropy, linear_log_probs
 from fairseq_diffusion.kernels.rounding import ALL, Truncation, best_rows, round_to_rows
-from fairseq_diffusion.network.transformer import Size
-from fairseq_diffusion.process.level import Level
 from fairseq_diffusion.registry import Registry
+from fairseq_diffusion.states.corruption import Corruption
 
 
-class State(nn.Module, ABC):
+class State(Corruption):
     """Words y as s_0, corrupted to s_t, and estimates of them [..., L, d] read as words again."""
 
-    family: ClassVar[str]  # of the samplers that know how to step from s_t to s_s
-    state_dims: ClassVar[int] = 0  # dimensions of s_t behind [..., L]
-    center: Tensor | None  # what noise is around, if not 0, [d]
     reader: Tensor | None  # the table that words are read by, if not that of their vectors, [V, d]
-    expects: bool = False  # estimates say how probable words are, and x_0-hat is the mean of their vectors
-    hides: bool = False  # there is a mask symbol to hide words behind
-    replaces: bool = False  # words are replaced by others
     banned: Tensor | None  # numbers of words that are never read or drawn
 
     def __init__(self, banned: Sequence[int] = ()):
         super().__init__()
-        self.register_parameter("center", None)
         self.register_parameter("reader", None)
         self.register_buffer("banned", torch.tensor(banned) if banned else None, persistent=False)
 
@@ -53,43 +45,9 @@ class State(nn.Module, ABC):
         """For a dictionary of `words` entries with these special symbols, by the model's flags.  Tags among the symbols
         are banned."""
 
-    @property
-    @abstractmethod
-    def dim(self) -> int:
-        """Width d of an estimate."""
-
-    @abstractmethod
-    def encode(self, tokens: Tensor) -> Tensor:
-        """Tokens [B, L] -> s_0, [B, L, ...]."""
-
-    def draw(self, tokens: Tensor, keys: Tensor) -> Tensor:
-        """The s_0 that training corrupts, by random keys [B]: `encode`, unless that is noisy."""
-        return self.encode(tokens)
-
     @abstractmethod
     def embed(self, tokens: Tensor) -> Tensor:
         """Tokens [B, L] -> vectors [B, L, d], for an encoder that shares the table."""
-
-    @abstractmethod
-    def corrupt(self, s_0: Tensor, level: Level, keys: Tensor, mask: Tensor) -> Tensor:
-        """s_t of the shape of s_0 at `level` (which broadcasts to [B, L]), by random keys [B]; mask [B, L] is true at
-        real positions."""
-
-    def noised(self, level: Level, keys: Tensor, mask: Tensor) -> Tensor:
-        """Where `corrupt` with the same keys makes noise, [B, L]: everywhere, unless it leaves words as they are."""
-        return mask
-
-    @abstractmethod
-    def prior(self, keys: Tensor, mask: Tensor, level: Level) -> Tensor:
-        """s_T [..., L, ...] for random keys [...] and mask [..., L]; `level` is the first of the grid, on the host."""
-
-    @abstractmethod
-    def entrance(self, size: Size, self_conditioned: bool) -> nn.Module:
-        """The denoiser's map (s_t, c) -> [B, L, h], c an earlier estimate; None in a denoiser without them."""
-
-    @abstractmethod
-    def exit(self, size: Size) -> nn.Module:
-        """The denoiser's map [B, L, h] -> its output [B, L, d]."""
 
     @abstractmethod
     def readout(self) -> Tensor:
@@ -98,14 +56,6 @@ class State(nn.Module, ABC):
     @abstractmethod
     def table(self) -> Tensor:
         """The vectors of all words, [V, d], to which a schedule may adapt."""
-
-    def error(self, estimate: Tensor, s_0: Tensor) -> Tensor | None:
-        """Distance of an estimate from s_0, [B, L], to be watched in training; None where the loss terms show it."""
-        return None
-
-    def free(self, mask: Tensor) -> Tensor:
-        """Where mask [..., L] is true, the positions that are corrupted and predicted: all, unless some are known."""
-        return mask
 
     def show(self, s_t: Tensor, words: Tensor) -> Tensor:
         """s_t of the first step where `words` [..., L] are known; -1 stands for those that are not."""
@@ -118,24 +68,14 @@ class State(nn.Module, ABC):
         """The estimate [..., L, d] of a step where `words` [..., L] are known; -1 stands for those that are not."""
         return estimate
 
-    def carried(self, s_t: Tensor, estimate: Tensor, previous: Tensor) -> Tensor:
-        """The estimate [..., L, d] of a step, with the previous one where s_t has a word for good."""
-        return estimate
-
     def clean(self, estimate: Tensor) -> Tensor:
-        """What samplers step with, the next estimate is conditioned on, and losses compare with s_0, [..., L, d]: the
-        estimate itself, or the mean of the words' vectors by its probabilities."""
+        """The estimate itself, or the mean of the words' vectors by its probabilities."""
         return self.expected(estimate) if self.expects else estimate
 
     def expected(self, estimate: Tensor) -> Tensor:
         """sum_y p(y | estimate) times the vector of y, [..., L, d]."""
         readout = self.readout()
         return expected_rows(estimate.flatten(0, -2), readout, self.table()[: len(readout)]).view(estimate.shape)
-
-    def blank(self, s_t: Tensor) -> Tensor:
-        """The estimate [..., L, d] that stands for none."""
-        shape = *s_t.shape[: s_t.dim() - self.state_dims], self.dim
-        return torch.zeros(shape, device=s_t.device)
 
     def nll(self, estimate: Tensor, tokens: Tensor, label_smoothing: float = 0.0, mask: Tensor | None = None) -> Tensor:
         """-log p(tokens | estimate), estimate [B, L, d], tokens [B, L] -> [B, L]; 0 where `mask` [B, L] is false."""

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.kernels.noise import Stream
 from fairseq_diffusion.network.latent_maps import LATENT_MAPS
-from fairseq_diffusion.network.transformer import Size
 from fairseq_diffusion.process.level import Level
 from fairseq_diffusion.process.prediction import EXPECTED
 from fairseq_diffusion.registry import Registry
 from fairseq_diffusion.states.base import STATES, State
+from fairseq_diffusion.states.vectors import Vectors
 
 
 class Norm(nn.Module):
@@ -72,10 +72,8 @@ NORMS.register("layer")(Layered)
 
 
 @STATES.register("embedding")
-class EmbeddingState(State):
+class EmbeddingState(Vectors, State):
     """x_0 from E[y], x_t = alpha x_0 + sigma eps, and the tied rounding p(y | x) = softmax(x E^T).
-
-    All vectors are fp32, whatever the network computes in.
 
     With `noise_std` > 0, x_0 itself is noisy in training (Li et al. 2022): x_0 = E[y] + noise_std eps_0.
 
@@ -84,9 +82,6 @@ class EmbeddingState(State):
 
     With `own_readout` words are read by a table W of its own, softmax(x W^T), which starts as E (Strudel et al. 2022).
     """
-
-    family = "gaussian"
-    state_dims = 1
 
     def __init__(
         self,
@@ -148,17 +143,14 @@ class EmbeddingState(State):
         return super().clean_nll(tokens, s_0, mask, label_smoothing)
 
     def corrupt(self, s_0: Tensor, level: Level, keys: Tensor, mask: Tensor) -> Tensor:
-        eps = noise.normal(keys, *s_0.shape[1:])
         if self.center is None:
-            return level.mix(s_0, eps)
+            return super().corrupt(s_0, level, keys, mask)
         c, u = self.center.float(), noise.uniform(noise.fold(keys, 1), s_0.shape[1])
         absorbed = u < self.soft_absorb * (level.sigma / torch.hypot(level.alpha, level.sigma)).to(u)
-        return torch.where(absorbed[..., None], c, level.mix(s_0 - c, eps) + c)
+        return torch.where(absorbed[..., None], c, super().corrupt(s_0 - c, level, keys, mask) + c)
 
     def prior(self, keys: Tensor, mask: Tensor, level: Level) -> Tensor:
-        z = noise.normal(keys, mask.shape[-1], self.dim)
-        sigma = level.of(mask.shape[-1]).sigma
-        z = sigma[:, None].to(z) * z if sigma.dim() else sigma * z  # a number on the host: nothing waits for it
+        z = super().prior(keys, mask, level)
         return z if self.center is None else self.center.float() + z
 
     def show(self, s_t: Tensor, words: Tensor) -> Tensor:
@@ -167,13 +159,3 @@ class EmbeddingState(State):
 
     def settle(self, estimate: Tensor, words: Tensor) -> Tensor:
         return torch.where((words >= 0)[..., None], self.encode(words.clamp(min=0)), estimate)
-
-    def entrance(self, size: Size, self_conditioned: bool) -> nn.Module:
-        return self.maps.enter(self.dim, size, self_conditioned)
-
-    def exit(self, size: Size) -> nn.Module:
-        return self.maps.leave(self.dim, size)
-
-    def error(self, estimate: Tensor, s_0: Tensor) -> Tensor | None:
-        """|| x_0-hat - x_0 ||^2 / D, but where x_0-hat is a mean over all words, which is made where it is needed."""
-        return None if self.expects else (estimate - s_0).square().mean(-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +43,9 @@ from fairseq_diffusion.tasks.interactive import Lines
 from fairseq_diffusion.tasks.starting import starting_state
 from fairseq_diffusion.tasks.teacher import check_alone, check_count, check_embeddings, check_when_loaded
 from fairseq_diffusion.tasks.updates import FiniteUpdates
+from fairseq_diffusion.translators.latents import MADE_GAIN
+
+logger = logging.getLogger(__name__)
 
 
 @register_task("diffusion_translation", dataclass=DiffusionTranslationConfig)
@@ -223,9 +227,14 @@ class DiffusionTranslationTask(FiniteUpdates, TranslationTask):
 
     # -- validation -------------------------------------------------------------------------------------------------
 
-    def post_validate(self, *args: Any) -> None:
+    def post_validate(self, model: Any, stats: dict[str, Any], agg: Any) -> None:
         """Called by fairseq after each validation subset, whose iterator is the last one that was made."""
         self._last_batches.close()
+        if (gain := stats.get(MADE_GAIN, 1)) <= 0:
+            logger.warning(
+                f"latents that are made from the source cost words {abs(gain):.4f} nats each in validation, in place "
+                "of helping them; train longer, or decode without them (--latents-steps 0)"
+            )
 
     def valid_step(self, sample: Any, model: Any, criterion: Any) -> tuple[torch.Tensor, Any, dict[str, Any]]:
         loss, sample_size, log = FairseqTask.valid_step(self, sample, model, criterion)

@@ -30,7 +30,7 @@ def starting_state(
             raise UserError(
                 f"--init-parts is {model.cfg.init_parts}, but {path} is no AR model, and all of it is taken; drop it"
             )
-        return state
+        return with_latents(state, model) if finetunes else state
     if not finetunes:
         raise UserError(
             f"{path} is a checkpoint of an AR model, which cannot be gone on with as another; pass "
@@ -43,6 +43,16 @@ def starting_state(
         "extra_state": {"train_iterator": {"epoch": 1}, "ema": weights},  # read with --store-ema alone
         "optimizer_history": [],
     }
+
+
+def with_latents(state: dict[str, Any], model: TranslatorModel) -> dict[str, Any]:
+    """A checkpoint without latents, for a model that has some: they begin as any do."""
+    own = {name: value for name, value in model.state_dict().items() if name.startswith("translator.latents.")}
+    averages = state.get("extra_state", {}).get("ema") or {}
+    for weights in (state["model"], averages):
+        if weights and not weights.keys() & own.keys():
+            weights |= own
+    return state
 
 
 def check_ar_data(state: dict[str, Any], cfg: Any, dictionaries: dict[str, Any], path: str) -> None:

@@ -18,7 +18,8 @@ from fairseq_diffusion.samplers.early_exit import ActiveRows, EarlyExit
 from fairseq_diffusion.samplers.grid import make_grid
 from fairseq_diffusion.samplers.loop import Refinement, Sample, from_noise, refined, sample, sampler_for
 from fairseq_diffusion.states.base import State
-from fairseq_diffusion.translators.base import Candidates, Decoder, HistoryStep, Lengths, OnStep, Source
+from fairseq_diffusion.translators.base import Decoder
+from fairseq_diffusion.translators.batch import Candidates, HistoryStep, Lengths, OnStep, Source
 from fairseq_diffusion.translators.diffusion_options import (
     DiffusionOptions,
     check_draws,
@@ -28,18 +29,19 @@ from fairseq_diffusion.translators.diffusion_options import (
 from fairseq_diffusion.translators.execution import EAGER, Denoise, Prepared
 
 if TYPE_CHECKING:
+    from fairseq_diffusion.translators.chain import Chain
     from fairseq_diffusion.translators.diffusion import DiffusionTranslator
 
 
 @dataclass(frozen=True)
 class Rows:
-    """S x K candidates as the sampling loop sees them; those of a sentence share its encoded source.
+    """S x K candidates of a chain as the sampling loop sees them; those of a sentence share its encoded source.
 
     The network sees S K rows.  A candidate's noise is a function of its key alone, whatever else is in the batch.
     """
 
-    translator: DiffusionTranslator
-    network: Denoise  # the translator's, however it is executed
+    chain: Chain
+    network: Denoise  # the chain's, however it is executed
     source: Source
     keys: Tensor  # [M, S, K], for the M random numbers that are drawn on the way
     mask: Tensor  # [S, K, L], true at real positions
@@ -48,7 +50,7 @@ class Rows:
 
     @property
     def state(self) -> State:
-        return self.translator.state
+        return cast(State, self.chain.state)
 
     @property
     def free(self) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fairseq_diffusion.objective.chain_bound import bound_for, estimated
 from fairseq_diffusion.objective.likelihood import Likelihood, check_samples
-from fairseq_diffusion.translators.base import Source
+from fairseq_diffusion.translators.batch import Source
 
 if TYPE_CHECKING:
     from fairseq_diffusion.translators.diffusion import DiffusionTranslator

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING, Callable, cast
 
 import torch
 from torch import Tensor
@@ -12,18 +12,19 @@ from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.kernels.noise import Stream
 from fairseq_diffusion.objective.terms import Outcome
 from fairseq_diffusion.process.level import Level
-from fairseq_diffusion.translators.base import Source
+from fairseq_diffusion.states.base import State
+from fairseq_diffusion.translators.batch import Source
 from fairseq_diffusion.translators.distillation import DistillationTargets
 
 if TYPE_CHECKING:
-    from fairseq_diffusion.translators.diffusion import DiffusionTranslator
+    from fairseq_diffusion.translators.chain import Chain
 
 
 @dataclass(frozen=True)
 class TrainingStep:
     """A batch of targets, and whether random self-conditioning has a second pass."""
 
-    translator: DiffusionTranslator
+    translator: Chain
     source: Source
     target: Tensor  # [B, L]
     mask: Tensor  # [B, L]
@@ -103,7 +104,7 @@ class TrainingStep:
     def _unrolled(self, s_0: Tensor, s_t: Tensor, t: Tensor, level: Level) -> list[Tensor]:
         """Estimates of s_t, and then of words drawn from the estimate before, without a gradient through them (Savinov
         et al. 2022); where words are hidden, the drawn ones are hidden again at the same level."""
-        state, keys = self.translator.state, noise.fold(self.keys, Stream.UNROLL)
+        state, keys = cast(State, self.translator.state), noise.fold(self.keys, Stream.UNROLL)
         free, estimates = state.free(self.mask), list[Tensor]()
         for k in range(self.translator.unroll):
             if k:
@@ -126,5 +127,5 @@ class TrainingStep:
         estimates: list[Tensor],
     ) -> Outcome:
         model = self.translator
-        parts = level, weight, u, estimates, model.state, model.schedule, model.label_smoothing
+        parts = level, weight, u, estimates, cast(State, model.state), model.schedule, model.label_smoothing
         return Outcome(self.target, drawn, s_0, s_t, noised, t[:, None], *parts)

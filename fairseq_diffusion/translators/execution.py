@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.network.attention import Memory
-from fairseq_diffusion.translators.base import Source
+from fairseq_diffusion.translators.batch import Source
 
 logger = logging.getLogger(__name__)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Callable
 
 import torch
@@ -11,13 +12,16 @@ from fairseq_diffusion.alignment.base import Alignment, Canvas
 from fairseq_diffusion.alignment.glancing import Glance
 from fairseq_diffusion.alignment.template import Template, check_room
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.network.attention import Memory
 from fairseq_diffusion.network.block_decoder import BlockDecoder
 from fairseq_diffusion.network.encoder import Encoder
 from fairseq_diffusion.network.length import LengthHead
 from fairseq_diffusion.objective.likelihood import Likelihood
 from fairseq_diffusion.objective.reduction import Reduction
 from fairseq_diffusion.registry import Registry
-from fairseq_diffusion.translators.base import Lengths, Losses, Source, Translator
+from fairseq_diffusion.translators.base import Translator
+from fairseq_diffusion.translators.batch import Lengths, Losses, Source
+from fairseq_diffusion.translators.latents import Latents
 from fairseq_diffusion.translators.one_pass_decoding import OnePassDecoder, OnePassOptions
 from fairseq_diffusion.translators.one_pass_training import TrainingPass
 
@@ -48,6 +52,7 @@ class OnePassTranslator(Translator):
         feed: str = "mask",
         length_loss: float = 0.1,
         path_search: str = "lookahead",
+        latents: Latents | None = None,
     ):
         """
         Args:
@@ -59,8 +64,10 @@ class OnePassTranslator(Translator):
             feed: what a block is fed where nothing is revealed: the mask, or what the block before predicts ("self").
             length_loss: weight of the length predictor's loss.
             path_search: the system's own; refused where the alignment has no such search.
+            latents: of targets, if there are any, for the decoder to read beside the source.
         """
         super().__init__()
+        self.latents = latents
         self.encoder, self.decoder, self.alignment, self.copy = encoder, decoder, alignment, copy
         self.glance, self.length, self.reduction = glance, length, reduction
         blocks = decoder.blocks
@@ -72,6 +79,9 @@ class OnePassTranslator(Translator):
         states = self.encoder(tokens, mask)
         return Source(mask, states, self.decoder.memory(states, mask), self.encoder.embedding(tokens))
 
+    def remember(self, states: Tensor, mask: Tensor) -> list[Memory]:
+        return self.decoder.memory(states, mask)
+
     # -- training -----------------------------------------------------------------------------------------------------
 
     def losses(
@@ -79,18 +89,20 @@ class OnePassTranslator(Translator):
     ) -> Losses:
         """What is revealed depends on `keys` and `update`, and is nothing in validation."""
         encoded = self.encode(source, source_mask)
-        run = TrainingPass(self, encoded, target, mask, self.canvas(encoded, self._target_lengths(mask)))
+        latent = self.latent_step(encoded, target, mask, keys, update)
+        run = TrainingPass(self, latent.source, target, mask, self.canvas(encoded, self._target_lengths(mask)))
         scored = run.glanced(keys, update) if self.training else run.blocks()
         terms = {
             f"block_{s}": self.reduction.share_of_words(block.nll, block.count, mask)
             for s, (_, block) in enumerate(scored, 1)
         }
         length, accuracy = self.length_loss(encoded, mask)
+        cost = lambda source: replace(run, source=source).cost()  # noqa: E731
         return Losses.of(
-            {**terms, **length},
-            self.weights,
+            {**terms, **{name: self.reduction.share(loss, mask) for name, loss in latent.losses.items()}, **length},
+            {**self.weights, **latent.weights},
             sample_size=self.reduction.sample_size(mask),
-            means={**run.means(*scored[-1]), **accuracy},
+            means={**run.means(*scored[-1]), **accuracy, **self.latent_gains(encoded, latent, keys, cost, update)},
             state={"glance_ratio": self.glance.ratio(update)} if self.glance.count == "adaptive" else {},
         )
 

@@ -14,7 +14,8 @@ from fairseq_diffusion.alignment.glancing import KEEPS, keep_schedule, surest
 from fairseq_diffusion.alignment.paths import BEAM, LISTS, READ_BY, SearchOptions
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.registry import option
-from fairseq_diffusion.translators.base import Candidates, Decoder, Draft, HistoryStep, Lengths, OnStep, Options, Source
+from fairseq_diffusion.translators.base import Decoder, Options
+from fairseq_diffusion.translators.batch import Candidates, Draft, HistoryStep, Lengths, OnStep, Source
 
 if TYPE_CHECKING:
     from fairseq_diffusion.translators.one_pass import OnePassTranslator

@@ -14,7 +14,7 @@ from fairseq_diffusion.alignment.base import Canvas, Scored
 from fairseq_diffusion.alignment.glancing import Boundary
 from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.objective.reduction import Mean
-from fairseq_diffusion.translators.base import Source
+from fairseq_diffusion.translators.batch import Source
 
 if TYPE_CHECKING:
     from fairseq_diffusion.translators.one_pass import OnePassTranslator
@@ -65,6 +65,11 @@ class TrainingPass:
                 )
                 found.append((index, scored))
         return found
+
+    def cost(self) -> Tensor:
+        """The last block's loss of a word, as a mean over those of each sentence, [B], with nothing revealed."""
+        scored = self.blocks(skip_scores=True)[-1][1]
+        return scored.nll / scored.count
 
     def fed(self, index: Tensor, before: Scored | None) -> Tensor:
         """z [B, L]: true words where they are revealed; elsewhere the mask, or what the block before predicts."""

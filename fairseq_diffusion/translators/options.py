@@ -11,9 +11,14 @@ from fairseq_diffusion.ranges import FINITE, WEIGHT, check_ranges
 from fairseq_diffusion.registry import option
 
 RANGES = {  # of the options of all translators; most have closer checks of their own
-    **dict.fromkeys(("length_beam", "noise_beam", "steps", "passes", "beam", "top_k", "stop_stable"), FINITE),
+    **dict.fromkeys(
+        ("length_beam", "noise_beam", "steps", "passes", "beam", "top_k", "stop_stable", "latents_steps"), FINITE
+    ),
     **dict.fromkeys(("early_stop", "draft", "eta", "final_time", "top_p", "temperature", "word_temperature"), FINITE),
-    **dict.fromkeys(("decode_noise_factor", "guidance", "length_penalty", "blank_penalty", "lookahead_weight"), FINITE),
+    **dict.fromkeys(
+        ("decode_noise_factor", "guidance", "latents_guidance", "length_penalty", "blank_penalty", "lookahead_weight"),
+        FINITE,
+    ),
     **dict.fromkeys(("conditioning_sigma_start", "conditioning_sigma_end"), WEIGHT),
 }
 
@@ -38,6 +43,12 @@ class Options:
         "with this share of its words hidden; from above 0 to 1",
     )
     drop_repeats: bool = option(False, "drop a word that repeats its neighbour (models without CTC or DAG may stutter)")
+    latents_steps: int = option(
+        10, "steps that latents of a translation are made in, before its words; 0: without them"
+    )
+    latents_guidance: float = option(
+        1.0, "weight of classifier-free guidance for latents; needs a model trained with --latents-source-drop"
+    )
     complete: bool = option(
         False,
         "fairseq-interactive: complete the template behind a tab in each line, such as ___ dog ___ snow ___, where ___ "
@@ -65,7 +76,20 @@ class Options:
                 "--oracle-length"
             )
 
+        if self.latents_steps < 0:
+            raise UserError(f"--latents-steps is {self.latents_steps}; pass 1 or more, or 0 to do without latents")
+
     def flag(self, name: str) -> str:
         """How users type an option."""
         own = self.__dataclass_fields__[name].metadata
         return spelt(own["generation"] or own["flag"] or name)
+
+
+def check_no_latents(options: Options) -> None:
+    """Refuse flags of latents for a model that has none."""
+    for name in ("latents_steps", "latents_guidance"):
+        if getattr(options, name) != Options.__dataclass_fields__[name].default:
+            raise UserError(
+                f"{spelt(name)} is {getattr(options, name)}, but this model was trained without latents (--latents 0); "
+                "drop it"
+            )

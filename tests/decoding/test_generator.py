@@ -17,7 +17,8 @@ from fairseq_diffusion.network.length import LengthHead
 from fairseq_diffusion.process.prediction import PREDICTIONS
 from fairseq_diffusion.process.schedule import Schedule
 from fairseq_diffusion.states.embedding import EmbeddingState
-from fairseq_diffusion.translators.base import Lengths, Losses, Source, Translator
+from fairseq_diffusion.translators.base import Translator
+from fairseq_diffusion.translators.batch import Lengths, Losses, Source
 from fairseq_diffusion.translators.diffusion_decoding import DiffusionDecoder
 from fairseq_diffusion.translators.diffusion_options import DiffusionOptions
 

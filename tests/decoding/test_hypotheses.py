@@ -16,17 +16,8 @@ from fairseq_diffusion.decoding.generator import Generator
 from fairseq_diffusion.decoding.hypotheses import hypotheses, readable
 from fairseq_diffusion.decoding.options import SelectionOptions
 from fairseq_diffusion.samplers.early_exit import ActiveRows
-from fairseq_diffusion.translators.base import (
-    Candidates,
-    Decoder,
-    HistoryStep,
-    Lengths,
-    Losses,
-    OnStep,
-    Options,
-    Source,
-    Translator,
-)
+from fairseq_diffusion.translators.base import Decoder, Options, Translator
+from fairseq_diffusion.translators.batch import Candidates, HistoryStep, Lengths, Losses, OnStep, Source
 from fairseq_diffusion.translators.diffusion_decoding import History
 
 TOKENS = torch.tensor([[[7, 8, 9, 5], [5, 5, 6, 1]], [[4, 4, 4, 4], [1, 6, 1, 7]]])  # [2, 2, 4]

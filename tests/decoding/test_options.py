@@ -51,6 +51,8 @@ TASK: dict[str, Any] = {
     "likelihood_samples": 5,
     "candidate_positions": 512,
     "decode_seed": 7,
+    "latents_steps": 3,
+    "latents_guidance": 2.5,
 }
 GENERATION = {
     "iter_decode_max_iter": 4,
@@ -85,6 +87,8 @@ CANDIDATES = {
     "noise_beam": 3,
     "oracle_length": False,
     "draft": None,
+    "latents_steps": 3,
+    "latents_guidance": 2.5,
 }
 
 

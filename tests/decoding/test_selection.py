@@ -13,7 +13,7 @@ from sacrebleu.metrics import BLEU
 from fairseq_diffusion.decoding import selection
 from fairseq_diffusion.decoding.selection import SELECTIONS, Selector
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.translators.base import Candidates
+from fairseq_diffusion.translators.batch import Candidates
 
 METRIC = BLEU(effective_order=True, tokenize="none")
 

@@ -21,7 +21,7 @@ from fairseq_diffusion.cli.main import main
 from fairseq_diffusion.decoding.buckets import Buckets
 from fairseq_diffusion.decoding.generator import Generator
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.translators.base import Lengths
+from fairseq_diffusion.translators.batch import Lengths
 from fairseq_diffusion.translators.diffusion_decoding import DiffusionDecoder
 
 

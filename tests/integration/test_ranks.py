@@ -120,7 +120,9 @@ WRAPPED = {  # what one update computes and another does not, by chance or by th
     "sed_toy": "--canvas-positions 12",
     "plaid_toy": "--canvas-positions 12",
     "mdlm_toy": "--self-conditioning random --source-drop 0.3",
+    "lddm_seq_toy": "--latents-start 2 --latents-contrast 0.1",
     "sundae_toy": "",
+    "latent_nat_toy": "--latents-start 2",
     "diffglat_toy_ctc": "",
     "cmlm_toy": "",
 }

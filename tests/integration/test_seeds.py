@@ -13,7 +13,7 @@ from runs import RERANKER
 from support import TINY_WORDS, USER_DIR, call, generate, hypotheses, lines, same_hypotheses, training
 
 from fairseq_diffusion.decoding.selection import Selector
-from fairseq_diffusion.translators.base import Candidates
+from fairseq_diffusion.translators.batch import Candidates
 
 BEAMS = "--iter-decode-with-beam 3 --noise-beam 2 --nbest 6"
 WAYS = {

@@ -29,6 +29,8 @@ LEARNT = "--time-sampler second_moment --schedule-modifier spindle --store-ema -
         ("--arch cdcd_toy --canvas-positions 12 --schedule-update 9 --disable-validation", 18),
         ("--arch seqdiffuseq_toy --canvas-positions 12 --schedule-update 4 --disable-validation", 18),
         ("--arch plaid_toy --canvas-positions 12 --schedule-update 9 --disable-validation", 18),
+        ("--arch lddm_seq_toy --latents-start 27 --latents-noise 0.1 --disable-validation", 18),
+        ("--arch lddm_seq_toy --latents-start 18 --latents-contrast 0.1 --disable-validation", 18),
         (DEFAULT_WORKERS, 18),
         (DEFAULT_WORKERS, 20),
     ],
@@ -37,7 +39,7 @@ def test_resumed_training_equals_the_uninterrupted_one(data: Path, tmp_path: Pat
     """Cut inside an epoch, or at its end (20), with dropout; the schedule is due at the cut (9) or not (7)."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     flags += " --dropout 0.1 --self-conditioning random --no-epoch-checkpoints"
-    size = TINY_WORDS if "mdlm" in flags else TINY
+    size = TINY_WORDS if "mdlm" in flags or "lddm" in flags else TINY
     call("train", *training(data, whole, f"{flags} --max-update 36", size=size))
     call("train", *training(data, cut, f"{flags} --max-update {cut_at}", size=size))
     at_the_cut = read(cut / "checkpoint_last.pt")

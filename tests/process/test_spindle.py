@@ -10,7 +10,7 @@ from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.process.schedule import Schedule
 from fairseq_diffusion.samplers.grid import make_grid
 from fairseq_diffusion.samplers.loop import SAMPLERS
-from fairseq_diffusion.translators.base import Lengths
+from fairseq_diffusion.translators.batch import Lengths
 from fairseq_diffusion.translators.diffusion_options import DiffusionOptions
 
 COUNTS = torch.tensor([-1, -1, -1, 3, *(2**k for k in range(WORDS - 4)), -1])

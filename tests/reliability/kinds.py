@@ -14,11 +14,13 @@ KINDS: dict[str, tuple[list[str], str]] = {  # by architecture: its size, and ot
     "plaid_toy": (TINY, "--schedule-update 5 --canvas-positions 12"),
     "diffuseq_v2_toy": (TINY, "--canvas-positions 12"),
     "mdlm_toy": (TINY_WORDS, "--time-sampler second_moment --schedule-modifier spindle"),
+    "lddm_seq_toy": (TINY_WORDS, "--latents 2 --latents-start 3"),
     "sundae_toy": (TINY_WORDS, ""),
     "rdm_toy_uniform": (TINY_WORDS, ""),
     "cmlm_toy": (TINY_WORDS, ""),
     "glat_toy": (TINY_WORDS, ""),
     "diffglat_toy_ctc": (TINY_BLOCKS, ""),
+    "latent_nat_toy_ctc": (TINY_BLOCKS, "--latents 2 --latents-start 3"),
     "diffglat_toy_dag": (TINY_BLOCKS, ""),
     "transformer": (MODEL.split()[2:], "--criterion label_smoothed_cross_entropy"),
 }

@@ -20,7 +20,7 @@ from fairseq_diffusion.samplers.grid import GRIDS, make_grid
 from fairseq_diffusion.samplers.loop import SAMPLERS, Drawing, sample
 from fairseq_diffusion.states import base
 from fairseq_diffusion.states.tokens import TokenState
-from fairseq_diffusion.translators.base import Draft, Lengths
+from fairseq_diffusion.translators.batch import Draft, Lengths
 from fairseq_diffusion.translators.diffusion_options import DiffusionOptions
 
 MASK, L = WORDS, 9

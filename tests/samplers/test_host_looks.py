@@ -13,7 +13,7 @@ from fairseq_diffusion.alignment.beam import CHECK_EVERY
 from fairseq_diffusion.alignment.paths import BEAM, READ_BY, SEARCHES
 from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.samplers.loop import SAMPLERS
-from fairseq_diffusion.translators.base import Lengths
+from fairseq_diffusion.translators.batch import Lengths
 from fairseq_diffusion.translators.diffusion_options import DiffusionOptions
 from fairseq_diffusion.translators.one_pass_decoding import OnePassOptions
 

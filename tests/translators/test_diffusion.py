@@ -22,7 +22,7 @@ from fairseq_diffusion.process.schedule import Schedule
 from fairseq_diffusion.process.time_sampling import TIME_SAMPLERS
 from fairseq_diffusion.samplers.halving import Halving
 from fairseq_diffusion.states.embedding import EmbeddingState
-from fairseq_diffusion.translators.base import Losses, Source
+from fairseq_diffusion.translators.batch import Losses, Source
 from fairseq_diffusion.translators.diffusion import DiffusionTranslator
 from fairseq_diffusion.translators.distillation import DistillationTargets
 

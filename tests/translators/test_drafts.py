@@ -8,7 +8,7 @@ from gaussians import BOS, EOS, PAD, build, encode, sources
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
-from fairseq_diffusion.translators.base import Draft, Lengths
+from fairseq_diffusion.translators.batch import Draft, Lengths
 from fairseq_diffusion.translators.diffusion_options import DiffusionOptions
 
 TOKENS = torch.tensor([[BOS, 5, 6, EOS, PAD], [BOS, 7, 5, 8, EOS]])

@@ -9,7 +9,7 @@ from fairseq_diffusion.alignment.template import Template
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.samplers.early_exit import EarlyExit
-from fairseq_diffusion.translators.base import Draft, Lengths
+from fairseq_diffusion.translators.batch import Draft, Lengths
 from fairseq_diffusion.translators.diffusion_options import DiffusionOptions
 
 CANVAS = {"length_target": "canvas", "canvas_positions": 9}

@@ -14,7 +14,7 @@ from torch import Tensor
 from fairseq_diffusion.alignment import base
 from fairseq_diffusion.alignment.base import Guess, Revealed
 from fairseq_diffusion.translators import one_pass_decoding
-from fairseq_diffusion.translators.base import Draft, HistoryStep
+from fairseq_diffusion.translators.batch import Draft, HistoryStep
 from fairseq_diffusion.translators.one_pass import OnePassTranslator
 from fairseq_diffusion.translators.one_pass_decoding import OnePassOptions, reveal_surest
 

@@ -5,7 +5,7 @@ import torch
 from gaussians import build, encode, sources
 
 from fairseq_diffusion.kernels import noise
-from fairseq_diffusion.translators.base import Lengths
+from fairseq_diffusion.translators.batch import Lengths
 from fairseq_diffusion.translators.diffusion_options import DiffusionOptions
 
 TOKENS = {"state": "tokens", "schedule": "log_linear", "self_conditioning": "none", "objective": "elbo"}

@@ -1,0 +1,51 @@
+"""The encoder of a target to a fixed number of vectors; of use in training alone, as there is no target later."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fairseq_diffusion.network.attention import attention_bias
+from fairseq_diffusion.network.dropout import Dropout
+from fairseq_diffusion.network.transformer import Layer, Positions, Size
+
+
+class TargetEncoder(nn.Module):
+    """M learned queries attend to the target's words, and to each other, in a few layers (Jaegle et al. 2021).
+
+    Args:
+        words: tokens [B, L] -> vectors [B, L, h].
+        size, layers: of the network.
+        count: M.
+        dim: D, the width of what comes out.
+        max_positions: the longest target.
+        one_norm: whether all that comes out has the norm sqrt(D).
+    """
+
+    def __init__(
+        self, words: nn.Module, size: Size, layers: int, count: int, dim: int, max_positions: int, one_norm: bool
+    ):
+        super().__init__()
+        self.words, self.one_norm, self.scale = words, one_norm, dim**0.5
+        self.positions = Positions(max_positions, size.hidden)
+        self.dropout = Dropout(size.dropout)
+        self.queries = nn.Parameter(torch.randn(count, size.hidden) * size.hidden**-0.5)
+        self.layers = nn.ModuleList(Layer(size, cross=True) for _ in range(layers))
+        self.leave = nn.Linear(size.hidden, dim)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """tokens [B, L], mask [B, L] true where they are to be seen -> [B, M, D] in fp32."""
+        words = self.dropout(self.words(tokens) + self.positions(mask))
+        seen = attention_bias(mask, words.dtype)
+        x = self.queries.expand(len(tokens), -1, -1)
+        free = attention_bias(torch.ones_like(mask[:, :1]).expand(x.shape[:2]), x.dtype)
+        for layer in self.layers:
+            x = layer(x, free, cast(Layer, layer).remember(words, seen))
+        return self.normalised(self.leave(x).float())
+
+    def normalised(self, u: Tensor) -> Tensor:
+        """Any vectors [..., D] as this could have made them."""
+        return F.normalize(u, dim=-1) * self.scale if self.one_norm else u

@@ -1,0 +1,39 @@
+"""LDDM, now LADD: Latent-Augmented Discrete Diffusion (arXiv 2510.18114), here conditioned on a source.
+
+Words that are revealed in one step are predicted each by itself, so they may contradict each other.  Latents u, M
+vectors that an encoder makes of the whole target, u_0 = Enc(y), carry what they must agree on.
+
+*SEQ.*  Words are those of MDLM, and their denoiser also attends to u_0.  A second, small denoiser learns u_0 given the
+source, from u_t = alpha u_0 + sigma eps:
+
+    L = E_t (1 / t) sum over hidden i  -log p(y_i | y_t, u_0, x)  +  E_t || u_0-hat(u_t, x) - u_0 ||^2 / D
+
+Up to an update --latents-start the first sum alone is learnt, with the encoder; the second has no gradient into it.  In
+decoding u comes from noise in --latents-steps steps of DDIM, and then words given u, as in MDLM.  Every candidate has a
+u of its own.
+
+What keeps u informative and easy to make: rows of norm sqrt(D); words trained without u for a share of the sentences
+(--latents-drop); words of the target hidden from the encoder (--latents-hide); --latents-noise; --latents-penalty, a
+weight of |u_0|^2 / 2 in place of the one norm; --latents-contrast, which tells two views of one target from other
+targets.  In validation `latents_gain` is what the target's own u is worth, in nats a word, and `latents_made_gain` what
+a u made from the source is worth: where that is not above 0, u is of no use.
+
+Ours against the paper, whose models are language models: the source; an encoder with two layers of its own, learnt
+along, in place of a frozen language model; the chain conditions on its own estimate, and its schedule is a cosine.
+"""
+
+from fairseq_diffusion.systems import mdlm  # noqa: F401  whose preset is the base of these
+from fairseq_diffusion.systems._sizes import sized_diffusion
+from fairseq_diffusion.systems.presets import preset
+
+preset(
+    "lddm_seq",
+    base="mdlm",
+    latents=16,
+    latents_dim=32,
+    latents_layers=2,
+    latents_drop=0.15,
+    latents_hide=0.3,
+    latents_start=30_000,
+)
+sized_diffusion("lddm_seq", toy={"latents": 4, "latents_start": 800})
