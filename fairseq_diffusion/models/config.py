@@ -121,7 +121,10 @@ class DiffusionConfig(NetworkConfig):
     """What a diffusion model has besides."""
 
     # state
-    state: ChoiceEnum(list(STATES)) = flag("embedding", "what is corrupted: vectors of words, or words themselves")
+    state: ChoiceEnum(list(STATES)) = flag(
+        "embedding",
+        "what is corrupted: vectors of words, words themselves, or words and --latents of them at once (joint)",
+    )
     mask_share: float = flag(
         1.0,
         "tokens: share of the corrupted words that are hidden; the others are replaced by random words",
@@ -143,6 +146,9 @@ class DiffusionConfig(NetworkConfig):
         "embeddings are corrupted around a learned vector, and by it: this times the noise's share is the probability "
         "that it stands in a word's place (0: there is none)",
     )
+    latents_own_time: bool = flag(
+        False, "joint: in training latents are corrupted at a time of their own, not that of the words"
+    )
     # schedule
     schedule: ChoiceEnum(list(CURVES)) = flag("sigma_t", "base noise curve sigma(t)")
     schedule_modifier: ChoiceEnum(list(MODIFIERS)) = flag("none", "what changes the base curve")
@@ -160,7 +166,7 @@ class DiffusionConfig(NetworkConfig):
         "mse=1,rounding=1",
         "loss terms and weights: mse, v_mse (times 1 + SNR), rounding (on x_0), anchor (on x_0-hat), prior, center "
         "(--soft-absorb's vector), snr_mse and reconstruction (the bound in nats); with --state tokens elbo, vlb, "
-        "score_entropy, corrupted, reweighted, anchor",
+        "score_entropy, corrupted, reweighted, anchor; with --state joint also latents",
     )
     time_sampler: ChoiceEnum(list(TIME_SAMPLERS)) = flag(
         "uniform",

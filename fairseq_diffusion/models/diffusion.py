@@ -11,7 +11,7 @@ from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.models.base import BOS, TranslatorModel, enter_architectures, length_head, size_of
 from fairseq_diffusion.models.config import DiffusionConfig
 from fairseq_diffusion.models.diffusion_checks import PARTS, check, parse_freeze
-from fairseq_diffusion.models.latents import latents_of
+from fairseq_diffusion.models.latents import add_latents, check_latents, latents_of
 from fairseq_diffusion.network.canvas import FilledCanvas
 from fairseq_diffusion.network.denoiser import DENOISERS, Denoiser
 from fairseq_diffusion.network.encoder import Encoder, SharedWords, own_words
@@ -31,11 +31,15 @@ def build_diffusion(cfg: Any, source_words: int, target_words: int, symbols: Sym
     check(cfg)
     state = STATES[str(cfg.state)].build(target_words, symbols, cfg)
     sampler_for(state, str(cfg.sampler))
+    schedule = schedule_of(cfg)
+    if state.paired:
+        check_latents(cfg)
+        add_latents(cfg, state, schedule)
     translator = DiffusionTranslator(
         encoder=encoder_of(cfg, state, source_words),
         denoiser=denoiser_of(cfg, state, symbols),
         state=state,
-        schedule=schedule_of(cfg),
+        schedule=schedule,
         length=length_head(cfg),
         prediction=PREDICTIONS[str(cfg.prediction)],
         objective=Objective(cfg.objective, str(cfg.loss_normaliser)),

@@ -6,9 +6,12 @@ from typing import Any, Callable
 
 from torch import nn
 
+from fairseq_diffusion.compat.renamed import spelt
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.models.base import BOS, size_of
+from fairseq_diffusion.models.config import NetworkConfig
 from fairseq_diffusion.network.denoiser import Denoiser
+from fairseq_diffusion.network.encoder import SharedWords
 from fairseq_diffusion.network.target_encoder import TargetEncoder
 from fairseq_diffusion.objective.terms import FAMILIES, Objective, parse_terms
 from fairseq_diffusion.process.prediction import PREDICTIONS
@@ -26,10 +29,27 @@ RANGES = {
 OF_WORDS = ("rounding", "reconstruction", "anchor", "center")  # terms that read words
 
 
+OF_CHAIN = ("loss", "start", "objective", "prediction", "source_drop", "noise", "penalty", "contrast")
+OF_ONE = {  # flags that words with latents beside them do not go with, and what they are to be
+    "schedule_modifier": "none",
+    "conditioning": "attention",
+    "hide_masked": False,
+    "unroll": 1,
+    "self_conditioning_on": "estimate",
+}
+
+
 def check_latents(cfg: Any) -> None:
     """Refuse what makes no sense, before anything is built."""
     check_ranges(cfg, RANGES)
-    if not cfg.latents:
+    joint = getattr(cfg, "state", "") == "joint"
+    if joint:
+        check_joint(cfg)
+    elif "latents" in parse_terms(getattr(cfg, "objective", "mse")):
+        raise UserError("--objective latents is of latents that are made along with the words; pass --state joint")
+    elif getattr(cfg, "latents_own_time", False):
+        raise UserError("--latents-own-time is of latents that are made along with the words; pass --state joint")
+    if not cfg.latents or joint:
         return
     for name in parse_terms(cfg.latents_objective, "--latents-objective"):
         if FAMILIES.get(name) != "gaussian" or name in OF_WORDS:
@@ -45,10 +65,40 @@ def check_latents(cfg: Any) -> None:
         )
 
 
+def check_joint(cfg: Any) -> None:
+    """Refuse what does not go with latents that one network makes along with the words."""
+    if not cfg.latents:
+        raise UserError(
+            "--state joint is of words and latents, but --latents is 0; pass a number of them, for example 16"
+        )
+    if "latents" not in parse_terms(cfg.objective):
+        raise UserError(
+            f"--objective {cfg.objective} teaches no latents; with --state joint add latents, as in elbo,latents"
+        )
+    for name, value in OF_ONE.items():
+        if getattr(cfg, name) != value:
+            raise UserError(f"{spelt(name)} {getattr(cfg, name)} is not made for --state joint; pass {value}")
+    for name in (f"latents_{each}" for each in OF_CHAIN):
+        if getattr(cfg, name) != getattr(NetworkConfig, name):
+            raise UserError(
+                f"{spelt(name)} is of latents that a chain of their own makes before the words; with --state joint "
+                "drop it"
+            )
+
+
+def add_latents(cfg: Any, state: Any, word_schedule: Schedule) -> None:
+    """Make a state of words, of `cfg`, that of words and latents."""
+    words, longest = SharedWords(state, cfg.hidden), cfg.max_target_positions + BOS
+    size = size_of(cfg), cfg.latents_layers, cfg.latents, cfg.latents_dim, longest
+    schedule = Schedule(str(cfg.latents_schedule), "factor_vp", cfg.latents_noise_factor)
+    how = cfg.latents_own_time, cfg.latents_drop, cfg.latents_hide
+    state.with_latents(TargetEncoder(words, *size, one_norm=True), cfg.latents_dim, schedule, word_schedule, *how)
+
+
 def latents_of(cfg: Any, words: Callable[[], nn.Module]) -> Latents | None:
     """The latents that `cfg` names, made of targets that what `words` makes reads; None without any."""
     check_latents(cfg)
-    if not cfg.latents:
+    if not cfg.latents or getattr(cfg, "state", "") == "joint":
         return None
     size, state = size_of(cfg), LatentState(cfg.latents_dim)
     longest, one_norm = cfg.max_target_positions + BOS, not cfg.latents_penalty

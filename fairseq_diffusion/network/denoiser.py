@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairseq_diffusion.network.attention import Memory, attention_bias
 from fairseq_diffusion.network.dropout import Dropout
+from fairseq_diffusion.network.joint import each
 from fairseq_diffusion.network.time_features import TIME_FEATURES
 from fairseq_diffusion.network.transformer import Layer, Positions, Size, parameter_dtype
 
@@ -57,14 +59,17 @@ class Denoiser(nn.Module):
         return [cast(Layer, layer).remember(source, bias) for layer in self.layers]
 
     def forward(self, s_t: Tensor, c: Tensor | None, t: Tensor, mask: Tensor, memory: list[Memory]) -> Tensor:
-        """s_t [S K, L, ...], c [S K, L, d], t [S K], mask [S K, L] true at real positions -> [S K, L, d] in fp32."""
+        """s_t [S K, L, ...], c [S K, L, d], t [S K], mask [S K, L] true at real positions -> [S K, L, d] in fp32; or
+        pairs of these with latents."""
         dtype = parameter_dtype(self)
-        x = self.enter(s_t.to(dtype) if s_t.is_floating_point() else s_t, None if c is None else c.to(dtype))
+        x = self.enter(*(x.to(dtype) if floating(x) else x for x in (s_t, c)))
         time = self.time(t).to(x.dtype)
         x = self.dropout(x if self.adaptive else x + time[:, None])
-        x = self.norm(x + self.positions(mask))
-        bias = attention_bias(mask if self.unseen is None else self._visible(s_t, mask), x.dtype)
-        return self.leave(self.last_norm(self._run(x, bias, time, memory))).float()
+        before = x.shape[1] - mask.shape[1]  # of a pair, its latents
+        x = self.norm(x + F.pad(self.positions(mask), (0, 0, before, 0)))
+        seen = mask if self.unseen is None else self._visible(s_t, mask)
+        bias = attention_bias(F.pad(seen, (before, 0), value=True) if before else seen, x.dtype)
+        return each(Tensor.float, self.leave(self.last_norm(self._run(x, bias, time, memory))))
 
     def _run(self, x: Tensor, bias: Tensor, time: Tensor, memory: list[Memory]) -> Tensor:
         """The layers, on x [S K, L, h]."""
@@ -98,6 +103,11 @@ class PrefixDenoiser(Denoiser):
         for layer in self.layers:
             x = layer(x, bias, None, time)
         return x[:, words.shape[1] :]
+
+
+def floating(x: Any) -> TypeGuard[Tensor]:
+    """Whether this is a tensor to be cast; a pair is cast where it enters."""
+    return isinstance(x, Tensor) and x.is_floating_point()
 
 
 DENOISERS = {"attention": Denoiser, "prefix": PrefixDenoiser}

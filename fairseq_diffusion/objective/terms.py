@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.network.joint import Joint
 from fairseq_diffusion.objective.reduction import Reduction
 from fairseq_diffusion.objective.score_entropy import Moments, score_entropy
 from fairseq_diffusion.objective.token_bound import Rows, divergence
@@ -172,6 +173,15 @@ def scores(outcome: Outcome, mask: Tensor, normalised: bool) -> Tensor:
         return found.new_zeros(len(due)).masked_scatter(due, found).view(mask.shape)
 
     return over_passes(loss, outcome)
+
+
+@term("latents", "categorical")
+def latents(outcome: Outcome, mask: Tensor) -> Tensor:
+    """|| u_0-hat - u_0 ||^2 / D of latents beside the words, for each of these; u_0 is not moved to its estimate, but
+    learns by u_t to be read."""
+    u_0 = cast(Joint, outcome.s_0).latents.detach()
+    error = lambda estimate: (estimate.latents - u_0).square().mean((1, 2))[:, None].expand(mask.shape)  # noqa: E731
+    return over_passes(error, outcome)
 
 
 @term("reweighted", "categorical")

@@ -8,6 +8,8 @@ from typing import Any, Callable, NamedTuple
 import torch
 from torch import Tensor
 
+from fairseq_diffusion.network.joint import each
+
 CHECK_EVERY = 4  # steps after which the host asks the device who has finished: each time it has to wait
 
 
@@ -104,11 +106,16 @@ class EarlyExit(ActiveRows):
     def _keep(self, *parts: Tensor) -> list[Tensor]:
         """Enter what the rows have, but not over that of finished candidates; all candidates', [S, K, ...]."""
         if not self.ended:
-            self.ended = [part.clone() for part in parts]
+            self.ended = [each(Tensor.clone, part) for part in parts]
         for ended, part in zip(self.ended, parts):
-            stopped = self.stopped.view(*part.shape[:2], *[1] * (part.dim() - 2))
-            ended[self.index] = torch.where(stopped, ended[self.index], part)
+            each(self._enter, ended, part)
         return self.ended
+
+    def _enter(self, ended: Tensor, part: Tensor) -> Tensor:
+        """The part [S', K', ...] of the rows in the batch, in that of all, [S, K, ...]."""
+        stopped = self.stopped.view(*part.shape[:2], *[1] * (part.dim() - 2))
+        ended[self.index] = torch.where(stopped, ended[self.index], part)
+        return ended
 
     def _update(self, s_t: Tensor, estimate: Tensor) -> None:
         """Enter estimates, scores, tokens, and for how many checks these have been the same."""

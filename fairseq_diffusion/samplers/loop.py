@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels.rounding import ALL, Truncation
+from fairseq_diffusion.network.joint import each
 from fairseq_diffusion.registry import Registry
 from fairseq_diffusion.samplers.early_exit import ActiveRows
 from fairseq_diffusion.samplers.grid import Grid
@@ -152,8 +153,9 @@ class Refinement:
         x_0 = state.clean(estimate)
         if self.guidance != 1:
             unconditional = batch.denoise_without_source(s_t, t)
-            x_0 = torch.lerp(state.clean(unconditional), x_0, self.guidance)
-            estimate = torch.lerp(unconditional, estimate, self.guidance) if state.expects else x_0
+            guided = lambda u, x: torch.lerp(u, x, self.guidance)  # noqa: E731
+            x_0 = each(guided, state.clean(unconditional), x_0)
+            estimate = each(guided, unconditional, estimate) if state.expects else x_0
         x_0 = batch.settle(x_0 if self.clamp is None else self.clamp(estimate))
         return estimate if state.expects else x_0, x_0
 
@@ -203,16 +205,16 @@ def sample(
     """Walk `steps` over `grid`; each x_0-hat conditions the next estimate.  What is read may be a carried-over one.
 
     Args:
-        batch, grid, steps: the candidates, the times and noise levels, and the sampler's steps.
-        refine: guidance and clamping.
+        batch, grid, steps, refine: candidates, times and noise levels, the sampler's steps, guidance and clamping.
         rows: decides which candidates leave the batch on the way (default: none).
         on_step: called with the active rows, s_t and the estimate of each step.
         start: s at the first level, and an estimate that conditions the first one (default: noise, and none).
         busy: [M, S, K], false where a step needs no new estimate (default: all do); then no rows may leave the batch.
     """
     s, c = start or from_noise(batch, grid)
-    state, estimate, rows = batch.state, c, rows or ActiveRows(s.shape[0], s.shape[1], device=s.device)
-    times = grid.conditioning_t.float().to(s.device, non_blocking=True)
+    state, mask, estimate = batch.state, batch.mask, c
+    rows = rows or ActiveRows(len(mask), mask.shape[1], mask.device)
+    times = grid.conditioning_t.float().to(mask.device, non_blocking=True)
     for i, (step, sentences) in enumerate(zip(steps, called(busy, len(steps)))):
         previous = c if state.expects else estimate
         new, c = refined(batch, refine, s, times[i], c, sentences)
@@ -224,8 +226,8 @@ def sample(
             break
         s_t, s = s, step(batch, s, c, previous, batch.keys[i + 1] if step.draws or state.replaces else None)
         if (kept := rows.drop(i + 1, s_t, estimate)) is not None:
-            s, estimate, c = (kept(x) for x in (s, estimate, c))
-            if not len(s):
+            s, estimate, c = (each(kept.__call__, x) for x in (s, estimate, c))
+            if not len(kept.sentences):
                 break
             batch = batch.select(*kept)
     s, estimate = rows.final(s, estimate)

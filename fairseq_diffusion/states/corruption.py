@@ -21,6 +21,7 @@ class Corruption(nn.Module, ABC):
     expects: bool = False  # estimates say how probable words are, and x_0-hat is the mean of their vectors
     hides: bool = False  # there is a mask symbol to hide words behind
     replaces: bool = False  # words are replaced by others
+    paired: bool = False  # s_t and estimates are pairs of words and latents
 
     def __init__(self) -> None:
         super().__init__()

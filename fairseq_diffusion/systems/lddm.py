@@ -12,11 +12,19 @@ Up to an update --latents-start the first sum alone is learnt, with the encoder;
 decoding u comes from noise in --latents-steps steps of DDIM, and then words given u, as in MDLM.  Every candidate has a
 u of its own.
 
+*FUJI* (`--state joint`).  One network makes both in the same steps: u_t, at the words' time t or at one of its own
+(--latents-own-time), stands before the words, which attend to it, and the network's output there is u_0-hat:
+
+    L = E_t (1 / t) sum over hidden i  -log p(y_i | y_t, u_t, x)  +  || u_0-hat(y_t, u_t, x) - u_0 ||^2 / D
+
+Gradients reach the encoder through u_t alone.  Words take the sampler's step, latents one of DDIM.  In training a share
+of sentences (--latents-drop) has noise alone for u_t.
+
 What keeps u informative and easy to make: rows of norm sqrt(D); words trained without u for a share of the sentences
-(--latents-drop); words of the target hidden from the encoder (--latents-hide); --latents-noise; --latents-penalty, a
-weight of |u_0|^2 / 2 in place of the one norm; --latents-contrast, which tells two views of one target from other
-targets.  In validation `latents_gain` is what the target's own u is worth, in nats a word, and `latents_made_gain` what
-a u made from the source is worth: where that is not above 0, u is of no use.
+(--latents-drop); words of the target hidden from the encoder (--latents-hide); for SEQ --latents-noise,
+--latents-penalty, a weight of |u_0|^2 / 2 in place of the one norm, and --latents-contrast, which tells two views of
+one target from other targets.  There, in validation, `latents_gain` is what the target's own u is worth, in nats a
+word, and `latents_made_gain` what a u made from the source is worth: where that is not above 0, u is of no use.
 
 Ours against the paper, whose models are language models: the source; an encoder with two layers of its own, learnt
 along, in place of a frozen language model; the chain conditions on its own estimate, and its schedule is a cosine.
@@ -37,3 +45,16 @@ preset(
     latents_start=30_000,
 )
 sized_diffusion("lddm_seq", toy={"latents": 4, "latents_start": 800})
+
+preset(
+    "lddm_fuji",
+    base="mdlm",
+    state="joint",
+    objective="elbo=1,latents=1",
+    latents=16,
+    latents_dim=32,
+    latents_layers=2,
+    latents_drop=0.15,
+    latents_hide=0.3,
+)
+sized_diffusion("lddm_fuji", toy={"latents": 4})

@@ -17,6 +17,12 @@ from fairseq_diffusion.tasks.teacher import check_sizes
 
 logger = logging.getLogger(__name__)
 
+OF_LATENTS = (  # what names of their weights begin with
+    "translator.latents.",
+    "translator.state.encoder.",
+    *(f"translator.denoiser.{part}" for part in ("enter.latents.", "enter.time.", "enter.places", "leave.latents.")),
+)
+
 
 def starting_state(
     state: dict[str, Any], model: Any, path: str, finetunes: bool, cfg: Any, dictionaries: dict[str, Any]
@@ -47,7 +53,7 @@ def starting_state(
 
 def with_latents(state: dict[str, Any], model: TranslatorModel) -> dict[str, Any]:
     """A checkpoint without latents, for a model that has some: they begin as any do."""
-    own = {name: value for name, value in model.state_dict().items() if name.startswith("translator.latents.")}
+    own = {name: value for name, value in model.state_dict().items() if name.startswith(OF_LATENTS)}
     averages = state.get("extra_state", {}).get("ema") or {}
     for weights in (state["model"], averages):
         if weights and not weights.keys() & own.keys():

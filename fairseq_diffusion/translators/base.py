@@ -71,6 +71,11 @@ class Translator(nn.Module, ABC):
         super().__init__()
         self.latents = None  # not a registered None, into which torch would load any weights in silence
 
+    @property
+    def has_latents(self) -> bool:
+        """Whether words are read from latents, too."""
+        return self.latents is not None
+
     @abstractmethod
     def encode(self, tokens: Tensor, mask: Tensor, dropped: Tensor | None = None) -> Source:
         """Encode source tokens [S, T], mask true at real ones; the decoder does not see those `dropped` [S]."""
@@ -135,7 +140,7 @@ class Translator(nn.Module, ABC):
 
     def check_likelihood(self, samples: int, steps: int | None = None) -> None:
         """Refuse what `likelihood` cannot do with these."""
-        if self.latents is not None:
+        if self.has_latents:
             raise UserError(
                 "the likelihood of a model with latents (--latents) has no bound here, as the target determines them; "
                 "train one without"

@@ -16,6 +16,7 @@ from fairseq_diffusion.network.attention import Memory
 from fairseq_diffusion.network.canvas import FilledCanvas
 from fairseq_diffusion.network.denoiser import Denoiser
 from fairseq_diffusion.network.encoder import Encoder
+from fairseq_diffusion.network.joint import each
 from fairseq_diffusion.network.length import LengthHead
 from fairseq_diffusion.network.transformer import masked_mean
 from fairseq_diffusion.objective.likelihood import Likelihood
@@ -117,6 +118,10 @@ class DiffusionTranslator(Chain, Translator):
     def encode(self, tokens: Tensor, mask: Tensor, dropped: Tensor | None = None) -> Source:
         return self.read(self.encoder(tokens, mask), mask, dropped)
 
+    @property
+    def has_latents(self) -> bool:
+        return self.latents is not None or self.state.paired
+
     def remember(self, states: Tensor, mask: Tensor) -> list[Memory]:
         return self.denoiser.memory(states, mask)
 
@@ -138,7 +143,7 @@ class DiffusionTranslator(Chain, Translator):
 
     def set_teacher(self, targets: DistillationTargets) -> None:
         """From now on learn a teacher's estimates instead of s_0."""
-        if self.latents is not None:
+        if self.has_latents:
             raise UserError(
                 "a model with latents (--latents) cannot be a student of progressive distillation, which is made for "
                 "one chain; distil one without"
@@ -193,7 +198,7 @@ class DiffusionTranslator(Chain, Translator):
         return self.objective.each(self.objective.terms(step.outcome(), due), due)
 
     def _error(self, outcome: Outcome) -> Tensor | None:
-        return self.state.error(outcome.estimates[-1].detach(), outcome.s_0.detach())
+        return self.state.error(*(each(Tensor.detach, x) for x in (outcome.estimates[-1], outcome.s_0)))
 
     def _errors(self, outcome: Outcome, mask: Tensor) -> dict[str, Any]:
         error = self._error(outcome)

@@ -13,9 +13,11 @@ from fairseq_diffusion.alignment.template import Known, Template, known_words
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.kernels.launch import power_of_two
+from fairseq_diffusion.network.joint import each
 from fairseq_diffusion.process.level import Level
 from fairseq_diffusion.samplers.early_exit import ActiveRows, EarlyExit
 from fairseq_diffusion.samplers.grid import make_grid
+from fairseq_diffusion.samplers.joint import joint_steps
 from fairseq_diffusion.samplers.loop import Refinement, Sample, from_noise, refined, sample, sampler_for
 from fairseq_diffusion.states.base import State
 from fairseq_diffusion.translators.base import Decoder
@@ -91,8 +93,9 @@ class Rows:
         return s, estimate
 
     def _denoised(self, s_t: Tensor, t: Tensor, c: Tensor, source: Source) -> Tensor:
-        flat = self.network(s_t.flatten(0, 1), t[None], c.flatten(0, 1), self.mask.flatten(0, 1), source)
-        return flat.view(c.shape)
+        s_t, c = (each(lambda x: x.flatten(0, 1), state) for state in (s_t, c))
+        flat = self.network(s_t, t[None], c, self.mask.flatten(0, 1), source)
+        return each(lambda x: x.view(*self.mask.shape[:2], *x.shape[1:]), flat)
 
     def select(self, sentences: Tensor, members: Tensor) -> Rows:
         rows = sentences[:, None]
@@ -137,7 +140,8 @@ class DiffusionDecoder(Decoder):
             o.decode_noise_factor,
             1.0 if o.draft is None else o.draft,
         )
-        self.steps = self.sampler.steps(self.grid, o.eta, o.temperature, o.drawing)
+        steps = self.sampler.steps(self.grid, o.eta, o.temperature, o.drawing)
+        self.steps = joint_steps(steps, translator.state, self.grid) if translator.state.paired else steps
         if words:
             check_draws(o, translator.state, any(step.draws for step in self.steps))
         if o.guidance != 1:
@@ -189,6 +193,7 @@ class DiffusionDecoder(Decoder):
         s, estimate = start or from_noise(rows, self.grid)
         s = s if rows.known is None else rows.state.show(s, rows.known.tokens)
         every = leaves or self.fixed_shapes or on_step is not None  # call: a history has its estimates, too
+        every = every or self.translator.state.paired  # latents change at every step
         busy = None if every else self.sampler.busy(rows, self.steps, s)
         if busy is not None and self.translator.self_conditioning != "none":
             busy = None  # an estimate that changes nothing conditions the next
@@ -201,7 +206,8 @@ class DiffusionDecoder(Decoder):
         word came out there.  Only candidates that are alive are read."""
         rows = (~result.alive).long().argsort(dim=-1, stable=True)[:, : result.remaining]
         here, mask = (torch.arange(len(rows), device=rows.device)[:, None], rows), all_rows.mask
-        read, log_p = all_rows.read(result.s[here], result.estimate[here], here)
+        s, estimate = (each(lambda x: x[here], state) for state in (result.s, result.estimate))
+        read, log_p = all_rows.read(s, estimate, here)
         tokens, all_log_p = mask.new_zeros(mask.shape, dtype=read.dtype), log_p.new_zeros(mask.shape)
         tokens[here], all_log_p[here] = read, log_p
         if (canvas := self.translator.filled_canvas) is not None:

@@ -129,6 +129,8 @@ class DiffusionOptions(Options):
 
 def check_words(options: DiffusionOptions, state: State) -> None:
     """Refuse what has no meaning where states are words."""
+    if state.paired:
+        check_pairs(options)
     if options.clamp:
         raise UserError("--clamp moves vectors to those of words, but this model's states are words; drop it")
     if options.decode_noise_factor != 1:
@@ -141,6 +143,17 @@ def check_words(options: DiffusionOptions, state: State) -> None:
             f"--stop-stable {options.stop_stable} would end with words that are still hidden; drop it, or use a model "
             "whose words are replaced (--mask-share below 1)"
         )
+
+
+def check_pairs(options: DiffusionOptions) -> None:
+    """Refuse what is not made for words that have latents beside them."""
+    for flag, asked in (("--draft", options.draft is not None), ("--complete", options.complete)):
+        if asked:
+            raise UserError(
+                f"{flag} begins with words, and this model's have latents beside them (--state joint); drop it"
+            )
+    if options.execution != EAGER:
+        raise UserError(f"--execution {options.execution} is not made for --state joint; pass --execution eager")
 
 
 def check_draws(options: DiffusionOptions, state: State, draws: bool) -> None:

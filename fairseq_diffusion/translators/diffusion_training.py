@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.kernels.noise import Stream
+from fairseq_diffusion.network.joint import each
 from fairseq_diffusion.objective.terms import Outcome
 from fairseq_diffusion.process.level import Level
 from fairseq_diffusion.states.base import State
@@ -92,7 +93,7 @@ class TrainingStep:
         if self_conditioning == "both":
             first = earlier(blank)
             with torch.no_grad():
-                c = clean(first.detach())
+                c = clean(each(Tensor.detach, first))
             return [first, denoise(c)]
         if self_conditioning == "random" and self.second_pass:
             with torch.no_grad():

@@ -90,6 +90,5 @@ def check_no_latents(options: Options) -> None:
     for name in ("latents_steps", "latents_guidance"):
         if getattr(options, name) != Options.__dataclass_fields__[name].default:
             raise UserError(
-                f"{spelt(name)} is {getattr(options, name)}, but this model was trained without latents (--latents 0); "
-                "drop it"
+                f"{spelt(name)} is {getattr(options, name)}, but this model makes no latents before its words; drop it"
             )

@@ -372,7 +372,11 @@ def test_flags_of_training_that_are_refused(flags: dict[str, Any], words: str):
 @pytest.mark.parametrize(
     "flags, asked, words",
     [
-        ({"latents": 0}, {"latents_steps": 5}, "--latents-steps is 5, but this model was trained without latents"),
+        (
+            {"latents": 0},
+            {"latents_steps": 5},
+            "--latents-steps is 5, but this model makes no latents before its words",
+        ),
         ({"latents": 0}, {"latents_steps": 10, "latents_guidance": 2.0}, "--latents-guidance is 2.0"),
         ({}, {"latents_guidance": 2.0}, "--latents-guidance needs a model trained with --latents-source-drop"),
         ({}, {"latents_steps": -1}, "--latents-steps is -1"),
