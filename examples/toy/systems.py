@@ -26,6 +26,7 @@ NAT, GLAT, GLAT_CTC, DSLP, CMLM, DAG = "NAT", "GLAT", "GLAT + CTC", "DSLP", "CML
 DIFFGLAT_2, DIFFGLAT_3, DIFFGLAT_6 = (f"Diff-Glat, T = {blocks}" for blocks in (2, 3, 6))
 DIFFGLAT_CTC, DIFFGLAT_DAG = "Diff-Glat CTC", "Diff-Glat DAG"
 MDLM, SUNDAE, VQ, DDCAP, DIFFUSIONBERT = "MDLM", "SUNDAE", "VQ-Diffusion", "DDCap", "DiffusionBERT"
+LDDM_SEQ, LDDM_FUJI = "LDDM, SEQ", "LDDM, FUJI"
 D3PM_ABSORB, SEDD_ABSORB, RDM_ABSORB = (f"{name}, absorbing" for name in ("D3PM", "SEDD", "RDM"))
 D3PM_UNIFORM, SEDD_UNIFORM, RDM_UNIFORM = (f"{name}, uniform" for name in ("D3PM", "SEDD", "RDM"))
 
@@ -61,6 +62,8 @@ SYSTEMS = {  # the longest training first
     RDM_ABSORB: System(f"{OURS} rdm_toy_absorb"),
     DIFFUSIONBERT: System(f"{OURS} diffusionbert_toy"),
     DDCAP: System(f"{OURS} ddcap_toy"),
+    LDDM_SEQ: System(f"{OURS} lddm_seq_toy"),
+    LDDM_FUJI: System(f"{OURS} lddm_fuji_toy"),
     MDLM: System(f"{OURS} mdlm_toy"),
     AR: System(
         "--task translation --arch transformer --criterion label_smoothed_cross_entropy --label-smoothing 0.1 "
@@ -76,7 +79,7 @@ DEMO = (DINOISER, NAT, AR)
 FULL_DEMO = (*DIFFUSION, AR)
 TOKENS = (
     *(MDLM, D3PM_ABSORB, D3PM_UNIFORM, SEDD_ABSORB, SEDD_UNIFORM, RDM_ABSORB, RDM_UNIFORM),
-    *(DIFFUSIONBERT, VQ, DDCAP, SUNDAE),
+    *(DIFFUSIONBERT, VQ, DDCAP, SUNDAE, LDDM_SEQ, LDDM_FUJI),
 )
 VECTORS = (DINOISER, DIFFORMER, CDCD, SEQDIFFUSEQ, DIFFUSEQ, DIFFUSEQ_V2, SED, GENIE, PLAID)
 ONE_PASS = tuple(name for name in SYSTEMS if name not in (*DIFFUSION, *VECTORS, *TOKENS))

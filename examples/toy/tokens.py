@@ -28,6 +28,8 @@ from systems import (
     DIFFUSIONBERT,
     DINOISER,
     GENIE,
+    LDDM_FUJI,
+    LDDM_SEQ,
     MDLM,
     PLAID,
     RDM_ABSORB,
@@ -70,7 +72,10 @@ WAYS = {  # how each system that takes steps is decoded: the name in the table, 
     VQ: ("ancestral, top-p", "--top-p 0.86"),
     DDCAP: ("confidence", ""),
     SUNDAE: ("resample", ""),
+    LDDM_SEQ: ("10 + confidence", "--sampler confidence --latents-steps 10"),
+    LDDM_FUJI: ("confidence", "--sampler confidence"),
 }
+MORE = {LDDM_SEQ: ("2 + confidence", "--sampler confidence --latents-steps 2")}  # another way
 SAMPLERS = {  # of one checkpoint whose words were only hidden, and of one whose words were replaced, too
     MDLM: ("ancestral", "remasking", "purity", "confidence", "mask_predict", "routing", "routing_unconditional"),
     VQ: (
@@ -78,6 +83,7 @@ SAMPLERS = {  # of one checkpoint whose words were only hidden, and of one whose
         *("resample", "renoise"),
     ),
 }
+SEQ = "10 + or 2 +: so many small steps make latents, before those of the tokens."
 MEASURES = ("BLEU", "unambiguous", "mixed")
 
 
@@ -115,7 +121,8 @@ def system_jobs(systems: Iterable[str], calls: Sequence[int]) -> Iterable[Job]:
         elif system in (CMLM, DIFFGLAT_3):
             yield from (Job(system, *WAYS[system], count, counted="--passes") for count in calls)
         else:
-            yield from (Job(system, *WAYS[system], count) for count in calls)
+            ways = [ways[system] for ways in (WAYS, MORE) if system in ways]
+            yield from (Job(system, *way, count) for way in ways for count in calls)
 
 
 def sampler_jobs(systems: Iterable[str], calls: Sequence[int]) -> Iterable[Job]:
@@ -141,6 +148,7 @@ def table(rows: Sequence[Row], calls: Sequence[int]) -> str:
     counts = list(map(str, calls))
     legend = [
         f"{', '.join(counts)}: steps, or passes; samplers that know when tokens are shown make a call only then.",
+        *([SEQ] if any(row.system == LDDM_SEQ for row in rows) else []),
         *notes(rows, MEASURES),
         *([LEFT_TO_RIGHT] if any(row.system == AR for row in rows) else []),
     ]

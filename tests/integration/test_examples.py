@@ -101,15 +101,18 @@ def test_halving_walks_through(built, tmp_path):
 
 @pytest.mark.slow
 def test_tokens_walk_through(tmp_path):
-    """Two systems, of which one is in both tables, each at one number of calls."""
+    """Three systems, of which one is in both tables, each at one number of calls, and one with latents in two ways."""
     small = "--size 400 --test-size 10 --updates 4 --ar-updates 4".split()
-    done = example("tokens", "--out", tmp_path, *small, "--systems", "cmlm", "mdlm", "--calls", "2")
+    done = example("tokens", "--out", tmp_path, *small, "--systems", "cmlm", "mdlm", "lddm-seq", "--calls", "2")
     assert done.returncode == 0, done.stderr
-    for name, ways in (("tokens", {"mask-predict", "confidence"}), ("samplers", None)):
+    latents = {f"{calls} + confidence": calls + 2 for calls in (2, 10)}
+    for name, ways in (("tokens", {"mask-predict", "confidence", *latents}), ("samplers", None)):
         text, record = ((tmp_path / f"{name}.{kind}").read_text() for kind in ("txt", "json"))
         assert text in done.stdout
         rows = json.loads(record)["rows"]
         assert {row["how"] for row in rows} == (ways or set(SAMPLERS_OF_TOKENS))
+        found = {row["how"]: row["calls"] for row in rows if row["system"] == "LDDM, SEQ"}
+        assert found == (pytest.approx(latents, abs=1) if ways else {})
         calls = [row["calls"] for row in rows if row["system"] == "CMLM"]
         assert calls == ([2] if ways else [])
         assert all(row["calls"] <= row["steps"] for row in rows if row["system"] == "MDLM")

@@ -118,6 +118,7 @@ WRAPPED = {  # what one update computes and another does not, by chance or by th
     "cdcd_toy": "--canvas-positions 12",
     "diffuseq_v2_toy": "--canvas-positions 12",
     "sed_toy": "--canvas-positions 12",
+    "genie_toy": "--canvas-positions 12",
     "plaid_toy": "--canvas-positions 12",
     "mdlm_toy": "--self-conditioning random --source-drop 0.3",
     "lddm_seq_toy": "--latents-start 2 --latents-contrast 0.1",
