@@ -6,6 +6,7 @@
 SYSTEMS="ar dinoiser difformer diffglat_ctc diffglat_dag diffglat glat_ctc glat nat da_transformer cmlm"
 SYSTEMS+=" mdlm mdlm_from_ar rdm_absorb rdm_uniform sundae ddcap"
 SYSTEMS+=" cdcd seqdiffuseq diffuseq_v2 sed_from_ar genie plaid"
+SYSTEMS+=" lddm_seq lddm_fuji latent_nat_ctc"
 SYSTEMS+=" dinoiser_unclipped dinoiser_plain difformer_unscaled difformer_rounding"
 SYSTEMS+=" difformer_gap difformer_logit_normal difformer_word_times difformer_v"
 SETS="raw distilled" GPUS=0 NEEDS_DATA=yes TOKENIZER=moses SPLIT_DASHES=false LOWERCASE=false
@@ -20,7 +21,7 @@ declare -A titles=(
     [mdlm]=MDLM [mdlm_from_ar]="MDLM, from the Transformer"
     [rdm_absorb]="RDM, absorbing" [rdm_uniform]="RDM, uniform" [sundae]=SUNDAE [ddcap]=DDCap
     [cdcd]=CDCD [seqdiffuseq]=SeqDiffuSeq [diffuseq_v2]=DiffuSeq-v2 [sed_from_ar]="SED, vectors of the Transformer"
-    [genie]=GENIE [plaid]=Plaid
+    [genie]=GENIE [plaid]=Plaid [lddm_seq]="LDDM, SEQ" [lddm_fuji]="LDDM, FUJI" [latent_nat_ctc]="Latent NAT, CTC"
 )
 declare -A choices=([direction]="de-en en-de" [subset]="test valid") settings=([training-minutes]=90)
 . "$(dirname "${BASH_SOURCE[0]}")/../scripts/recipe.sh"
@@ -37,19 +38,21 @@ common=(
 )
 # An update's time on one thread of an Intel Xeon of the fourth generation, torch 2.13.0, in hundredths of a second
 # (systems that diffuse tokens: of an AMD EPYC, scaled as the Transformer's is; those on a canvas: seconds of that one's
-# processor, where MDLM takes 35).
+# processor, where MDLM takes 35; with latents: as MDLM, times what they take longer in one run).
 declare -A hundredths=(
     [ar]=45 [dinoiser]=60 [dinoiser_unclipped]=60 [dinoiser_plain]=36 [difformer]=50 [difformer_unscaled]=50
     [difformer_rounding]=50 [difformer_gap]=50 [difformer_logit_normal]=50 [difformer_word_times]=50 [difformer_v]=50
     [nat]=36 [glat]=45 [glat_ctc]=95 [cmlm]=38 [da_transformer]=160 [diffglat]=60
     [diffglat_ctc]=125 [diffglat_dag]=230 [mdlm]=36 [mdlm_from_ar]=36 [rdm_absorb]=39 [rdm_uniform]=39 [sundae]=100
     [ddcap]=39 [cdcd]=63 [seqdiffuseq]=102 [diffuseq_v2]=122 [sed_from_ar]=76 [genie]=93 [plaid]=87
+    [lddm_seq]=66 [lddm_fuji]=61 [latent_nat_ctc]=118
 )
 updates() { echo $((${settings[training-minutes]} * 6000 / ${hundredths[$1]})); } # SYSTEM: as many as take that long
 until_then() { # SYSTEM: flags; forty times a checkpoint
     echo --max-update "$(updates "$1")" --save-interval-updates $((($(updates "$1") + 39) / 40))
 }
 ours() { echo --criterion diffusion_loss --arch "$2" "${size[@]}" "$(until_then "$1")"; } # SYSTEM ARCHITECTURE
+staged() { echo "$(ours "$@")" --latents-start $(($(updates "$1") / 4)); }
 glancing() { echo "$(ours "$@")" --glance-updates "$(updates "$1")"; }
 # shellcheck disable=SC2046,SC2207  # flags without spaces
 {
@@ -98,6 +101,9 @@ glancing() { echo "$(ours "$@")" --glance-updates "$(updates "$1")"; }
     sed_from_ar=($(ours sed_from_ar sed_iwslt_de_en) "${canvas[@]}" --finetune-from-model "$teacher")
     genie=($(ours genie genie_iwslt_de_en) "${canvas[@]}")
     plaid=($(ours plaid plaid_iwslt_de_en) "${canvas[@]}")
+    lddm_seq=($(staged lddm_seq lddm_seq_iwslt_de_en))
+    lddm_fuji=($(ours lddm_fuji lddm_fuji_iwslt_de_en))
+    latent_nat_ctc=($(staged latent_nat_ctc latent_nat_iwslt_de_en_ctc))
 }
 
 ar_ways=("beam 5 | --beam 5 --batch-size 64" "greedy | --beam 1 --batch-size 64")
@@ -168,6 +174,24 @@ mapfile -t sed_from_ar_ways < <(canvas_ways "")
 sed_from_ar_ways+=("guidance 2.5, 10 steps | --guidance 2.5 --iter-decode-max-iter 10 --batch-size 64")
 mapfile -t genie_ways < <(canvas_ways "--clamp")
 mapfile -t plaid_ways < <(canvas_ways "--temperature 0.9")
+mapfile -t lddm_fuji_ways < <(token_ways "surest first, " "--sampler confidence")
+lddm_seq_ways=()
+for latents in 2 10; do
+    for steps in 1 2 4 10; do
+        flags="--sampler confidence --latents-steps $latents --iter-decode-max-iter $steps --drop-repeats --batch-size 64"
+        lddm_seq_ways+=("$latents + $steps steps, repeats dropped | $flags")
+    done
+done
+lddm_seq_ways+=(
+    "no latents, 10 steps, repeats dropped | ${flags/-steps 10/-steps 0}"
+    "5 latents, rescored, 10 + 10 steps, repeats dropped | $flags --noise-beam 5 $rescore"
+)
+latent_nat_ctc_ways=(
+    "10 + 1 | --latents-steps 10 --batch-size 64"
+    "50 + 1, guidance 2 | --latents-steps 50 --latents-guidance 2 --batch-size 64"
+    "no latents | --latents-steps 0 --batch-size 64"
+    "5 latents, rescored, 10 + 1 | --latents-steps 10 --noise-beam 5 $rescore --batch-size 64"
+)
 one=("5 steps | --iter-decode-max-iter 5 --batch-size 64" "20 steps | --iter-decode-max-iter 20 --batch-size 64")
 dinoiser_unclipped_ways=("${one[@]}") dinoiser_plain_ways=("${one[@]}")
 parts=("2 steps | --iter-decode-max-iter 2 --batch-size 64" "${one[@]}")

@@ -61,6 +61,7 @@ def test_every_system_is_trained_on_either_set(name: str):
         systems |= {"diffglat_ctc", "diffglat_dag", "nat", "glat", "glat_ctc", "cmlm", "da_transformer"}
         systems |= {"mdlm", "mdlm_from_ar", "rdm_absorb", "rdm_uniform", "sundae", "ddcap"}
         systems |= {"cdcd", "seqdiffuseq", "diffuseq_v2", "sed_from_ar", "genie", "plaid"}
+        systems |= {"lddm_seq", "lddm_fuji", "latent_nat_ctc"}
         systems |= {f"difformer_{part}" for part in ("gap", "logit_normal", "word_times", "v")}
         systems |= {"dinoiser_unclipped", "dinoiser_plain", "difformer_unscaled", "difformer_rounding"}
     assert trained == {f"checkpoints/{system}-{on}" for system in systems for on in ("raw", "distilled")}
