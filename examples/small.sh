@@ -102,7 +102,7 @@ glancing() { echo "$(ours "$@")" --glance-updates "$(updates "$1")"; }
     genie=($(ours genie genie_iwslt_de_en) "${canvas[@]}")
     plaid=($(ours plaid plaid_iwslt_de_en) "${canvas[@]}")
     lddm_seq=($(staged lddm_seq lddm_seq_iwslt_de_en))
-    lddm_fuji=($(ours lddm_fuji lddm_fuji_iwslt_de_en))
+    lddm_fuji=($(staged lddm_fuji lddm_fuji_iwslt_de_en))
     latent_nat_ctc=($(staged latent_nat_ctc latent_nat_iwslt_de_en_ctc))
 }
 

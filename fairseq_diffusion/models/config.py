@@ -73,7 +73,9 @@ class NetworkConfig(FairseqDataclass):
     latents_layers: int = flag(2, "layers of the encoder of targets, and of the latents' denoiser")
     latents_loss: float = flag(1.0, "weight of the latents' own loss")
     latents_start: int = flag(
-        0, "update from which on the latents' chain is learnt; before it their encoder and the words alone"
+        0,
+        "update from which on the latents are learnt; before it their encoder and the words alone (joint: the encoder "
+        "only before it)",
     )
     latents_objective: str = flag("mse=1", "loss terms and weights of the latents' chain: mse, v_mse, snr_mse")
     latents_prediction: ChoiceEnum(("x_0", "v")) = flag("x_0", "what the latents' denoiser predicts")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from fairseq.models import register_model
 
@@ -105,8 +105,10 @@ def freeze(translator: DiffusionTranslator, length_training: str, parts: list[st
         translator.requires_grad_(False)
     if translator.length is not None:
         translator.length.requires_grad_(length_training != "off")
+    state = cast(Any, translator.state)
+    own = set(state.encoder.parameters()) if state.paired else set()  # which are no embeddings
     for part in parts:
-        for parameter in getattr(translator, PARTS[part]).parameters():
+        for parameter in set(getattr(translator, PARTS[part]).parameters()) - own:
             parameter.requires_grad_(parameter is translator.state.reader and length_training != "only")
     if not any(parameter.requires_grad for parameter in translator.parameters()):
         raise UserError(

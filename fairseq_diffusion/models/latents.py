@@ -29,7 +29,7 @@ RANGES = {
 OF_WORDS = ("rounding", "reconstruction", "anchor", "center")  # terms that read words
 
 
-OF_CHAIN = ("loss", "start", "objective", "prediction", "source_drop", "noise", "penalty", "contrast")
+OF_CHAIN = ("loss", "objective", "prediction", "source_drop", "noise", "penalty", "contrast")
 OF_ONE = {  # flags that words with latents beside them do not go with, and what they are to be
     "schedule_modifier": "none",
     "conditioning": "attention",
@@ -71,7 +71,7 @@ def check_joint(cfg: Any) -> None:
         raise UserError(
             "--state joint is of words and latents, but --latents is 0; pass a number of them, for example 16"
         )
-    if "latents" not in parse_terms(cfg.objective):
+    if parse_terms(cfg.objective).get("latents", 0) <= 0:
         raise UserError(
             f"--objective {cfg.objective} teaches no latents; with --state joint add latents, as in elbo,latents"
         )
@@ -91,7 +91,7 @@ def add_latents(cfg: Any, state: Any, word_schedule: Schedule) -> None:
     words, longest = SharedWords(state, cfg.hidden), cfg.max_target_positions + BOS
     size = size_of(cfg), cfg.latents_layers, cfg.latents, cfg.latents_dim, longest
     schedule = Schedule(str(cfg.latents_schedule), "factor_vp", cfg.latents_noise_factor)
-    how = cfg.latents_own_time, cfg.latents_drop, cfg.latents_hide
+    how = cfg.latents_own_time, cfg.latents_drop, cfg.latents_hide, cfg.latents_start
     state.with_latents(TargetEncoder(words, *size, one_norm=True), cfg.latents_dim, schedule, word_schedule, *how)
 
 

@@ -34,17 +34,19 @@ class TargetEncoder(nn.Module):
         self.dropout = Dropout(size.dropout)
         self.queries = nn.Parameter(torch.randn(count, size.hidden) * size.hidden**-0.5)
         self.layers = nn.ModuleList(Layer(size, cross=True) for _ in range(layers))
+        self.norm = nn.LayerNorm(size.hidden) if size.pre_norm else nn.Identity()
         self.leave = nn.Linear(size.hidden, dim)
 
-    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """tokens [B, L], mask [B, L] true where they are to be seen -> [B, M, D] in fp32."""
+    def forward(self, tokens: Tensor, mask: Tensor, seen: Tensor | None = None) -> Tensor:
+        """tokens [B, L], mask [B, L] true at real ones, `seen` [B, L] at those of them that are not hidden (default:
+        none is) -> [B, M, D] in fp32."""
         words = self.dropout(self.words(tokens) + self.positions(mask))
-        seen = attention_bias(mask, words.dtype)
+        bias = attention_bias(mask if seen is None else seen, words.dtype)
         x = self.queries.expand(len(tokens), -1, -1)
         free = attention_bias(torch.ones_like(mask[:, :1]).expand(x.shape[:2]), x.dtype)
         for layer in self.layers:
-            x = layer(x, free, cast(Layer, layer).remember(words, seen))
-        return self.normalised(self.leave(x).float())
+            x = layer(x, free, cast(Layer, layer).remember(words, bias))
+        return self.normalised(self.leave(self.norm(x)).float())
 
     def normalised(self, u: Tensor) -> Tensor:
         """Any vectors [..., D] as this could have made them."""

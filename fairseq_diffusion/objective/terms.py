@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.network.joint import Joint
+from fairseq_diffusion.network.joint import Joint, of_words
 from fairseq_diffusion.objective.reduction import Reduction
 from fairseq_diffusion.objective.score_entropy import Moments, score_entropy
 from fairseq_diffusion.objective.token_bound import Rows, divergence
@@ -146,10 +146,10 @@ def vlb(outcome: Outcome, mask: Tensor) -> Tensor:
         return scores(outcome, mask, normalised=True)
     state, schedule = cast(Any, outcome.state), outcome.schedule
     kept, before = outcome.level.alpha.square(), schedule.kept_before(outcome.t, outcome.tokens)
-    rows = Rows(*(x.expand(mask.shape).flatten() for x in (outcome.s_t, outcome.tokens, before, kept)))
+    rows = Rows(*(x.expand(mask.shape).flatten() for x in (of_words(outcome.s_t), outcome.tokens, before, kept)))
 
     def loss(estimate: Tensor) -> Tensor:
-        found = divergence(estimate.flatten(0, -2), state.readout(), rows, state.kernel)
+        found = divergence(of_words(estimate).flatten(0, -2), state.readout(), rows, state.kernel)
         return schedule.steps * found.view(mask.shape).where(mask, 0.0)
 
     return over_passes(loss, outcome)
@@ -165,11 +165,11 @@ def scores(outcome: Outcome, mask: Tensor, normalised: bool) -> Tensor:
     """Score entropy [B, L] where `mask` is true, else 0."""
     state, schedule = cast(Any, outcome.state), outcome.schedule
     due, kept = mask.flatten(), outcome.level.alpha.square()
-    moments = outcome.s_t, outcome.tokens, kept, schedule.slope(outcome.t, outcome.tokens)
+    moments = of_words(outcome.s_t), outcome.tokens, kept, schedule.slope(outcome.t, outcome.tokens)
     rows = Moments(*(x.expand(mask.shape).flatten()[due] for x in moments))
 
     def loss(estimate: Tensor) -> Tensor:
-        found = score_entropy(estimate.flatten(0, -2)[due], state.readout(), rows, state.kernel, normalised)
+        found = score_entropy(of_words(estimate).flatten(0, -2)[due], state.readout(), rows, state.kernel, normalised)
         return found.new_zeros(len(due)).masked_scatter(due, found).view(mask.shape)
 
     return over_passes(loss, outcome)
@@ -177,11 +177,10 @@ def scores(outcome: Outcome, mask: Tensor, normalised: bool) -> Tensor:
 
 @term("latents", "categorical")
 def latents(outcome: Outcome, mask: Tensor) -> Tensor:
-    """|| u_0-hat - u_0 ||^2 / D of latents beside the words, for each of these; u_0 is not moved to its estimate, but
-    learns by u_t to be read."""
-    u_0 = cast(Joint, outcome.s_0).latents.detach()
+    """|| u_0-hat - u_0 ||^2 / D of latents beside the words, for each of these; in training 0 in the first stage."""
+    state, u_0 = cast(Any, outcome.state), cast(Joint, outcome.s_0).latents.detach()
     error = lambda estimate: (estimate.latents - u_0).square().mean((1, 2))[:, None].expand(mask.shape)  # noqa: E731
-    return over_passes(error, outcome)
+    return over_passes(error, outcome) * (state.second_stage or not state.training)
 
 
 @term("reweighted", "categorical")

@@ -155,6 +155,7 @@ class Refinement:
             unconditional = batch.denoise_without_source(s_t, t)
             guided = lambda u, x: torch.lerp(u, x, self.guidance)  # noqa: E731
             x_0 = each(guided, state.clean(unconditional), x_0)
+            x_0 = x_0 if state.expects else state.clean(x_0)
             estimate = each(guided, unconditional, estimate) if state.expects else x_0
         x_0 = batch.settle(x_0 if self.clamp is None else self.clamp(estimate))
         return estimate if state.expects else x_0, x_0

@@ -32,6 +32,9 @@ class Corruption(nn.Module, ABC):
     def dim(self) -> int:
         """Width d of an estimate."""
 
+    def begin(self, update: int) -> None:
+        """Called before the losses of a batch with the number of the training update, for what is learnt in stages."""
+
     @abstractmethod
     def encode(self, clean: Tensor) -> Tensor:
         """What is to be learnt, [B, L, ...], of words the tokens -> s_0, [B, L, ...]."""

@@ -44,12 +44,18 @@ class JointState(TokenState):
         own_time: bool = False,
         drop: float = 0.0,
         hide: float = 0.0,
+        start: int = 0,
     ) -> JointState:
         """The same with what makes latents of targets; `encoder` reads the words' vectors, so it comes later."""
         self.encoder, self.latents, self.schedule = encoder, LatentState(dim), schedule
         self.word_schedule = (word_schedule,)  # out of sight in a tuple: it is saved with the translator
-        self.own_time, self.drop, self.hide = own_time, drop, hide
+        self.own_time, self.drop, self.hide, self.start, self.second_stage = own_time, drop, hide, start, True
         return self
+
+    def begin(self, update: int) -> None:
+        """Up to update `start` the encoder of targets is learnt, by words that read its latents; from then on it stays,
+        and latents are learnt: learnt at the same time, they would become the same for all targets."""
+        self.second_stage = update >= self.start
 
     # -- noise --------------------------------------------------------------------------------------------------------
 
@@ -58,11 +64,14 @@ class JointState(TokenState):
 
     def draw(self, clean: Tensor, keys: Tensor) -> Joint:  # type: ignore[override]
         """In training the encoder does not see all of the words, but always the first token."""
-        mask = clean != self.pad
+        mask = seen = clean != self.pad
         if self.training and self.hide:
-            seen = noise.uniform(noise.fold(keys, Stream.LATENTS, HIDE), clean.shape[1]) >= self.hide
-            mask = mask & (seen | (mask.long().cumsum(-1) == 1))
-        return Joint(clean, self.encoder(clean, mask))
+            kept = noise.uniform(noise.fold(keys, Stream.LATENTS, HIDE), clean.shape[1]) >= self.hide
+            seen = mask & (kept | (mask.long().cumsum(-1) == 1))
+        latents = self.encoder(clean, mask, seen)
+        if self.second_stage:  # gradients of 0, as all ranks expect some
+            latents = torch.lerp(latents.detach(), latents, 0.0)
+        return Joint(clean, latents)
 
     def corrupt(self, s_0: Joint, level: Level, keys: Tensor, mask: Tensor) -> Joint:  # type: ignore[override]
         words, own = super().corrupt(s_0.words, level, keys, mask), noise.fold(keys, Stream.LATENTS)

@@ -32,7 +32,7 @@ preset(
     latents_objective="v_mse=1",
     latents_noise_factor=10.0,
     latents_source_drop=0.1,
-    latents_drop=0.0,
+    latents_drop=0.1,
     latents_start=30_000,
 )
 preset("latent_nat_ctc", base="latent_nat", alignment="ctc", upsample=2.0, label_smoothing=0.0)

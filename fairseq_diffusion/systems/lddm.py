@@ -17,13 +17,14 @@ u of its own.
 
     L = E_t (1 / t) sum over hidden i  -log p(y_i | y_t, u_t, x)  +  || u_0-hat(y_t, u_t, x) - u_0 ||^2 / D
 
-Gradients reach the encoder through u_t alone.  Words take the sampler's step, latents one of DDIM.  In training a share
-of sentences (--latents-drop) has noise alone for u_t.
+Up to update --latents-start the first term alone is learnt, with the encoder, through u_t; from then on the encoder
+stays as it is.  Words take the sampler's step, latents one of DDIM.  In training a share of sentences (--latents-drop)
+has noise alone for u_t.
 
 What keeps u informative and easy to make: rows of norm sqrt(D); words trained without u for a share of the sentences
 (--latents-drop); words of the target hidden from the encoder (--latents-hide); for SEQ --latents-noise,
 --latents-penalty, a weight of |u_0|^2 / 2 in place of the one norm, and --latents-contrast, which tells two views of
-one target from other targets.  There, in validation, `latents_gain` is what the target's own u is worth, in nats a
+one target from other targets.  There, in validation, `latents_gain` is what the target's own u is worth to a
 word, and `latents_made_gain` what a u made from the source is worth: where that is not above 0, u is of no use.
 
 Ours against the paper, whose models are language models: the source; an encoder with two layers of its own, learnt
@@ -56,5 +57,6 @@ preset(
     latents_layers=2,
     latents_drop=0.15,
     latents_hide=0.3,
+    latents_start=30_000,
 )
-sized_diffusion("lddm_fuji", toy={"latents": 4})
+sized_diffusion("lddm_fuji", toy={"latents": 4, "latents_start": 800})

@@ -232,8 +232,8 @@ class DiffusionTranslationTask(FiniteUpdates, TranslationTask):
         self._last_batches.close()
         if (gain := stats.get(MADE_GAIN, 1)) <= 0:
             logger.warning(
-                f"latents that are made from the source cost words {abs(gain):.4f} nats each in validation, in place "
-                "of helping them; train longer, or decode without them (--latents-steps 0)"
+                f"latents that are made from the source raise the loss of a word by {abs(gain):.4f} in validation; "
+                "train longer, or decode without them (--latents-steps 0)"
             )
 
     def valid_step(self, sample: Any, model: Any, criterion: Any) -> tuple[torch.Tensor, Any, dict[str, Any]]:

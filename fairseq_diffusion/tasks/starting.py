@@ -17,10 +17,10 @@ from fairseq_diffusion.tasks.teacher import check_sizes
 
 logger = logging.getLogger(__name__)
 
+ENTRANCE, PAIRED, NULL = "translator.denoiser.enter.", "translator.state.encoder.", "translator.latents.null"
 OF_LATENTS = (  # what names of their weights begin with
-    "translator.latents.",
-    "translator.state.encoder.",
-    *(f"translator.denoiser.{part}" for part in ("enter.latents.", "enter.time.", "enter.places", "leave.latents.")),
+    *("translator.latents.", PAIRED, "translator.denoiser.leave.latents."),
+    *(f"{ENTRANCE}{part}" for part in ("latents.", "time.", "places")),
 )
 
 
@@ -52,12 +52,18 @@ def starting_state(
 
 
 def with_latents(state: dict[str, Any], model: TranslatorModel) -> dict[str, Any]:
-    """A checkpoint without latents, for a model that has some: they begin as any do."""
+    """A checkpoint without latents, for a model that has some: they begin as any do; so does the vector in the place of
+    the source, where a model with latents had none."""
     own = {name: value for name, value in model.state_dict().items() if name.startswith(OF_LATENTS)}
     averages = state.get("extra_state", {}).get("ema") or {}
-    for weights in (state["model"], averages):
-        if weights and not weights.keys() & own.keys():
+    for weights in filter(None, (state["model"], averages)):
+        if not weights.keys() & (own.keys() - {NULL}):
+            if any(name.startswith(PAIRED) for name in own):  # what was all of an entrance is that of the words
+                for name in [name for name in weights if name.startswith(ENTRANCE)]:
+                    weights[f"{ENTRANCE}words.{name.removeprefix(ENTRANCE)}"] = weights.pop(name)
             weights |= own
+        elif NULL in own:
+            weights.setdefault(NULL, own[NULL])
     return state
 
 

@@ -122,6 +122,8 @@ class Translator(nn.Module, ABC):
             check_no_latents(options)
         elif options.latents_steps:
             return self.latents.decoder(self, options)
+        else:
+            self.latents.check_without(options)
         return self.decoder_for(options)
 
     def likelihood(

@@ -46,6 +46,16 @@ class Source:
         memory = [Memory(_tokens_at(layer.keys, at), _tokens_at(layer.values, at), bias) for layer in self.memory]
         return Source(mask, states, memory, words, latents)
 
+    def memory_of_latents(self) -> tuple[list[Memory], Tensor]:
+        """What `beside` was given."""
+        assert self.latents is not None
+        count = self.latents.shape[1]
+        memory = [
+            Memory(layer.keys[..., -count:, :], layer.values[..., -count:, :], layer.bias[..., -count:])
+            for layer in self.memory
+        ]
+        return memory, self.latents
+
     def beside(self, memory: list[Memory], mask: Tensor) -> Source:
         """With each layer's memory of M latents, of which mask [S, M] is real, beside that of the tokens."""
         return replace(self, memory=side_by_side(self.memory, memory), latents=mask)

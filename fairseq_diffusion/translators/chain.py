@@ -69,9 +69,11 @@ class Chain(nn.Module):
         return noise.uniform(noise.fold(keys, Stream.SOURCE_DROP), 1)[:, 0] < self.source_drop
 
     def without_source(self, source: Source) -> Source:
-        """The batch as the unconditional estimate of guidance sees it: every source, which has a <s>, is dropped."""
+        """The batch as the unconditional estimate of guidance sees it: every source, which has a <s>, is
+        dropped, and latents stay."""
         first = source.mask & (torch.arange(source.mask.shape[1], device=source.mask.device) == 0)
-        return replace(self.read(source.states, source.mask, source.mask[:, 0]), mask=first)
+        null = replace(self.read(source.states, source.mask, source.mask[:, 0]), mask=first)
+        return null if source.latents is None else null.beside(*source.memory_of_latents())
 
     def null_source(self) -> Tensor:
         """What the denoiser reads in a source's place, [h]."""

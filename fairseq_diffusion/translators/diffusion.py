@@ -153,6 +153,7 @@ class DiffusionTranslator(Chain, Translator):
     def losses(
         self, source: Tensor, source_mask: Tensor, target: Tensor, mask: Tensor, keys: Tensor, update: int
     ) -> Losses:
+        self.state.begin(update)
         dropped = self.dropped(keys)
         encoded = self.encode(source, source_mask, dropped)
         raw, own, (target, mask) = target, mask, self.filled(encoded, target, mask, noise.fold(keys, Stream.BLANKS))

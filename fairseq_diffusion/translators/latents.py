@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.kernels.noise import Stream
 from fairseq_diffusion.network.denoiser import Denoiser
@@ -119,12 +120,12 @@ class Latents(Chain):
     ) -> LatentStep:
         """Latents of targets [B, L] of which mask is real, for the words to read and the chain to learn."""
         keys, how = noise.fold(keys, Stream.LATENTS), self.how
-        u = self.encoder(target, self._seen(mask, keys, 0))
+        u = self.encoder(target, mask, self._seen(mask, keys, 0))
         losses = {"latents": self._chain_loss(source, u.detach(), keys, update)}
         if how.penalty:
             losses["latents_penalty"] = u.square().sum((1, 2)) / 2
         if how.contrast:
-            losses["latents_contrast"] = contrast(u, self.encoder(target, self._seen(mask, keys, 1)))
+            losses["latents_contrast"] = contrast(u, self.encoder(target, mask, self._seen(mask, keys, 1)))
         present = torch.ones(len(u), dtype=torch.bool, device=u.device)
         read = u
         if self.training:
@@ -160,8 +161,11 @@ class Latents(Chain):
         loss: Callable[[Source], Tensor],
         update: int,
     ) -> dict[str, Mean]:
-        """What words cost less, in nats a word, by the target's own latents, and by those that the chain makes, once it
-        has been learnt; `loss` [B] is that of the words given a source."""
+        """How much the loss of a word falls by the target's own latents, and by those that the chain makes, once it has
+        been learnt; `loss` [B] is that of the words given a source.  Empty where words are always trained with latents:
+        what they cost without would mean nothing."""
+        if not self.how.drop:
+            return {}
         without = loss(source)
         gains = {"latents_gain": Mean.of(without - loss(step.source))}
         if update > self.how.start:
@@ -182,6 +186,18 @@ class Latents(Chain):
         rows = Rows(self, self.denoise, seen, keys[None], mask, null)
         found = sample(rows, grid, sampler.steps(grid), Refinement(guidance, self.encoder.normalised))
         return Made(found.estimate, found.calls)
+
+    def check_without(self, options: Any) -> None:
+        """Refuse to decode without latents what was never trained so, and flags of them."""
+        if not self.how.drop:
+            raise UserError(
+                "--latents-steps 0 decodes without latents, but this model was never trained so (--latents-drop 0); "
+                "pass 1 or more"
+            )
+        if options.latents_guidance != 1:
+            raise UserError(
+                f"--latents-guidance is {options.latents_guidance}, but --latents-steps 0 makes no latents; drop it"
+            )
 
     def decoder(self, translator: Translator, options: Any) -> LatentDecoder:
         return LatentDecoder(translator, self, options)

@@ -63,17 +63,21 @@ def test_python_translates_alike(data: Path, models: dict[str, Path], arch: str)
     assert [each.text for each in found] == [hypotheses(output)[i][0][0] for i in sources]
 
 
-@pytest.mark.parametrize("arch", ["lddm_seq_toy", "lddm_fuji_toy"])
-def test_latents_are_learnt_from_a_model_without(data: Path, tmp_path: Path, trains: None, arch: str):
+@pytest.mark.parametrize(
+    "arch, own", [("lddm_seq_toy", ""), ("lddm_fuji_toy", ""), ("lddm_fuji_toy", "--self-conditioning random")]
+)
+def test_latents_are_learnt_from_a_model_without(data: Path, tmp_path: Path, trains: None, arch: str, own: str):
     """Whose words are as they were; a model with latents cannot become one without."""
-    call("train", *training(data, tmp_path / "words", STEP + " --store-ema", "mdlm_toy", size=TINY_WORDS))
+    call("train", *training(data, tmp_path / "words", f"{STEP} --store-ema {own}", "mdlm_toy", size=TINY_WORDS))
     start = tmp_path / "words/checkpoint_last.pt"
-    flags = f"--finetune-from-model {start} --max-update 1 --lr 0 --no-epoch-checkpoints --store-ema"
+    flags = f"--finetune-from-model {start} --max-update 1 --lr 0 --no-epoch-checkpoints --store-ema {own}"
     call("train", *training(data, tmp_path / "both", flags, arch, size=TINY_WORDS))
     words, both = (read(tmp_path / name / "checkpoint_last.pt")["model"] for name in ("words", "both"))
-    assert all(torch.equal(both[name], weight) for name, weight in words.items())
-    assert any("latents" in name for name in both.keys() - words.keys())
-    back = f"--finetune-from-model {tmp_path / 'both/checkpoint_last.pt'} --max-update 1"
+    renamed = {name.replace("enter.condition", "enter.words.condition"): weight for name, weight in words.items()}
+    same = renamed if "fuji" in arch else words
+    assert all(torch.equal(both[name], weight) for name, weight in same.items())
+    assert any("latents" in name for name in both.keys() - same.keys())
+    back = f"--finetune-from-model {tmp_path / 'both/checkpoint_last.pt'} --max-update 1 {own}"
     with pytest.raises(UserError, match="latents|places"):
         call("train", *training(data, tmp_path / "back", back, "mdlm_toy", size=TINY_WORDS))
 
@@ -92,4 +96,12 @@ def test_latents_that_do_not_help_are_said(gain: float | None, warned: bool, cap
     task = DiffusionTranslationTask.__new__(DiffusionTranslationTask)
     task._last_batches = SimpleNamespace(close=lambda: None)
     task.post_validate(None, {} if gain is None else {"latents_made_gain": gain}, None)
-    assert (f"cost words {abs(gain or 0):.4f} nats each" in caplog.text) == warned
+    assert (f"the loss of a word by {abs(gain or 0):.4f} in" in caplog.text) == warned
+
+
+def test_a_model_with_latents_learns_to_do_without_its_source(data: Path, tmp_path: Path, trains: None):
+    """Which takes one more vector than the checkpoint has."""
+    call("train", *training(data, tmp_path / "a", STEP, "lddm_seq_toy", size=TINY_WORDS))
+    more = f"--finetune-from-model {tmp_path / 'a/checkpoint_last.pt'} --latents-source-drop 0.1 {STEP}"
+    call("train", *training(data, tmp_path / "b", more, "lddm_seq_toy", size=TINY_WORDS))
+    assert "translator.latents.null" in read(tmp_path / "b/checkpoint_last.pt")["model"]

@@ -122,7 +122,7 @@ WRAPPED = {  # what one update computes and another does not, by chance or by th
     "plaid_toy": "--canvas-positions 12",
     "mdlm_toy": "--self-conditioning random --source-drop 0.3",
     "lddm_seq_toy": "--latents-start 2 --latents-contrast 0.1",
-    "lddm_fuji_toy": "--self-conditioning random",
+    "lddm_fuji_toy": "--self-conditioning random --latents-start 2",
     "sundae_toy": "",
     "latent_nat_toy": "--latents-start 2",
     "diffglat_toy_ctc": "",

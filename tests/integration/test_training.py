@@ -30,7 +30,7 @@ LEARNT = "--time-sampler second_moment --schedule-modifier spindle --store-ema -
         ("--arch seqdiffuseq_toy --canvas-positions 12 --schedule-update 4 --disable-validation", 18),
         ("--arch plaid_toy --canvas-positions 12 --schedule-update 9 --disable-validation", 18),
         ("--arch lddm_seq_toy --latents-start 27 --latents-noise 0.1 --disable-validation", 18),
-        ("--arch lddm_fuji_toy --latents-own-time --disable-validation", 18),
+        ("--arch lddm_fuji_toy --latents-start 18 --latents-own-time --disable-validation", 18),
         ("--arch lddm_seq_toy --latents-start 18 --latents-contrast 0.1 --disable-validation", 18),
         (DEFAULT_WORKERS, 18),
         (DEFAULT_WORKERS, 20),

@@ -15,7 +15,7 @@ KINDS: dict[str, tuple[list[str], str]] = {  # by architecture: its size, and ot
     "diffuseq_v2_toy": (TINY, "--canvas-positions 12"),
     "mdlm_toy": (TINY_WORDS, "--time-sampler second_moment --schedule-modifier spindle"),
     "lddm_seq_toy": (TINY_WORDS, "--latents 2 --latents-start 3"),
-    "lddm_fuji_toy": (TINY_WORDS, "--latents 2 --latents-own-time"),
+    "lddm_fuji_toy": (TINY_WORDS, "--latents 2 --latents-start 3 --latents-own-time"),
     "sundae_toy": (TINY_WORDS, ""),
     "rdm_toy_uniform": (TINY_WORDS, ""),
     "cmlm_toy": (TINY_WORDS, ""),

@@ -17,6 +17,7 @@ from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.kernels.noise import Stream
 from fairseq_diffusion.network.joint import Joint, each
+from fairseq_diffusion.samplers.gaussian import GaussianStep
 from fairseq_diffusion.samplers.grid import make_grid
 from fairseq_diffusion.samplers.joint import joint_steps
 from fairseq_diffusion.samplers.loop import SAMPLERS
@@ -93,7 +94,7 @@ def test_a_share_of_sentences_has_noise_alone_in_training():
 def test_the_encoder_of_targets_sees_a_share_of_the_words_in_training():
     model = build(latents_hide=0.5)
     seen: list[Tensor] = []
-    model.state.encoder.register_forward_pre_hook(lambda _, given: seen.append(given[1]))
+    model.state.encoder.register_forward_pre_hook(lambda _, given: seen.append(given[2]))
     target, keys = torch.full((300, 10), 5), torch.arange(300)
     for training in (True, False):
         model.train(training).state.draw(target, keys)
@@ -101,12 +102,18 @@ def test_the_encoder_of_targets_sees_a_share_of_the_words_in_training():
     assert float(seen[0][:, 1:].double().mean()) == pytest.approx(0.5, abs=0.03)
 
 
-def test_the_encoder_of_targets_learns_by_what_is_read_of_latents():
-    """Through u_t, but not as what the latents' estimate is compared with: where u_t is noise alone, not at all."""
-    for drop, reached in ((0.0, True), (0.99, False)):
-        model = build(latents_drop=drop).train()
-        (gradient,) = torch.autograd.grad(losses(model).total, model.state.encoder.queries)
-        assert (float(gradient.abs().max()) > 1e-6) == reached
+def test_the_encoder_of_targets_is_learnt_in_the_first_stage_and_the_latents_in_the_second():
+    """The encoder by the words that read its latents; what a stage does not learn has gradients of 0."""
+    model = build(latents_start=5).train()
+    for update, second in ((0, False), (4, False), (5, True), (9, True)):
+        model.zero_grad()
+        found = losses(model, update)
+        found.total.backward()
+        assert all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
+        of_encoder = max(float(parameter.grad.abs().max()) for parameter in model.state.encoder.parameters())
+        of_exit = max(float(parameter.grad.abs().max()) for parameter in model.denoiser.leave.latents.parameters())
+        assert (of_encoder == 0) == second == bool(found.terms["latents"].any()) == (of_exit > 0)
+    assert losses(model.eval(), 0).terms["latents"].all()
 
 
 def test_the_loss_of_latents_is_their_mean_squared_error():
@@ -240,6 +247,35 @@ def test_guidance_is_of_both():
     assert not torch.allclose(plain.scores, guided.scores)
 
 
+def test_guided_latents_are_as_their_encoder_could_have_made_them(monkeypatch: pytest.MonkeyPatch):
+    model = build(source_drop=0.1)
+    norms: list[Tensor] = []
+    step = GaussianStep.apply
+
+    def seen(self: Any, x_t: Tensor, x_0: Tensor, *more: Any) -> Tensor:
+        norms.append(x_0.norm(dim=-1))
+        return step(self, x_t, x_0, *more)
+
+    monkeypatch.setattr(GaussianStep, "apply", seen)
+    decode(model, guidance=3.0)
+    assert len(norms) == 2
+    torch.testing.assert_close(torch.stack(norms), torch.full_like(torch.stack(norms), 5**0.5))
+
+
+@pytest.mark.parametrize("objective, share", [("vlb", 1.0), ("vlb", 0.5), ("score_entropy", 1.0), ("corrupted", 0.5)])
+def test_other_losses_of_words_go_with_latents(objective: str, share: float):
+    """Where latents are noise alone and read by nothing else, they are those of words by themselves."""
+    flags = {"mask_share": share, "latents_drop": 0.99}
+    found = losses(build(objective=f"{objective},latents", **flags).train())
+    assert found.total.isfinite() and found.terms[objective].any()
+
+
+def test_frozen_embeddings_are_the_words_alone():
+    model = build(freeze="embeddings")
+    assert not model.state.weight.requires_grad
+    assert all(parameter.requires_grad for parameter in model.state.encoder.parameters())
+
+
 # -- what is refused
 
 
@@ -248,6 +284,7 @@ def test_guidance_is_of_both():
     [
         ({"latents": 0}, "--latents is 0"),
         ({"objective": "elbo"}, "--objective elbo teaches no latents"),
+        ({"objective": "elbo,latents=0"}, "--objective elbo,latents=0 teaches no latents"),
         (
             {"schedule_modifier": "factor_vp", "noise_factor": 2.0},
             "--schedule-modifier factor_vp is not made for --state joint",
@@ -255,7 +292,6 @@ def test_guidance_is_of_both():
         ({"conditioning": "prefix"}, "--conditioning prefix is not made for --state joint"),
         ({"hide_masked": True}, "--hide-masked True is not made for --state joint"),
         ({"self_conditioning": "random", "self_conditioning_on": "best"}, "--self-conditioning-on best"),
-        ({"latents_start": 5}, "--latents-start is of latents that a chain of their own makes"),
         ({"latents_source_drop": 0.1}, "--latents-source-drop"),
         ({"latents_contrast": 0.1, "latents_hide": 0.1}, "--latents-contrast"),
         ({"state": "tokens"}, "--objective latents is of latents that are made along with the words"),

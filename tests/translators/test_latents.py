@@ -10,7 +10,7 @@ import gaussians
 import pytest
 import torch
 import torch.nn.functional as F
-from gaussians import BOS, PAD, WORDS, encode, sources
+from gaussians import BOS, EOS, PAD, WORDS, encode, sources
 from token_batches import TOKENS, batch
 from torch import Tensor
 
@@ -180,7 +180,7 @@ def test_the_encoder_sees_a_share_of_the_words_in_training():
     """Each target's <s> always; all words in validation."""
     model = build("tokens", latents_hide=0.5)
     seen: list[Tensor] = []
-    model.latents.encoder.register_forward_pre_hook(lambda _, given: seen.append(given[1]))
+    model.latents.encoder.register_forward_pre_hook(lambda _, given: seen.append(given[2]))
     target = torch.full((400, 10), 5)
     mask = torch.arange(10) < torch.tensor([10, 6])[:, None].repeat(200, 1)
     source, keys = torch.full((400, 2), BOS), torch.arange(400)
@@ -190,6 +190,21 @@ def test_the_encoder_sees_a_share_of_the_words_in_training():
     in_training, in_validation = seen
     assert torch.equal(in_validation, mask) and in_training[:, 0].all() and not in_training[~mask].any()
     assert float(in_training[:, 1:][mask[:, 1:]].double().mean()) == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize("kind", ["tokens", "ctc"])
+def test_a_hidden_word_is_not_a_word_that_is_not_there(kind: str):
+    """Words behind it stay at their places; and what it was makes no difference."""
+    encoder = build(kind).eval().latents.encoder
+    whole, other, without = (
+        torch.tensor([row]) for row in ([BOS, 5, 9, 6, EOS], [BOS, 5, 4, 6, EOS], [BOS, 5, 6, EOS])
+    )
+    real, seen = torch.ones(1, 5, dtype=torch.bool), torch.tensor([[True, True, False, True, True]])
+    hidden = encoder(whole, real, seen)
+    torch.testing.assert_close(encoder(other, real, seen), hidden)
+    assert not torch.allclose(encoder(without, real[:, :4]), hidden) and not torch.allclose(
+        encoder(whole, real), hidden
+    )
 
 
 def test_noise_on_latents_is_for_words_in_training_alone():
@@ -249,6 +264,7 @@ def test_validation_says_what_latents_are_worth(kind: str, monkeypatch: pytest.M
         torch.testing.assert_close(found[name].total.double(), each.sum().double(), rtol=1e-3, atol=1e-4)
         assert int(found[name].number) == 3
     assert "latents_made_gain" not in losses(model, 4).means
+    assert "latents_gain" not in losses(build(kind, latents_drop=0.0).eval(), 5).means
     assert found.keys() - {"latents_gain", "latents_made_gain"} == losses(model.train(), 5).means.keys()
 
 
@@ -343,6 +359,23 @@ def test_a_history_has_all_candidates():
     assert torch.equal(sizes, lengths.positions.expand(-1, 2)) and found.tokens.shape[2] <= int(sizes.max())
 
 
+def test_guidance_of_words_keeps_their_latents():
+    """The estimate without a source, as in training, where the source alone is dropped."""
+    model = build("tokens", source_drop=0.2)
+    source = encode(model, sources())
+    u, present = torch.randn(7, 3, 5, generator=torch.Generator().manual_seed(1)), torch.ones(7, dtype=torch.bool)
+    dropped = model.read(source.states, source.mask, present)
+    wanted = model.latents.beside(model, dropped, u, present)
+    found = model.without_source(model.latents.beside(model, source, u, present))
+    for one, other in zip(found.memory, wanted.memory):
+        for x, y in zip(one, other):
+            assert torch.equal(x, y)
+    assert torch.equal(
+        found.select(torch.tensor([2])).memory[0].keys[..., -3:, :], found.memory[0].keys[2:3, ..., -3:, :]
+    )
+    assert not torch.allclose(decode(model, guidance=2.0).scores, decode(model).scores)
+
+
 # -- what is refused
 
 
@@ -380,6 +413,12 @@ def test_flags_of_training_that_are_refused(flags: dict[str, Any], words: str):
         ({"latents": 0}, {"latents_steps": 10, "latents_guidance": 2.0}, "--latents-guidance is 2.0"),
         ({}, {"latents_guidance": 2.0}, "--latents-guidance needs a model trained with --latents-source-drop"),
         ({}, {"latents_steps": -1}, "--latents-steps is -1"),
+        ({"latents_drop": 0.0}, {"latents_steps": 0}, "never trained so (--latents-drop 0)"),
+        (
+            {"latents_source_drop": 0.1},
+            {"latents_steps": 0, "latents_guidance": 2.0},
+            "--latents-steps 0 makes no latents",
+        ),
         ({}, {"prune_after": "1", "noises": 2}, "--prune-after compares candidates"),
     ],
 )
