@@ -43,7 +43,7 @@ from fairseq_diffusion.tasks.interactive import Lines
 from fairseq_diffusion.tasks.starting import starting_state
 from fairseq_diffusion.tasks.teacher import check_alone, check_count, check_embeddings, check_when_loaded
 from fairseq_diffusion.tasks.updates import FiniteUpdates
-from fairseq_diffusion.translators.latents import MADE_GAIN
+from fairseq_diffusion.translators.latents import GAIN, LEAST_GAIN, MADE_GAIN
 
 logger = logging.getLogger(__name__)
 
@@ -230,10 +230,10 @@ class DiffusionTranslationTask(FiniteUpdates, TranslationTask):
     def post_validate(self, model: Any, stats: dict[str, Any], agg: Any) -> None:
         """Called by fairseq after each validation subset, whose iterator is the last one that was made."""
         self._last_batches.close()
-        if (gain := stats.get(MADE_GAIN, 1)) <= 0:
+        if MADE_GAIN in stats and (gain := stats[GAIN]) < LEAST_GAIN:
             logger.warning(
-                f"latents that are made from the source raise the loss of a word by {abs(gain):.4f} in validation; "
-                "train longer, or decode without them (--latents-steps 0)"
+                f"latents, even those of the targets themselves, lower the loss of a word by {gain:.4f} in validation, "
+                "so words do without them; train with another --seed, or with --latents-contrast"
             )
 
     def valid_step(self, sample: Any, model: Any, criterion: Any) -> tuple[torch.Tensor, Any, dict[str, Any]]:

@@ -105,12 +105,19 @@ class Translator(nn.Module, ABC):
         return self.latents.step(self, source, target, mask, keys, update)
 
     def latent_gains(
-        self, source: Source, step: LatentStep, keys: Tensor, loss: Callable[[Source], Tensor], update: int
+        self,
+        source: Source,
+        step: LatentStep,
+        keys: Tensor,
+        loss: Callable[[Source], Tensor],
+        update: int,
+        words: Tensor,
     ) -> dict[str, Mean]:
-        """In validation, how much latents help; `loss` [B] is that of the words by a source."""
+        """In validation, how much latents help; `loss` [B] is the mean of that of each target's `words` [B] by a
+        source."""
         if self.training or self.latents is None:
             return {}
-        return self.latents.gains(self, source, step, keys, loss, update)
+        return self.latents.gains(self, source, step, keys, loss, update, words.clamp(min=1))
 
     @abstractmethod
     def decoder_for(self, options: Any) -> Decoder:

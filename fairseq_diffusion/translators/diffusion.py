@@ -175,7 +175,7 @@ class DiffusionTranslator(Chain, Translator):
             if self.training:
                 self._observe(outcome, objective.each(found, due) / outcome.weight, own.sum(-1))
             cost = lambda source: self._cost(replace(step, source=source), due)  # noqa: E731
-            means |= self._errors(outcome, due) | self.latent_gains(encoded, latent, keys, cost, update)
+            means |= self._errors(outcome, due) | self.latent_gains(encoded, latent, keys, cost, update, due.sum(-1))
             terms = found | {name: self.reduction.share(loss, due) for name, loss in latent.losses.items()} | terms
             weights |= objective.weights | latent.weights
         return Losses.of(

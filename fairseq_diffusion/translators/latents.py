@@ -6,6 +6,7 @@ beside the source; a chain of their own, with a small denoiser, learns them give
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
     from fairseq_diffusion.translators.base import Translator
 
 VIEWS = 0.1  # temperature of the contrast between two views
-MADE_GAIN = "latents_made_gain"  # which is no use where it is not above 0
-TRIAL_STEPS = 10  # of the chain, in validation
+GAIN, MADE_GAIN, LEAST_GAIN = "latents_gain", "latents_made_gain", 0.01
+TRIALS, TRIAL_STEPS = 4, 10  # of the chain, in validation
 DROP, HIDE, SMEAR, CHAIN = range(4)  # streams of a key
 
 
@@ -160,18 +161,25 @@ class Latents(Chain):
         keys: Tensor,
         loss: Callable[[Source], Tensor],
         update: int,
+        words: Tensor,
     ) -> dict[str, Mean]:
         """How much the loss of a word falls by the target's own latents, and by those that the chain makes, once it has
-        been learnt; `loss` [B] is that of the words given a source.  Empty where words are always trained with latents:
-        what they cost without would mean nothing."""
+        been learnt; `loss` [B] is the mean of that of each target's `words` [B] given a source.
+
+        Of several that are made, the target's probabilities are averaged: where several translations are right, a
+        latent may stand for another one.  Empty where words are always trained with latents: what they cost without
+        would mean nothing.
+        """
         if not self.how.drop:
             return {}
         without = loss(source)
-        gains = {"latents_gain": Mean.of(without - loss(step.source))}
+        gains = {GAIN: Mean.of(without - loss(step.source))}
         if update > self.how.start:
-            made = self.make(source, noise.fold(keys, Stream.LATENTS)[:, None], TRIAL_STEPS).u[:, 0]
-            everywhere = torch.ones(len(made), dtype=torch.bool, device=made.device)
-            gains[MADE_GAIN] = Mean.of(without - loss(self.beside(translator, source, made, everywhere)))
+            each = noise.fold(noise.fold(keys, Stream.LATENTS)[:, None], torch.arange(TRIALS, device=keys.device))
+            made = self.make(source, each, TRIAL_STEPS).u.unbind(1)
+            everywhere = torch.ones(len(each), dtype=torch.bool, device=keys.device)
+            log_p = torch.stack([-words * loss(self.beside(translator, source, u, everywhere)) for u in made])
+            gains[MADE_GAIN] = Mean.of(without + (log_p.logsumexp(0) - math.log(TRIALS)) / words)
         return gains
 
     # -- decoding -----------------------------------------------------------------------------------------------------

@@ -102,7 +102,11 @@ class OnePassTranslator(Translator):
             {**terms, **{name: self.reduction.share(loss, mask) for name, loss in latent.losses.items()}, **length},
             {**self.weights, **latent.weights},
             sample_size=self.reduction.sample_size(mask),
-            means={**run.means(*scored[-1]), **accuracy, **self.latent_gains(encoded, latent, keys, cost, update)},
+            means={
+                **run.means(*scored[-1]),
+                **accuracy,
+                **self.latent_gains(encoded, latent, keys, cost, update, mask.sum(-1)),
+            },
             state={"glance_ratio": self.glance.ratio(update)} if self.glance.count == "adaptive" else {},
         )
 

@@ -91,12 +91,18 @@ def test_validation_says_what_latents_are_worth(data: Path, tmp_path: Path, capl
         assert "| latents_gain" in caplog.text and ("| latents_made_gain" in caplog.text) == learnt
 
 
-@pytest.mark.parametrize("gain, warned", [(-0.25, True), (0.0, True), (0.25, False), (None, False)])
-def test_latents_that_do_not_help_are_said(gain: float | None, warned: bool, caplog: pytest.LogCaptureFixture):
+@pytest.mark.parametrize(
+    "gain, learnt, warned", [(-0.25, True, True), (0.009, True, True), (0.011, True, False), (0.0, False, False)]
+)
+def test_latents_that_words_do_without_are_said(
+    gain: float, learnt: bool, warned: bool, caplog: pytest.LogCaptureFixture
+):
+    """As soon as they are learnt; and a model without latents has no gain."""
     task = DiffusionTranslationTask.__new__(DiffusionTranslationTask)
     task._last_batches = SimpleNamespace(close=lambda: None)
-    task.post_validate(None, {} if gain is None else {"latents_made_gain": gain}, None)
-    assert (f"the loss of a word by {abs(gain or 0):.4f} in" in caplog.text) == warned
+    task.post_validate(None, {"latents_gain": gain, **({"latents_made_gain": 0.5} if learnt else {})}, None)
+    assert (f"the loss of a word by {gain:.4f} in validation" in caplog.text) == warned
+    task.post_validate(None, {}, None)
 
 
 def test_a_model_with_latents_learns_to_do_without_its_source(data: Path, tmp_path: Path, trains: None):

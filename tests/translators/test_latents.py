@@ -248,20 +248,26 @@ def test_sentences_train_the_chain_without_their_source():
 @pytest.mark.parametrize("kind", ["tokens", "vectors", "length", "ctc", "dag"])
 @torch.no_grad()
 def test_validation_says_what_latents_are_worth(kind: str, monkeypatch: pytest.MonkeyPatch):
-    """In nats a word: the target's own, and those that the chain makes, once it has been learnt for an update."""
+    """To a word: the target's own, and the mixture of four that the chain makes, once it has learnt for an update."""
     model, plain = build(kind, latents_start=4).eval(), KINDS[kind]().eval()
     plain.load_state_dict({name: x for name, x in model.state_dict().items() if not name.startswith("latents.")})
     source, target, keys = batch()
     encoded, present = model.encode(source, source.ne(PAD)), torch.ones(3, dtype=torch.bool)
-    made = model.latents.make(encoded, noise.fold(keys, noise.Stream.LATENTS)[:, None], 10).u[:, 0]
+    each = noise.fold(noise.fold(keys, noise.Stream.LATENTS)[:, None], torch.arange(4))
+    made = model.latents.make(encoded, each, 10).u
+    words = target.ne(PAD).sum(-1) - (2 if model.name == "diffusion" and kind == "tokens" else 0)
     found = losses(model, 5).means
-    for name, u in (("latents_gain", step(model).u), ("latents_made_gain", made)):
+    share = words if kind == "tokens" else torch.ones(3)  # others are means over words
+    costs = []
+    for u in (step(model).u, *made.unbind(1)):
         given = LatentStep(model.latents.beside(model, encoded, u, present), u)
         with monkeypatch.context() as patched:
             patched.setattr(model.latents, "step", lambda *_, given=given: given)
-            gain = of_words(plain) - of_words(model)
-        each = gain / (target.ne(PAD).sum(-1) - 2) if kind == "tokens" else gain  # others are means over words
-        torch.testing.assert_close(found[name].total.double(), each.sum().double(), rtol=1e-3, atol=1e-4)
+            costs.append((of_words(model) / share).double())
+    without = (of_words(plain) / share).double()
+    mixed = -torch.stack([(-words * cost).exp() for cost in costs[1:]]).mean(0).log() / words
+    for name, cost in (("latents_gain", costs[0]), ("latents_made_gain", mixed)):
+        torch.testing.assert_close(found[name].total.double(), (without - cost).sum(), rtol=1e-3, atol=1e-4)
         assert int(found[name].number) == 3
     assert "latents_made_gain" not in losses(model, 4).means
     assert "latents_gain" not in losses(build(kind, latents_drop=0.0).eval(), 5).means
