@@ -75,6 +75,11 @@ def check_joint(cfg: Any) -> None:
         raise UserError(
             f"--objective {cfg.objective} teaches no latents; with --state joint add latents, as in elbo,latents"
         )
+    if not cfg.latents_start:
+        raise UserError(
+            "--latents-start is 0, but with --state joint the encoder of targets is learnt up to that update only, so "
+            "it would never be; pass a number of updates, or 1 where --finetune-from-model names a model that has one"
+        )
     for name, value in OF_ONE.items():
         if getattr(cfg, name) != value:
             raise UserError(f"{spelt(name)} {getattr(cfg, name)} is not made for --state joint; pass {value}")
@@ -91,8 +96,9 @@ def add_latents(cfg: Any, state: Any, word_schedule: Schedule) -> None:
     words, longest = SharedWords(state, cfg.hidden), cfg.max_target_positions + BOS
     size = size_of(cfg), cfg.latents_layers, cfg.latents, cfg.latents_dim, longest
     schedule = Schedule(str(cfg.latents_schedule), "factor_vp", cfg.latents_noise_factor)
-    how = cfg.latents_own_time, cfg.latents_drop, cfg.latents_hide, cfg.latents_start
-    state.with_latents(TargetEncoder(words, *size, one_norm=True), cfg.latents_dim, schedule, word_schedule, *how)
+    how = cfg.latents_own_time, cfg.latents_drop, cfg.latents_start
+    encoder = TargetEncoder(words, *size, one_norm=True, hide=cfg.latents_hide)
+    state.with_latents(encoder, cfg.latents_dim, schedule, word_schedule, *how)
 
 
 def latents_of(cfg: Any, words: Callable[[], nn.Module]) -> Latents | None:
@@ -101,18 +107,17 @@ def latents_of(cfg: Any, words: Callable[[], nn.Module]) -> Latents | None:
     if not cfg.latents or getattr(cfg, "state", "") == "joint":
         return None
     size, state = size_of(cfg), LatentState(cfg.latents_dim)
-    longest, one_norm = cfg.max_target_positions + BOS, not cfg.latents_penalty
+    size_of_encoder = size, cfg.latents_layers, cfg.latents, state.dim, cfg.max_target_positions + BOS
     how = LatentTraining(
         weight=cfg.latents_loss,
         start=cfg.latents_start,
         drop=cfg.latents_drop,
-        hide=cfg.latents_hide,
         noise=cfg.latents_noise,
         penalty=cfg.latents_penalty,
         contrast=cfg.latents_contrast,
     )
     return Latents(
-        encoder=TargetEncoder(words(), size, cfg.latents_layers, cfg.latents, state.dim, longest, one_norm),
+        encoder=TargetEncoder(words(), *size_of_encoder, one_norm=not cfg.latents_penalty, hide=cfg.latents_hide),
         denoiser=Denoiser(state, size, cfg.latents_layers, cfg.latents),
         state=state,
         schedule=Schedule(str(cfg.latents_schedule), "factor_vp", cfg.latents_noise_factor),

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.network.attention import attention_bias
 from fairseq_diffusion.network.dropout import Dropout
 from fairseq_diffusion.network.transformer import Layer, Positions, Size
@@ -23,13 +24,22 @@ class TargetEncoder(nn.Module):
         dim: D, the width of what comes out.
         max_positions: the longest target.
         one_norm: whether all that comes out has the norm sqrt(D).
+        hide: probability that a word is not seen in training; the first token always is.
     """
 
     def __init__(
-        self, words: nn.Module, size: Size, layers: int, count: int, dim: int, max_positions: int, one_norm: bool
+        self,
+        words: nn.Module,
+        size: Size,
+        layers: int,
+        count: int,
+        dim: int,
+        max_positions: int,
+        one_norm: bool,
+        hide: float = 0.0,
     ):
         super().__init__()
-        self.words, self.one_norm, self.scale = words, one_norm, dim**0.5
+        self.words, self.one_norm, self.scale, self.hide = words, one_norm, dim**0.5, hide
         self.positions = Positions(max_positions, size.hidden)
         self.dropout = Dropout(size.dropout)
         self.queries = nn.Parameter(torch.randn(count, size.hidden) * size.hidden**-0.5)
@@ -47,6 +57,13 @@ class TargetEncoder(nn.Module):
         for layer in self.layers:
             x = layer(x, free, cast(Layer, layer).remember(words, bias))
         return self.normalised(self.leave(self.norm(x)).float())
+
+    def seen(self, mask: Tensor, keys: Tensor) -> Tensor:
+        """What of targets of which mask [B, L] is real is not hidden, by keys [B]."""
+        if not self.training or not self.hide:
+            return mask
+        kept = noise.uniform(keys, mask.shape[1]) >= self.hide
+        return mask & (kept | (mask.long().cumsum(-1) == 1))
 
     def normalised(self, u: Tensor) -> Tensor:
         """Any vectors [..., D] as this could have made them."""

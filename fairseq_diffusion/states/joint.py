@@ -43,13 +43,12 @@ class JointState(TokenState):
         word_schedule: Schedule,
         own_time: bool = False,
         drop: float = 0.0,
-        hide: float = 0.0,
         start: int = 0,
     ) -> JointState:
         """The same with what makes latents of targets; `encoder` reads the words' vectors, so it comes later."""
         self.encoder, self.latents, self.schedule = encoder, LatentState(dim), schedule
         self.word_schedule = (word_schedule,)  # out of sight in a tuple: it is saved with the translator
-        self.own_time, self.drop, self.hide, self.start, self.second_stage = own_time, drop, hide, start, True
+        self.own_time, self.drop, self.start, self.second_stage = own_time, drop, start, True
         return self
 
     def begin(self, update: int) -> None:
@@ -63,12 +62,8 @@ class JointState(TokenState):
         return Joint(clean, self.encoder(clean, clean != self.pad))
 
     def draw(self, clean: Tensor, keys: Tensor) -> Joint:  # type: ignore[override]
-        """In training the encoder does not see all of the words, but always the first token."""
-        mask = seen = clean != self.pad
-        if self.training and self.hide:
-            kept = noise.uniform(noise.fold(keys, Stream.LATENTS, HIDE), clean.shape[1]) >= self.hide
-            seen = mask & (kept | (mask.long().cumsum(-1) == 1))
-        latents = self.encoder(clean, mask, seen)
+        mask = clean != self.pad
+        latents = self.encoder(clean, mask, self.encoder.seen(mask, noise.fold(keys, Stream.LATENTS, HIDE)))
         if self.second_stage:  # gradients of 0, as all ranks expect some
             latents = torch.lerp(latents.detach(), latents, 0.0)
         return Joint(clean, latents)

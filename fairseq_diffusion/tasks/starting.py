@@ -1,4 +1,4 @@
-"""What a training starts from, where that is an AR model."""
+"""What a training starts from, where that is another model: an AR one, or one without latents."""
 
 from __future__ import annotations
 

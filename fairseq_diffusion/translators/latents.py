@@ -49,7 +49,6 @@ class LatentTraining:
     Args:
         weight: of the chain's loss, from update `start` on.
         drop: probability that a sentence's words do without latents.
-        hide: probability that a target's word is not seen by their encoder.
         noise: standard deviation of what is added to them for the words.
         penalty: weight of |u_0|^2 / 2, where latents are not all of one norm.
         contrast: weight of telling a sentence's latents from those of others by another view, with other words hidden.
@@ -58,7 +57,6 @@ class LatentTraining:
     weight: float = 1.0
     start: int = 0
     drop: float = 0.15
-    hide: float = 0.0
     noise: float = 0.0
     penalty: float = 0.0
     contrast: float = 0.0
@@ -121,26 +119,19 @@ class Latents(Chain):
     ) -> LatentStep:
         """Latents of targets [B, L] of which mask is real, for the words to read and the chain to learn."""
         keys, how = noise.fold(keys, Stream.LATENTS), self.how
-        u = self.encoder(target, mask, self._seen(mask, keys, 0))
+        view, other = (self.encoder.seen(mask, noise.fold(keys, HIDE, number)) for number in range(2))
+        u = self.encoder(target, mask, view)
         losses = {"latents": self._chain_loss(source, u.detach(), keys, update)}
         if how.penalty:
             losses["latents_penalty"] = u.square().sum((1, 2)) / 2
         if how.contrast:
-            losses["latents_contrast"] = contrast(u, self.encoder(target, mask, self._seen(mask, keys, 1)))
+            losses["latents_contrast"] = contrast(u, self.encoder(target, mask, other))
         present = torch.ones(len(u), dtype=torch.bool, device=u.device)
         read = u
         if self.training:
             present = noise.uniform(noise.fold(keys, DROP), 1)[:, 0] >= how.drop
             read = u + how.noise * noise.normal(noise.fold(keys, SMEAR), *u.shape[1:])
-        losses = {name: loss for name, loss in losses.items() if name in how.weights}
         return LatentStep(self.beside(translator, source, read, present), u.detach(), losses, how.weights)
-
-    def _seen(self, mask: Tensor, keys: Tensor, view: int) -> Tensor:
-        """What the encoder sees of a target, [B, L]: in training not all of its words, but always its first token."""
-        if not self.training or not self.how.hide:
-            return mask
-        seen = noise.uniform(noise.fold(keys, HIDE, view), mask.shape[1]) >= self.how.hide
-        return mask & (seen | (mask.long().cumsum(-1) == 1))
 
     def _chain_loss(self, source: Source, u: Tensor, keys: Tensor, update: int) -> Tensor:
         """Of the denoiser of latents, [B]; before its first update it is 0, with gradients that are, too, as all ranks

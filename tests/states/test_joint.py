@@ -23,14 +23,15 @@ from fairseq_diffusion.samplers.joint import joint_steps
 from fairseq_diffusion.samplers.loop import SAMPLERS
 from fairseq_diffusion.translators.batch import Candidates
 
-JOINT = {**TOKENS, "state": "joint", "objective": "elbo,latents", "dropout": 0.0, "latents": 3, "latents_dim": 5}
+OF_JOINT: Any = {"state": "joint", "objective": "elbo,latents", "latents": 3, "latents_dim": 5, "latents_start": 1}
+JOINT = {**TOKENS, **OF_JOINT, "dropout": 0.0}
 
 
 def build(**flags: Any) -> Any:
     return gaussians.build(**{**JOINT, "latents_layers": 1, "latents_drop": 0.0, **flags})
 
 
-def losses(model: Any, update: int = 0) -> Any:
+def losses(model: Any, update: int = 1) -> Any:
     source, target, keys = batch()
     return model.losses(source, source.ne(PAD), target, target.ne(PAD), keys, update)
 
@@ -292,6 +293,7 @@ def test_frozen_embeddings_are_the_words_alone():
         ({"conditioning": "prefix"}, "--conditioning prefix is not made for --state joint"),
         ({"hide_masked": True}, "--hide-masked True is not made for --state joint"),
         ({"self_conditioning": "random", "self_conditioning_on": "best"}, "--self-conditioning-on best"),
+        ({"latents_start": 0}, "--latents-start is 0, but with --state joint"),
         ({"latents_source_drop": 0.1}, "--latents-source-drop"),
         ({"latents_contrast": 0.1, "latents_hide": 0.1}, "--latents-contrast"),
         ({"state": "tokens"}, "--objective latents is of latents that are made along with the words"),
