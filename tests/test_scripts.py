@@ -30,10 +30,11 @@ def toy(monkeypatch):
     import demo
     import one_pass
     import progressive
+    import registers
     import systems
     import table
 
-    modules = chain, compare, demo, one_pass, progressive, systems, table
+    modules = chain, compare, demo, one_pass, progressive, registers, systems, table
     return SimpleNamespace(**{module.__name__: module for module in modules})
 
 
@@ -68,6 +69,14 @@ def test_the_table_of_solvers_has_a_column_for_each_count_of_steps(toy):
     assert lines[1].split() == ["S", "cedi", "20.00", "40.00", "-", "-", "50.0%", "50.0%", "1", "3"]
     assert lines[2] == ""
     assert above.index("valid") == lines[1].index("50.0%")
+
+
+def test_registers_are_counted(toy):
+    """Of four sentences: one in both registers, one twice in the same, one never right, one right once."""
+    language = SimpleNamespace(translations=lambda text: [f"{text} formal", f"{text} informal"])
+    found = [("a formal", "a informal"), ("b informal", "b informal"), ("c", "a formal"), ("d formal", "d")]
+    cells = toy.registers.counted(language, [(text, text) for text in "abcd"], found)
+    assert cells == ["25%", "38%", "38%", "50%", "25%"]
 
 
 def parsed(command: str, parser: Any, *more: str) -> Any:

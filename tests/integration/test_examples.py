@@ -116,6 +116,10 @@ def test_tokens_walk_through(tmp_path):
         calls = [row["calls"] for row in rows if row["system"] == "CMLM"]
         assert calls == ([2] if ways else [])
         assert all(row["calls"] <= row["steps"] for row in rows if row["system"] == "MDLM")
+    done = example("registers", "--run", tmp_path, "--seeds", "2")
+    assert done.returncode == 0 and "2 translations of each" in done.stdout, done.stderr
+    ways = [line.split("  ")[0] for line in done.stdout.splitlines() if line.startswith(("MDLM", "LDDM"))]
+    assert ways == ["MDLM", "MDLM", "LDDM, SEQ", "LDDM, SEQ"]
 
 
 @pytest.mark.slow
