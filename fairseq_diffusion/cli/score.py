@@ -14,6 +14,7 @@ from fairseq_diffusion.files.texts import language_of, read_lines
 from fairseq_diffusion.files.writing import check_writable, write_texts
 from fairseq_diffusion.scoring.comet import check_installed, comet_scores
 from fairseq_diffusion.scoring.comparison import compared, is_compound_pair, language_from
+from fairseq_diffusion.scoring.frequencies import BUCKETS, Training
 from fairseq_diffusion.scoring.metrics import Options
 from fairseq_diffusion.scoring.outputs import name_and_path, read_output
 from fairseq_diffusion.scoring.references import check_distinct, read_references
@@ -33,6 +34,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--samples", type=int, default=1000, metavar="N", help="of the paired bootstrap between systems; 0: no test"
+    )
+    parser.add_argument(
+        "--frequencies",
+        type=Path,
+        metavar="FILE",
+        help="also recall, precision and F1 of words by how often they are in this text, the target side of the "
+        "training data, with BPE or without",
+    )
+    parser.add_argument(
+        "--buckets",
+        metavar="N,N,...",
+        help=f"least occurrences of the words in each bucket but the first, which begins at 0 (default: {BUCKETS})",
     )
     parser.add_argument("--comet", metavar="MODEL", help="also COMET, such as Unbabel/wmt22-comet-da; needs --src")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables as Markdown too")
@@ -70,7 +83,8 @@ def run(args: argparse.Namespace) -> int:
     outputs = [read_output(name, path, len(references[0])) for name, path in named_files]
     language = language_of(args.language) or language_from(outputs)
     options = Options(args.tokenize, args.lowercase, args.compound_split or is_compound_pair(outputs))
-    comparison, texts = compared(outputs, args.ref, references, language, options, args.samples)
+    training = Training.read(args.frequencies, args.buckets or BUCKETS) if args.frequencies else None
+    comparison, texts = compared(outputs, args.ref, references, language, options, args.samples, training)
     if args.comet:
         add_comet(comparison, args.comet, sources, texts, references)
     files = {}
@@ -87,7 +101,8 @@ def check_arguments(args: argparse.Namespace, named_files: list[tuple[str, Path]
     """Errors in the arguments that are seen before anything is read."""
     outputs = [(flag, path) for flag, path in (("--markdown", args.markdown), ("--json", args.json)) if path]
     inputs = [*(("--hyp", path) for _, path in named_files), *(("--ref", path) for path in args.ref)]
-    check_distinct([*inputs, *([("--src", args.src)] if args.src else []), *outputs])
+    more = [(flag, path) for flag, path in (("--src", args.src), ("--frequencies", args.frequencies)) if path]
+    check_distinct([*inputs, *more, *outputs])
     for _, path in outputs:
         check_writable(path, args.force)
     names = [name for name, _ in named_files]
@@ -95,6 +110,8 @@ def check_arguments(args: argparse.Namespace, named_files: list[tuple[str, Path]
         raise UserError(f"several systems are called {', '.join(twice)}; name each with --hyp NAME=FILE")
     if args.samples < 0:
         raise UserError(f"--samples {args.samples} is negative; give the number of resamples, or 0 for no test")
+    if args.buckets and not args.frequencies:
+        raise UserError(f"--buckets {args.buckets} are of --frequencies FILE, which is missing; add it, or drop them")
     check_comet(args)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.files.texts import language_of
+from fairseq_diffusion.scoring.frequencies import Training, WordScores
 from fairseq_diffusion.scoring.metrics import Metrics, Options
 from fairseq_diffusion.scoring.outputs import Output
 from fairseq_diffusion.scoring.significance import SEED, p_values
@@ -32,24 +33,26 @@ def is_compound_pair(outputs: list[Output]) -> bool:
 
 
 def compared(
-    outputs: list[Output], paths: list[Path], references: list[list[str]], language: str, options: Options, samples: int
+    outputs: list[Output],
+    paths: list[Path],
+    references: list[list[str]],
+    language: str,
+    options: Options,
+    samples: int,
+    training: Training | None = None,
 ) -> tuple[dict[str, Any], dict[str, list[str]]]:
-    """The comparison as it is written to JSON, and the detokenised text of each system."""
+    """The comparison as it is written to JSON, and the detokenised text of each system; with scores of words by how
+    often they are in `training` text, if it is given."""
     text_forms = TextForms(language, outputs)
     metrics = Metrics(references, text_forms, options)
+    words = training and WordScores(training, text_forms, metrics.reference_words, options.lowercase)
     forms = {output.name: text_forms.detokenised(output) for output in outputs}
     texts = {name: text for name, (text, _) in forms.items()}
     rows = [
         {
-            "name": output.name,
-            "file": str(output.path),
-            "system": output.report.get("system"),
-            "steps": output.steps,
-            "calls": output.calls,
-            "sentences": len(output.printed),
-            "skipped": output.skipped,
-            "report": output.report,
+            **facts_of(output),
             **metrics.scores(output, texts[output.name]),
+            **({"by_frequency": words.of(text_forms.tokens(output) or [])} if words else {}),
             "text": forms[output.name][1],
             "notes": notes_on(output, texts, references, options.lowercase),
         }
@@ -60,10 +63,25 @@ def compared(
         "sentences": len(references[0]),
         "language": language,
         "reference_repetition": metrics.reference_repetition,
+        **({"frequencies": words.facts()} if words else {}),
         "rows": rows,
         "signatures": metrics.signatures(),
         "significance": significance(metrics, texts, samples),
     }, texts
+
+
+def facts_of(output: Output) -> dict[str, Any]:
+    """What is known of an output without references."""
+    return {
+        "name": output.name,
+        "file": str(output.path),
+        "system": output.report.get("system"),
+        "steps": output.steps,
+        "calls": output.calls,
+        "sentences": len(output.printed),
+        "skipped": output.skipped,
+        "report": output.report,
+    }
 
 
 def significance(metrics: Metrics, texts: dict[str, list[str]], samples: int) -> dict[str, Any] | None:

@@ -39,8 +39,9 @@ class Metrics:
             "ter": TER(references=references),
         }
         words = [text_forms.tokenise(lines) for lines in references]
-        self.reference_repetition = repetition([line for lines in words if lines is not None for line in lines])
-        joined = [[" ".join(line) for line in lines] for lines in words if lines is not None]
+        self.reference_words = [lines for lines in words if lines is not None]
+        self.reference_repetition = repetition([line for lines in self.reference_words for line in lines])
+        joined = [[" ".join(line) for line in lines] for lines in self.reference_words]
         names = ["tokenised", *["compound_split"] * options.compound_split] if joined else []
         self.tokenised: dict[str, Any] = {}
         for name in names:

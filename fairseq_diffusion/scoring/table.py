@@ -7,7 +7,7 @@ from typing import Any
 
 from fairseq_diffusion.reporting.table import cell, pairs, table
 
-WORDS = ("system", "notes")  # labels of the columns that hold words, not numbers
+WORDS = ("system", "notes", "measure")  # labels of the columns that hold words, not numbers
 # Label and format of each metric, in the order of the table; a column without values is left out.
 COLUMNS = {
     "sacrebleu": ("sacreBLEU", ".2f"),
@@ -23,6 +23,7 @@ COLUMNS = {
     "steps": ("steps", "d"),
     "calls": ("calls", ".4g"),
 }
+BY_FREQUENCY = {"recall": "recall", "precision": "precision", "f1": "F1"}
 LEGEND = {
     "repeated": "words that equal the word before them (tokenised BLEU's words)",
     "unknown": "words printed as <unk>",
@@ -81,6 +82,8 @@ def parts(comparison: dict[str, Any], style: Text) -> Iterator[str]:
     yield style.pairs([(label, LEGEND[label]) for label, _ in columns.values() if label in LEGEND])
     yield style.pairs(list(reference_facts(comparison)))
     yield style.pairs([(COLUMNS[name][0], signatures[name]) for name in COLUMNS if name in signatures])
+    if "frequencies" in comparison:
+        yield from frequency_parts(comparison["frequencies"], rows, style)
     if comparison["significance"]:
         yield from significance_parts(comparison["significance"], [row["name"] for row in rows], style)
 
@@ -91,6 +94,17 @@ def reference_facts(comparison: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "language", comparison["language"] or "unknown, so there is no tokenised BLEU (--language)"
     for row in comparison["rows"]:
         yield row["name"], f"{row['file']}, {row['text']}"
+
+
+def frequency_parts(facts: dict[str, Any], rows: list[dict[str, Any]], style: Text) -> Iterator[str]:
+    """One row for the references' numbers of words, and for each system one a measure."""
+    yield f"words by how often they are in {facts['file']}:"
+    lines = [["references", "number", *map(str, facts["reference_words"])]]
+    for row in rows:
+        for name, label in BY_FREQUENCY.items():
+            shown = row["name"] if name == "recall" else ""
+            lines.append([shown, label, *(cell(value, ".1%") for value in row["by_frequency"][name])])
+    yield style.table(["system", "measure", *facts["buckets"]], lines)
 
 
 def significance_parts(significance: dict[str, Any], names: list[str], style: Text) -> Iterator[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.files.texts import SPLIT_HYPHEN, UNSEGMENTED, Moses, looks_tokenised
 from fairseq_diffusion.scoring.outputs import Output
@@ -32,8 +34,24 @@ class TextForms:
             return [self._moses.unescaped(words) for words in output.printed]
         return self.tokenise(output.printed)
 
+    def counts(self, lines: list[str]) -> Counter[str] | None:
+        """How often each token is in lines of text, tokenised or not; None where they cannot be tokenised.  Training
+        text is large, so each word of it is looked at once."""
+        if not looks_tokenised(lines):
+            return Counter(word for line in lines for word in self._moses.tokens(line)) if self.tokenises else None
+        found: Counter[str] = Counter()
+        for word, number in Counter(word for line in lines for word in line.split()).items():
+            for token in self._moses.unescaped(word):
+                found[token] += number
+        return found
+
+    @property
+    def tokenises(self) -> bool:
+        """Whether text in this language can be tokenised."""
+        return bool(self.language) and self.language not in UNSEGMENTED
+
     def tokenise(self, texts: list[str]) -> list[list[str]] | None:
         """Tokens of detokenised texts; None where text in this language cannot be tokenised."""
-        if not self.language or self.language in UNSEGMENTED:
+        if not self.tokenises:
             return None
         return [self._moses.tokens(text) for text in texts]

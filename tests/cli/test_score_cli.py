@@ -133,6 +133,32 @@ def test_flags(results: Path, raw: Path, tmp_path: Path):
     assert found["significance"] is None and found["rows"][0]["compound_split"] is not None
 
 
+def test_words_are_scored_by_their_frequency(
+    results: Path, raw: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """In the text, the Markdown and the JSON; the training text has no word of the test set that it has not seen."""
+    page = tmp_path / "page.md"
+    arguments = ["--hyp", results / "AR", results / "plain", "--ref", raw, "--frequencies", corpus / "train.b"]
+    found = scored(tmp_path, *arguments, "--buckets", "1,20,30", "--markdown", page)
+    facts, rows = found["frequencies"], found["rows"]
+    assert facts["file"] == str(corpus / "train.b") and facts["buckets"] == ["0", "1-19", "20-29", "30+"]
+    words = (corpus / "test.b").read_text().split()
+    assert facts["reference_words"][0] == 0 and sum(facts["reference_words"]) == len(words)
+    for row in rows:
+        assert len(row["by_frequency"]["recall"]) == 4 and row["by_frequency"]["recall"][0] is None
+        assert row["by_frequency"]["recall"][3] > 0
+    shown = capsys.readouterr().out
+    assert "| AR | recall | - |" in page.read_text() and "words by how often they are in" in shown
+    assert "by_frequency" not in scored(tmp_path / "..", *arguments[:5], "--force")["rows"][0]
+    assert scored(tmp_path, *arguments, "--force")["frequencies"]["buckets"] == [
+        "0",
+        "1-9",
+        "10-99",
+        "100-999",
+        "1000+",
+    ]
+
+
 def test_compounds_are_split_unasked_from_english_to_german(
     results: Path, raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -213,6 +239,9 @@ def test_outputs_are_not_replaced_unasked(raw: Path, tmp_path: Path, capsys: pyt
             "COMET takes one reference",
         ),
         (["--hyp", "{hyp}", "--ref", "{raw}", "--json", "{folder}"], "is a folder"),
+        (["--hyp", "{hyp}", "--ref", "{raw}", "--buckets", "1,5"], "--buckets 1,5 are of --frequencies FILE"),
+        (["--hyp", "{hyp}", "--ref", "{raw}", "--frequencies", "{raw}"], "named twice, by --ref and by --frequencies"),
+        (["--hyp", "{hyp}", "--ref", "{raw}", "--frequencies", "{other}", "--buckets", "5,1"], "--buckets '5,1'"),
         (["--hyp", "{folder}/nowhere", "--ref", "{raw}"], "--hyp .*nowhere cannot be read"),
     ],
 )
