@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from support import call, generate
+from support import USER_DIR, call, generate
 
 from fairseq_diffusion.reporting import read
 
@@ -20,6 +20,13 @@ def train_teacher(data: Path, folder: Path, flags: str = "") -> Path:
     own = f"--task translation {MODEL} {UPDATES} --disable-validation --save-dir {folder} {flags}"
     call("train", data, *own.split())
     return folder / "checkpoint_last.pt"
+
+
+def autoregressive(data: Path, folder: Path, flags: str) -> list[Any]:
+    """Arguments of a training of the same model with a criterion of ours; later `flags` win over earlier ones."""
+    criterion = "--criterion label_smoothed_cross_entropy_with_frequency_contrast --label-smoothing 0.1"
+    own = f"--task translation {MODEL} {UPDATES} --dropout 0.1 {criterion} --save-dir {folder}"
+    return [data, *USER_DIR[:2], *own.split(), *flags.split()]
 
 
 def reported(data: Path, path: Any, folder: Path, flags: str = "", **steps: str) -> tuple[str, dict[str, Any]]:

@@ -29,6 +29,7 @@ class Stream(IntEnum):
     BLANKS = 6
     WORD_TIMES = 7
     LATENTS = 8
+    CONTRAST = 9
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:

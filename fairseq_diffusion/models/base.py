@@ -20,6 +20,7 @@ from fairseq_diffusion.compat.renamed import fill_up, rename_keys
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.models.config import NetworkConfig
+from fairseq_diffusion.models.contrast import contrast_of
 from fairseq_diffusion.network.length import LengthHead
 from fairseq_diffusion.network.transformer import Size
 from fairseq_diffusion.ranges import COUNT, KEPT, SIZE, WEIGHT, check_ranges
@@ -68,7 +69,9 @@ class TranslatorModel(BaseFairseqModel):
         tags = tags_of(cfg.tags, source, target)
         symbols = Symbols(target.bos(), target.pad(), target.eos(), mask, target.unk(), tags)
         translator = cls.build_translator(cfg, len(source), len(target), symbols)
-        translator.count_words(torch.tensor(target.count))
+        translator.contrast = contrast_of(cfg)
+        special = [number for number in (*symbols[:4], *tags) if number >= 0]
+        translator.count_words(torch.tensor(target.count).index_fill(0, torch.tensor(special), -1))
         return cls(cfg, translator, target.bos(), target.pad())
 
     @staticmethod

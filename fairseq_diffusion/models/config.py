@@ -100,6 +100,13 @@ class NetworkConfig(FairseqDataclass):
         "what counts alike in a batch's loss: sentences; tokens, so that a sentence's length weighs all its losses; or "
         "words, so that each loss is a mean over what it is of, the words that it counts or the lengths",
     )
+    frequency_contrast: float = flag(
+        0.0,
+        "weight of a contrast that keeps the states of different words apart, those of rare words more (FCL as we read "
+        "it; 0: none, and the two flags below have no effect)",
+    )
+    contrast_temperature: float = flag(0.1, "temperature of the contrast, 0.03 or more")
+    contrast_dropout: float = flag(0.1, "dropout of a state that makes a second view of it, for the contrast")
     # length
     length_target: ChoiceEnum((*TARGETS, "canvas")) = flag(
         "difference",

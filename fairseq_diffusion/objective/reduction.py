@@ -56,6 +56,10 @@ class Reduction:
             return nll * mask.sum() / count.sum()
         return self.share(nll / count, mask)
 
+    def share_of_mean(self, values: Tensor, mask: Tensor) -> Tensor:
+        """The same for values [B] that sum up to a mean over the batch, whatever counts alike elsewhere."""
+        return values * self.sample_size(mask)
+
     def sample_size(self, mask: Tensor) -> int | Tensor:
         """What the summed shares are to be divided by."""
         return len(mask) if self.normaliser == "sentences" else mask.sum()

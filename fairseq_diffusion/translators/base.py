@@ -10,10 +10,13 @@ from torch import Tensor, nn
 
 from fairseq_diffusion.alignment.template import Template, check_room
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.kernels import noise
+from fairseq_diffusion.kernels.noise import Stream
 from fairseq_diffusion.network.attention import Memory
 from fairseq_diffusion.network.canvas import FilledCanvas
 from fairseq_diffusion.network.encoder import Encoder
 from fairseq_diffusion.network.length import SHORTEST, LengthHead
+from fairseq_diffusion.objective.contrast import CONTRAST, FrequencyContrast
 from fairseq_diffusion.objective.likelihood import Likelihood
 from fairseq_diffusion.objective.reduction import Mean, Reduction
 from fairseq_diffusion.translators.batch import (
@@ -66,10 +69,11 @@ class Translator(nn.Module, ABC):
     )
     reduction: Reduction
     latents: Latents | None  # of a target, which its words are read from beside the source
+    contrast: FrequencyContrast | None  # of the words' states, set before words are counted
 
     def __init__(self) -> None:
         super().__init__()
-        self.latents = None  # not a registered None, into which torch would load any weights in silence
+        self.latents = self.contrast = None  # no registered None, into which torch would load any weights in silence
 
     @property
     def has_latents(self) -> bool:
@@ -169,7 +173,10 @@ class Translator(nn.Module, ABC):
         """Called before each training update, for schedules that adapt to what is learnt."""
 
     def count_words(self, counts: Tensor) -> None:
-        """Called when the model is built: how often each word of the target dictionary is in the training data, [V]."""
+        """Called when the model is built: how often each word of the target dictionary is in the training data, [V]; -1
+        for symbols that are no words."""
+        if self.contrast is not None:
+            self.contrast.count_words(counts)
 
     def lengths(self, source: Source, beam: int, how: str, template: Template | None = None) -> Lengths:
         """`beam` lengths to try for each source, chosen `how`, a name in network.length.BEAMS, and with room for the
@@ -231,3 +238,21 @@ class Translator(nn.Module, ABC):
         right = logits.argmax(-1) == self.length.class_of(source.length, true)
         share = self.reduction.share(self.length.loss(logits, source.length, true), mask if due is None else due)
         return {"length": share}, {"length_accuracy": Mean.of(right)}
+
+    def contrast_loss(
+        self, passes: list[Tensor], words: Tensor, where: Tensor, keys: Tensor, due: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """The contrast of the words' states and its weight, by name; empty without one.
+
+        Args:
+            passes: the states [B, L, h] of each pass that has a loss, of which a mean is taken.
+            words: [B, L], whose states they are.
+            where: [B, L], true where a word is to be predicted.
+            keys: random keys [B].
+            due: [B, L'], true where other losses are.
+        """
+        if self.contrast is None:
+            return {}, {}
+        keys = noise.fold(keys, Stream.CONTRAST)
+        values = torch.stack([self.contrast(states, words, where, keys) for states in passes]).mean(0)
+        return {CONTRAST: self.reduction.share_of_mean(values, due)}, {CONTRAST: self.contrast.weight}

@@ -16,7 +16,7 @@ from fairseq_diffusion.network.attention import Memory
 from fairseq_diffusion.network.canvas import FilledCanvas
 from fairseq_diffusion.network.denoiser import Denoiser
 from fairseq_diffusion.network.encoder import Encoder
-from fairseq_diffusion.network.joint import each
+from fairseq_diffusion.network.joint import each, of_words
 from fairseq_diffusion.network.length import LengthHead
 from fairseq_diffusion.network.transformer import masked_mean
 from fairseq_diffusion.objective.likelihood import Likelihood
@@ -134,7 +134,8 @@ class DiffusionTranslator(Chain, Translator):
             self._adapted_at = update
 
     def count_words(self, counts: Tensor) -> None:
-        self.schedule.modifier.count_words(counts.index_fill(0, self.special_ids, -1))
+        super().count_words(counts)
+        self.schedule.modifier.count_words(counts)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         """Other embeddings: what was adapted to the old ones at this update is to be done again."""
@@ -176,8 +177,10 @@ class DiffusionTranslator(Chain, Translator):
                 self._observe(outcome, objective.each(found, due) / outcome.weight, own.sum(-1))
             cost = lambda source: self._cost(replace(step, source=source), due)  # noqa: E731
             means |= self._errors(outcome, due) | self.latent_gains(encoded, latent, keys, cost, update, due.sum(-1))
-            terms = found | {name: self.reduction.share(loss, due) for name, loss in latent.losses.items()} | terms
-            weights |= objective.weights | latent.weights
+            contrast, weight = self._contrast(outcome, keys, due)
+            shares = {name: self.reduction.share(loss, due) for name, loss in latent.losses.items()}
+            terms = found | shares | contrast | terms
+            weights |= objective.weights | latent.weights | weight
         return Losses.of(
             terms,
             weights,
@@ -197,6 +200,11 @@ class DiffusionTranslator(Chain, Translator):
     def _cost(self, step: TrainingStep, due: Tensor) -> Tensor:
         """The loss of a word, as a mean over those of each sentence, [B]."""
         return self.objective.each(self.objective.terms(step.outcome(), due), due)
+
+    def _contrast(self, outcome: Outcome, keys: Tensor, due: Tensor) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """Of what words are read from, where they were corrupted: those that are seen are told apart anyway."""
+        states = [of_words(estimate) for estimate in outcome.estimates]
+        return self.contrast_loss(states, outcome.tokens, due & outcome.noised, keys, due)
 
     def _error(self, outcome: Outcome) -> Tensor | None:
         return self.state.error(*(each(Tensor.detach, x) for x in (outcome.estimates[-1], outcome.s_0)))

@@ -23,7 +23,7 @@ from fairseq_diffusion.translators.base import Translator
 from fairseq_diffusion.translators.batch import Lengths, Losses, Source
 from fairseq_diffusion.translators.latents import Latents
 from fairseq_diffusion.translators.one_pass_decoding import OnePassDecoder, OnePassOptions
-from fairseq_diffusion.translators.one_pass_training import TrainingPass
+from fairseq_diffusion.translators.one_pass_training import Block, TrainingPass
 
 FEEDS = ("mask", "self")
 
@@ -91,24 +91,36 @@ class OnePassTranslator(Translator):
         encoded = self.encode(source, source_mask)
         latent = self.latent_step(encoded, target, mask, keys, update)
         run = TrainingPass(self, latent.source, target, mask, self.canvas(encoded, self._target_lengths(mask)))
-        scored = run.glanced(keys, update) if self.training else run.blocks()
+        blocks = run.glanced(keys, update) if self.training else run.blocks()
         terms = {
-            f"block_{s}": self.reduction.share_of_words(block.nll, block.count, mask)
-            for s, (_, block) in enumerate(scored, 1)
+            f"block_{s}": self.reduction.share_of_words(block.scored.nll, block.scored.count, mask)
+            for s, block in enumerate(blocks, 1)
         }
         length, accuracy = self.length_loss(encoded, mask)
+        contrast, weight = self._contrast(run, blocks[-1], keys)
         cost = lambda source: replace(run, source=source).cost()  # noqa: E731
         return Losses.of(
-            {**terms, **{name: self.reduction.share(loss, mask) for name, loss in latent.losses.items()}, **length},
-            {**self.weights, **latent.weights},
+            {
+                **terms,
+                **{name: self.reduction.share(loss, mask) for name, loss in latent.losses.items()},
+                **contrast,
+                **length,
+            },
+            {**self.weights, **latent.weights, **weight},
             sample_size=self.reduction.sample_size(mask),
             means={
-                **run.means(*scored[-1]),
+                **run.means(blocks[-1]),
                 **accuracy,
                 **self.latent_gains(encoded, latent, keys, cost, update, mask.sum(-1)),
             },
             state={"glance_ratio": self.glance.ratio(update)} if self.glance.count == "adaptive" else {},
         )
+
+    def _contrast(self, run: TrainingPass, last: Block, keys: Tensor) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """Of the last block's states, each with the word that the best alignment gives it, where none is revealed."""
+        if self.contrast is None:
+            return {}, {}
+        return self.contrast_loss([last.states], *run.aligned(last), keys, run.mask)
 
     def _target_lengths(self, mask: Tensor) -> Lengths | None:
         """The targets' own lengths, where a length is predicted in decoding; mask [B, M]."""
@@ -162,7 +174,7 @@ class OnePassTranslator(Translator):
         if steps is not None:
             raise UserError(f"{steps} steps were asked for, but a {self.name} model has no chain of them; drop --steps")
         run = TrainingPass(self, source, target, mask, self.canvas(source, self._target_lengths(mask)))
-        scored = run.blocks(skip_scores=True)[-1][1]
+        scored = run.blocks(skip_scores=True)[-1].scored
         return Likelihood.known(self.length_nll(source, mask) - scored.log_p())
 
     def decoder_for(self, options: OnePassOptions) -> OnePassDecoder:

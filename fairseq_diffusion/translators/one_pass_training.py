@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING, Callable, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,6 +28,14 @@ def no_glancing(s: int, index: Tensor, before: Scored | None) -> Tensor:
     return index
 
 
+class Block(NamedTuple):
+    """What a block of the decoder was shown and says."""
+
+    shown: Tensor  # [B, L], index of what was revealed to it
+    states: Tensor  # [B, L, h], which words are read from
+    scored: Scored
+
+
 @dataclass(frozen=True)
 class TrainingPass:
     """A batch of targets on their canvases."""
@@ -38,37 +46,36 @@ class TrainingPass:
     mask: Tensor  # [B, M]
     canvas: Canvas
 
-    def glanced(self, keys: Tensor, update: int) -> list[tuple[Tensor, Scored]]:
+    def glanced(self, keys: Tensor, update: int) -> list[Block]:
         """The blocks with glancing, behind a first pass without gradient where the system has one."""
         glance, first = self.translator.glance, None
         if glance.two_pass and any(glance.shows(s, update) for s in range(self.translator.decoder.blocks)):
             with torch.no_grad(), same_dropout(self.target.device):
-                first = self.blocks(skip_scores=True)[-1][1]
+                first = self.blocks(skip_scores=True)[-1].scored
             torch.clear_autocast_cache()  # older torch would reuse weights cast in there, which have no gradient
         return self.blocks(Glancing(self, keys, update, first))
 
-    def blocks(self, reveal: Reveal = no_glancing, skip_scores: bool = False) -> list[tuple[Tensor, Scored]]:
-        """For each block the index of what was shown to it, and its scores; `reveal` is called before each.
+    def blocks(self, reveal: Reveal = no_glancing, skip_scores: bool = False) -> list[Block]:
+        """All blocks; `reveal` is called before each.
 
-        With `skip_scores`, those alone that are needed: of the last block, and of blocks that feed each other.
+        With `skip_scores`, those alone whose scores are needed: the last, and blocks that feed each other.
         """
         model = self.translator
         copied = model.copied(self.source, self.canvas)
         index, h, scored = model.alignment.given(self.canvas, self.mask), None, None
-        found: list[tuple[Tensor, Scored]] = []
+        found: list[Block] = []
         for s in range(1, model.decoder.blocks + 1):
             index = reveal(s - 1, index, scored)
             h = model.block(s, h, self.fed(index, scored), self.canvas, self.source, copied)
             if not skip_scores or model.feed == "self" or s == model.decoder.blocks:
-                scored = model.alignment.score(
-                    model.decoder.read(h), model.decoder.vocabulary, self.target, self.mask, self.canvas, index
-                )
-                found.append((index, scored))
+                states, batch = model.decoder.read(h), (self.target, self.mask, self.canvas)
+                scored = model.alignment.score(states, model.decoder.vocabulary, *batch, index)
+                found.append(Block(index, states, scored))
         return found
 
     def cost(self) -> Tensor:
         """The last block's loss of a word, as a mean over those of each sentence, [B], with nothing revealed."""
-        scored = self.blocks(skip_scores=True)[-1][1]
+        scored = self.blocks(skip_scores=True)[-1].scored
         return scored.nll / scored.count
 
     def fed(self, index: Tensor, before: Scored | None) -> Tensor:
@@ -79,12 +86,17 @@ class TrainingPass:
             hidden = torch.where(self.canvas.hidden, before.best, hidden)
         return torch.where(index >= 0, true, hidden)
 
-    def means(self, index: Tensor, scored: Scored) -> dict[str, Mean]:
+    def aligned(self, block: Block) -> tuple[Tensor, Tensor]:
+        """The word of each position by a block's best alignment, and where it was not revealed, both [B, L]."""
+        align = block.scored.align()
+        return self.target.gather(1, align.clamp(min=0)), (align >= 0) & (block.shown < 0)
+
+    def means(self, last: Block) -> dict[str, Mean]:
         """Of the last block: how much of the canvas was revealed to it, and how many targets do not fit on it."""
-        revealed = (index >= 0) & self.canvas.hidden
+        revealed = (last.shown >= 0) & self.canvas.hidden
         return {
             "revealed": Mean(revealed.sum(), self.canvas.hidden.sum()),
-            "impossible": Mean.of(scored.impossible),
+            "impossible": Mean.of(last.scored.impossible),
         }
 
 

@@ -18,6 +18,7 @@ from commands import Command, server
 from commands import run as run_command
 from fairseq import options, tasks
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from runs import autoregressive
 from support import TINY, TINY_BLOCKS, TINY_WORDS, call, different, read, training
 
 import fairseq_diffusion
@@ -83,6 +84,25 @@ def test_two_ranks_equal_one_with_the_doubled_batch(eight: Path, tmp_path: Path,
     assert any(not torch.equal(again[key], one[key]) for key in moved)
 
 
+@pytest.mark.parametrize("kind", ["teacher", "mdlm_toy"])
+def test_two_ranks_contrast_words_as_one_with_two_batches(eight: Path, tmp_path: Path, kind: str):
+    """Each rank's words among themselves, as --update-freq does; a second view would draw other dropout."""
+
+    def arguments(name: str, more: str = "") -> list[Any]:
+        flags = f"{STEP} --frequency-contrast 2 --contrast-dropout 0 {more}"
+        if kind == "teacher":
+            return autoregressive(eight, tmp_path / name, f"--batch-size 4 {flags}")
+        return training(eight, tmp_path / name, f"{flags} --time-sampler uniform", kind, 4, TINY_WORDS)
+
+    two_ranks(*arguments("two"))
+    call("train", *arguments("one", "--update-freq 2"))
+    call("train", *arguments("without", "--update-freq 2 --frequency-contrast 1e-9"))
+    two, one, without = (read(tmp_path / name / "checkpoint_last.pt")["model"] for name in ("two", "one", "without"))
+    for key in one:
+        torch.testing.assert_close(two[key], one[key], rtol=1e-4, atol=1e-6)
+    assert any((one[key] - without[key]).abs().max() > 1e-3 for key in one)
+
+
 def test_two_ranks_go_on_with_what_one_began(eight: Path, tmp_path: Path):
     """Two epochs of one update each, all eight sentences in it: the weights, their moving average, and the mean of both
     epochs are those of one rank throughout."""
@@ -120,7 +140,7 @@ WRAPPED = {  # what one update computes and another does not, by chance or by th
     "sed_toy": "--canvas-positions 12",
     "genie_toy": "--canvas-positions 12",
     "plaid_toy": "--canvas-positions 12",
-    "mdlm_toy": "--self-conditioning random --source-drop 0.3",
+    "mdlm_toy": "--self-conditioning random --source-drop 0.3 --frequency-contrast 0.1",
     "lddm_seq_toy": "--latents-start 2 --latents-contrast 0.1",
     "lddm_fuji_toy": "--self-conditioning random --latents-start 2",
     "sundae_toy": "",

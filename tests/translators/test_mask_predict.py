@@ -97,7 +97,7 @@ def test_the_same_loss_for_the_same_hidden_words():
     encoded = one_pass.encode(source, source.ne(PAD))
     run = TrainingPass(one_pass, encoded, target, mask, one_pass.canvas(encoded, one_pass._target_lengths(mask)))
     known = torch.where(mask & ~hidden, torch.arange(target.shape[1]), -1)
-    ((_, scored),) = run.blocks(lambda s, index, before: known)
+    ((_, _, scored),) = run.blocks(lambda s, index, before: known)
     s_t, blank = target.masked_fill(hidden, MASK), torch.zeros(3, 6, 16)
     estimate = tokens.denoise(s_t, torch.zeros(3), blank, mask, tokens.encode(source, source.ne(PAD)))
     nll = tokens.state.nll(estimate, target, 0.1, hidden).sum(-1)
