@@ -21,6 +21,7 @@ from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.models.config import NetworkConfig
 from fairseq_diffusion.models.contrast import contrast_of
+from fairseq_diffusion.network.durations import DurationHead
 from fairseq_diffusion.network.length import LengthHead
 from fairseq_diffusion.network.transformer import Size
 from fairseq_diffusion.ranges import COUNT, KEPT, SIZE, WEIGHT, check_ranges
@@ -40,6 +41,7 @@ RANGES = {  # looked at last, for other checks say more
         ("length_loss", "embedding_init_std", "embedding_noise", "noise_factor", "decode_noise_factor"), WEIGHT
     ),
     **dict.fromkeys(("upsample", "canvas_scale"), (0, 1000)),
+    "duration_classes": (2, 1000),
     **dict.fromkeys(("time_mean", "time_spread"), (-5, 5)),
     "early_stop": (0, 1),
     "diffusion_steps": COUNT,
@@ -118,15 +120,23 @@ class TranslatorModel(BaseFairseqModel):
             self.bfloat16()
 
     def forward(
-        self, src_tokens: Tensor, target: Tensor | None = None, ids: Tensor | None = None, **other: Any
+        self,
+        src_tokens: Tensor,
+        target: Tensor | None = None,
+        ids: Tensor | None = None,
+        durations: Tensor | None = None,
+        **other: Any,
     ) -> Losses:
         """Losses of targets [B, L] given sources [B, S], padded on either side; noise depends on (seed, update,
-        sentence id) only, but for what a time sampler has learnt."""
+        sentence id) only, but for what a time sampler has learnt.  `durations` [B, S + 1] are of <s> and the source's
+        tokens."""
         if target is None or ids is None:
             raise UserError("this model computes its own losses: train with --criterion diffusion_loss")
         keys = noise.fold(ids, self.cfg.seed, self.num_updates if self.training else VALIDATION)
         source, target = self._with_bos(src_tokens), self._with_bos(target)
-        return self.translator.losses(source, source.ne(self.pad), target, target.ne(self.pad), keys, self.num_updates)
+        batch = source, source.ne(self.pad), target, target.ne(self.pad)
+        more = {} if durations is None else {"durations": durations}  # which a user's own translator need not take
+        return self.translator.losses(*batch, keys, self.num_updates, **more)
 
     def _with_bos(self, tokens: Tensor) -> Tensor:
         """[B, L] -> [B, L + 1]: both sides begin with <s>, which fairseq's data leave out.
@@ -185,6 +195,11 @@ def check_network(cfg: NetworkConfig) -> None:
             f"--encoder-layers is {cfg.encoder_layers} and --decoder-layers {cfg.decoder_layers}; 1 or more of each "
             "are needed, but for an encoder with --conditioning prefix"
         )
+    if cfg.length_target != "durations" and cfg.duration_classes != NetworkConfig.duration_classes:
+        raise UserError(
+            f"--duration-classes {cfg.duration_classes} has no meaning with --length-target {cfg.length_target}; drop "
+            "it, or pass --length-target durations"
+        )
     if not 0 <= cfg.label_smoothing < 1:
         raise UserError(f"--label-smoothing is {cfg.label_smoothing}; pass a share from 0 to below 1, usually 0.1")
 
@@ -199,7 +214,10 @@ def length_head(cfg: NetworkConfig) -> LengthHead | None:
     if cfg.length_target == "canvas":
         return None
     longest, target = cfg.max_target_positions + BOS, str(cfg.length_target)
-    return LengthHead(cfg.hidden, cfg.length_classes, target, cfg.length_grad, longest, str(cfg.length_map))
+    how = cfg.length_grad, longest, str(cfg.length_map)
+    if target == "durations":
+        return DurationHead(cfg.hidden, cfg.duration_classes, *how)
+    return LengthHead(cfg.hidden, cfg.length_classes, target, *how)
 
 
 def enter_architectures(model: str) -> None:

@@ -108,14 +108,20 @@ class NetworkConfig(FairseqDataclass):
     contrast_temperature: float = flag(0.1, "temperature of the contrast, 0.03 or more")
     contrast_dropout: float = flag(0.1, "dropout of a state that makes a second view of it, for the contrast")
     # length
-    length_target: ChoiceEnum((*TARGETS, "canvas")) = flag(
+    length_target: ChoiceEnum((*TARGETS, "durations", "canvas")) = flag(
         "difference",
-        "predict the difference to the source's length, the length, or half of it, rounded up; or nothing: a canvas of "
+        "predict the difference to the source's length, the length, or half of it, rounded up; how many words stand "
+        "for each token of the source, whose sum is the length (durations); or nothing: a canvas of "
         "--canvas-positions, where other flags of the length have no effect. A half or a canvas is filled with </s> "
         "behind the target's end, which is predicted as words are (both are for diffusion)",
     )
     length_classes: int = flag(256, "classes of the length predictor")
-    length_map: ChoiceEnum(list(LENGTH_MAPS)) = flag("mlp", "map from the mean encoder state to the length's classes")
+    duration_classes: int = flag(
+        8, "durations: classes of each token's, 0, 1, ... words; for further ones there are words of no token"
+    )
+    length_map: ChoiceEnum(list(LENGTH_MAPS)) = flag(
+        "mlp", "map from the mean encoder state to the length's classes, or from each state to its token's durations"
+    )
     length_grad: bool = flag(False, "let the length loss train the encoder too")
     length_loss: float = flag(0.1, "weight of the length loss")
     length_beam: ChoiceEnum(BEAMS) = flag("top_k", "lengths to try: the likeliest, or the likeliest and its neighbours")

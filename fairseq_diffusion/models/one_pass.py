@@ -37,7 +37,7 @@ def check(cfg: OnePassConfig) -> None:
     if cfg.length_target in FILLED:
         raise UserError(
             f"--length-target {cfg.length_target} fills what a target leaves with </s>, which one-pass models do not; "
-            "pass difference or absolute, or --alignment ctc or dag, where no length is predicted"
+            "pass difference, absolute or durations, or --alignment ctc or dag, where no length is predicted"
         )
     if cfg.blocks < 1 or cfg.decoder_layers % cfg.blocks:
         raise UserError(

@@ -20,6 +20,15 @@ def places(mask: Tensor) -> Tensor:
     return mask.long().cumsum(-1) - 1
 
 
+def nearest(source_mask: Tensor, mask: Tensor) -> Tensor:
+    """The number of the token, of the real ones in source_mask [B, S], that each place of mask [B, L] is nearest to:
+    round(j (m - 1) / (n - 1)) of m for place j of n, [B, L]."""
+    m, n = source_mask.sum(-1, keepdim=True), mask.sum(-1, keepdim=True)
+    gaps = (n - 1).clamp(min=1)
+    place = (2 * places(mask) * (m - 1) + gaps).div(2 * gaps, rounding_mode="floor")
+    return place.clamp(min=0, max=source_mask.shape[1] - 1)
+
+
 @COPIES.register("none")
 class NoCopy(nn.Module):
     """Nothing is copied."""
@@ -34,11 +43,8 @@ class UniformCopy(nn.Module):
 
     def forward(self, words: Tensor, source_mask: Tensor, mask: Tensor) -> Tensor:
         """words [B, S, h] of the source, of which source_mask [B, S] is real -> [B, L, h] for mask [B, L]."""
-        m, n = source_mask.sum(-1, keepdim=True), mask.sum(-1, keepdim=True)
-        gaps = (n - 1).clamp(min=1)
-        place = (2 * places(mask) * (m - 1) + gaps).div(2 * gaps, rounding_mode="floor")
         real = (~source_mask).long().argsort(dim=-1, stable=True)
-        index = real.gather(1, place.clamp(min=0, max=real.shape[1] - 1))
+        index = real.gather(1, nearest(source_mask, mask))
         return words.gather(1, index[..., None].expand(-1, -1, words.shape[-1]))
 
 

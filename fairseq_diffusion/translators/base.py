@@ -14,6 +14,7 @@ from fairseq_diffusion.kernels import noise
 from fairseq_diffusion.kernels.noise import Stream
 from fairseq_diffusion.network.attention import Memory
 from fairseq_diffusion.network.canvas import FilledCanvas
+from fairseq_diffusion.network.durations import DurationHead
 from fairseq_diffusion.network.encoder import Encoder
 from fairseq_diffusion.network.length import SHORTEST, LengthHead
 from fairseq_diffusion.objective.contrast import CONTRAST, FrequencyContrast
@@ -86,7 +87,14 @@ class Translator(nn.Module, ABC):
 
     @abstractmethod
     def losses(
-        self, source: Tensor, source_mask: Tensor, target: Tensor, mask: Tensor, keys: Tensor, update: int
+        self,
+        source: Tensor,
+        source_mask: Tensor,
+        target: Tensor,
+        mask: Tensor,
+        keys: Tensor,
+        update: int,
+        durations: Tensor | None = None,
     ) -> Losses:
         """The training losses of a batch.
 
@@ -95,6 +103,8 @@ class Translator(nn.Module, ABC):
             target: tokens [B, L] that begin with <s>; `mask` [B, L] is true at real ones.
             keys: random keys [B]; all noise is a function of them.
             update: number of the training update.
+            durations: how many words stand for each token of the source, [B, T] by the tokens' numbers, -1 in sentences
+                where that is not known; for a length predictor that learns them.
         """
 
     def remember(self, states: Tensor, mask: Tensor) -> list[Memory]:
@@ -228,16 +238,25 @@ class Translator(nn.Module, ABC):
         return self.filled_canvas.filled(source.length, source.mask.shape[1], target, mask, keys)
 
     def length_loss(
-        self, source: Source, mask: Tensor, due: Tensor | None = None
+        self, source: Source, mask: Tensor, due: Tensor | None = None, durations: Tensor | None = None
     ) -> tuple[dict[str, Tensor], dict[str, Mean]]:
         """Loss and accuracy of the length predictor for targets of which mask [B, L] is real; empty without one.  `due`
-        [B, L] is true where other losses are, if not everywhere."""
+        [B, L] is true where other losses are, if not everywhere.  With `durations`, as of `losses`, the loss is theirs
+        in the sentences where they are known."""
         if self.length is None:
             return {}, {}
         logits, true = self.length(source.states, source.mask), mask.sum(-1)
-        right = logits.argmax(-1) == self.length.class_of(source.length, true)
-        share = self.reduction.share(self.length.loss(logits, source.length, true), mask if due is None else due)
-        return {"length": share}, {"length_accuracy": Mean.of(right)}
+        loss = self.length.loss(logits, source.length, true)
+        if durations is not None:
+            assert isinstance(self.length, DurationHead)  # the task refuses them for others
+            aligned = self.length.aligned(source.states, source.mask, durations)
+            loss = torch.where(durations[:, 0] >= 0, aligned, loss)
+        means = {"length_accuracy": Mean.of(logits.argmax(-1) == self.length.class_of(source.length, true))}
+        if not self.training:
+            best = self.length.candidates(logits, source.length, 1)[:, 0]
+            off = (best - self.room(source.length, true)).abs()
+            means |= {"length_exact": Mean.of(off == 0), "length_off": Mean.of(off)}
+        return {"length": self.reduction.share(loss, mask if due is None else due)}, means
 
     def contrast_loss(
         self, passes: list[Tensor], words: Tensor, where: Tensor, keys: Tensor, due: Tensor

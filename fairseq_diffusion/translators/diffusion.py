@@ -152,26 +152,28 @@ class DiffusionTranslator(Chain, Translator):
         self.targets = targets
 
     def losses(
-        self, source: Tensor, source_mask: Tensor, target: Tensor, mask: Tensor, keys: Tensor, update: int
+        self,
+        source: Tensor,
+        source_mask: Tensor,
+        target: Tensor,
+        mask: Tensor,
+        keys: Tensor,
+        update: int,
+        durations: Tensor | None = None,
     ) -> Losses:
         self.state.begin(update)
         dropped = self.dropped(keys)
         encoded = self.encode(source, source_mask, dropped)
         raw, own, (target, mask) = target, mask, self.filled(encoded, target, mask, noise.fold(keys, Stream.BLANKS))
         due = self.state.free(mask)
-        terms, means = self.length_loss(encoded, own, due)
+        terms, means = self.length_loss(encoded, own, due, durations)
         weights = {"length": self.length_weight}
         objective = self.targets.objective if self.targets else self.objective
         if not self.length_only:
             second_pass = self.second_pass(update if self.training else VALIDATION)
             latent = self.latent_step(encoded, raw, own, keys, update)
             step = TrainingStep(self, latent.source, target, mask, keys, second_pass)
-            if self.targets:
-                with torch.no_grad():
-                    of_teacher = self.targets.teacher.encode(source, source_mask, dropped)
-                outcome = step.distilled(self.targets, of_teacher)
-            else:
-                outcome = step.outcome()
+            outcome = self._outcome(step, source, source_mask, dropped)
             found = objective.terms(outcome, due)
             if self.training:
                 self._observe(outcome, objective.each(found, due) / outcome.weight, own.sum(-1))
@@ -188,6 +190,14 @@ class DiffusionTranslator(Chain, Translator):
             means=means,
             state={name: buffer for name, buffer in self.schedule.modifier.named_buffers() if not buffer.dim()},
         )
+
+    def _outcome(self, step: TrainingStep, *source: Any) -> Outcome:
+        """Of a batch; a teacher encodes the source for itself."""
+        if not self.targets:
+            return step.outcome()
+        with torch.no_grad():
+            of_teacher = self.targets.teacher.encode(*source)
+        return step.distilled(self.targets, of_teacher)
 
     def _observe(self, outcome: Outcome, loss: Tensor, length: Tensor) -> None:
         """Show the parts that adapt what the times drawn have cost: losses [B], without weights, of targets of `length`

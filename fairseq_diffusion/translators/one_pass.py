@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairseq_diffusion.alignment.base import Alignment, Canvas
@@ -16,6 +17,7 @@ from fairseq_diffusion.network.attention import Memory
 from fairseq_diffusion.network.block_decoder import BlockDecoder
 from fairseq_diffusion.network.encoder import Encoder
 from fairseq_diffusion.network.length import LengthHead
+from fairseq_diffusion.network.source_copy import nearest
 from fairseq_diffusion.objective.likelihood import Likelihood
 from fairseq_diffusion.objective.reduction import Reduction
 from fairseq_diffusion.registry import Registry
@@ -85,7 +87,14 @@ class OnePassTranslator(Translator):
     # -- training -----------------------------------------------------------------------------------------------------
 
     def losses(
-        self, source: Tensor, source_mask: Tensor, target: Tensor, mask: Tensor, keys: Tensor, update: int
+        self,
+        source: Tensor,
+        source_mask: Tensor,
+        target: Tensor,
+        mask: Tensor,
+        keys: Tensor,
+        update: int,
+        durations: Tensor | None = None,
     ) -> Losses:
         """What is revealed depends on `keys` and `update`, and is nothing in validation."""
         encoded = self.encode(source, source_mask)
@@ -96,7 +105,7 @@ class OnePassTranslator(Translator):
             f"block_{s}": self.reduction.share_of_words(block.scored.nll, block.scored.count, mask)
             for s, block in enumerate(blocks, 1)
         }
-        length, accuracy = self.length_loss(encoded, mask)
+        length, accuracy = self.length_loss(encoded, mask, durations=durations)
         contrast, weight = self._contrast(run, blocks[-1], keys)
         cost = lambda source: replace(run, source=source).cost()  # noqa: E731
         return Losses.of(
@@ -176,6 +185,22 @@ class OnePassTranslator(Translator):
         run = TrainingPass(self, source, target, mask, self.canvas(source, self._target_lengths(mask)))
         scored = run.blocks(skip_scores=True)[-1].scored
         return Likelihood.known(self.length_nll(source, mask) - scored.log_p())
+
+    @torch.no_grad()
+    def durations(self, source: Source, target: Tensor, mask: Tensor) -> Tensor:
+        """How many words of targets [B, M], of which mask is real, stand for each token of their sources, on the last
+        block's best alignment: [B, T] by the tokens' numbers, -1 of targets that do not fit on the canvas.
+
+        A word stands for the token that the first of its positions is nearest to.
+        """
+        run = TrainingPass(self, source, target, mask, self.canvas(source, None))
+        scored = run.blocks(skip_scores=True)[-1].scored
+        index = scored.align()
+        words = (index > 0) & (index < mask.sum(-1, keepdim=True) - 1)
+        first = words & (index != F.pad(index, (1, -1), value=-1))
+        count = torch.zeros_like(source.mask, dtype=torch.long)
+        count = count.scatter_add(1, nearest(source.mask, run.canvas.mask), first.long())
+        return count.masked_fill(scored.impossible[:, None], -1)
 
     def decoder_for(self, options: OnePassOptions) -> OnePassDecoder:
         return OnePassDecoder(self, options)

@@ -49,6 +49,8 @@ def build(**flags):
         ({"source_drop": -0.1}, "--source-drop is -0.1"),
         ({"schedule_modifier": "clip", "embedding_norm": "scaled"}, "--embedding-norm l2"),
         ({"heads": 0}, "--heads is 0; pass a number from 1 to 1,000,000"),
+        ({"duration_classes": 5}, "--duration-classes 5 has no meaning with --length-target difference"),
+        ({"length_target": "durations", "duration_classes": 1}, "--duration-classes is 1; pass a number from 2"),
         ({"hidden": 0}, "--hidden is 0"),
         ({"inner": -1}, "--inner is -1"),
         ({"latent_dim": 10**12}, "--latent-dim is 1000000000000"),

@@ -49,6 +49,8 @@ POSITIONS = {"seed": 1, **{name: SMALL[name] for name in ("max_source_positions"
         ({"alignment": "ctc", "label_smoothing": 0.1}, "--label-smoothing 0.1 .*--alignment ctc"),
         ({"alignment": "dag", "label_smoothing": 0.1}, "--label-smoothing 0.1 .*--alignment dag"),
         ({"length_loss": 0.0}, "--length-loss is 0.0"),
+        ({"duration_classes": 5}, "--duration-classes 5 has no meaning with --length-target difference"),
+        ({"length_target": "durations", "duration_classes": 1}, "--duration-classes is 1; pass a number from 2"),
         ({"alignment": "ctc", "upsample": float("inf")}, "--upsample is inf; pass a number from 0 to 1,000"),
         ({"alignment": "dag", "upsample": float("nan")}, "--upsample is nan"),
         ({"passes": 10**12}, "--passes is 1000000000000"),
