@@ -12,6 +12,8 @@ from torch import Tensor
 
 from fairseq_diffusion.translators.batch import Losses
 
+GIVEN = ("durations",)  # what a batch may have besides for the model
+
 
 def summed(logging_outputs: list[dict[str, Any]]) -> dict[str, float]:
     """Sums over outputs as plain numbers; each output's tensors come from the device together."""
@@ -30,7 +32,9 @@ class DiffusionLoss(FairseqCriterion):
     fairseq_diffusion/systems."""
 
     def forward(self, model: torch.nn.Module, sample: dict[str, Any], reduce: bool = True) -> tuple[Tensor, Any, dict]:
-        losses: Losses = model(src_tokens=sample["net_input"]["src_tokens"], target=sample["target"], ids=sample["id"])
+        given = {name: sample[name] for name in GIVEN if name in sample}
+        tokens = sample["net_input"]["src_tokens"]
+        losses: Losses = model(src_tokens=tokens, target=sample["target"], ids=sample["id"], **given)
         log = {
             "loss": losses.total.detach(),
             "ntokens": sample["ntokens"],

@@ -30,6 +30,12 @@ class DataConfig(TranslationConfig):
         "what works through the vocabulary, in training and decoding: Triton's kernels on a GPU that has them and "
         "portable ones elsewhere, or always the one or the other",
     )
+    durations: Optional[str] = flag(
+        None,
+        "folder of files that fairseq-diffusion durations wrote (one for each folder of data, with : between), for a "
+        "training with --length-target durations; a part of the data without one, except that trained on, is learnt "
+        "from its lengths alone",
+    )
     raw_reference: Optional[str] = flag(None, "file of untokenised references: what the report's sacreBLEU is against")
     use_ema: bool = flag(False, "load the averaged weights that --store-ema kept, where checkpoints are loaded")
     decode_seed: int = II("common.seed")

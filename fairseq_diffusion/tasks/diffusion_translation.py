@@ -38,6 +38,7 @@ from fairseq_diffusion.tasks.checks import (
 from fairseq_diffusion.tasks.config import DataConfig, DiffusionTranslationConfig
 from fairseq_diffusion.tasks.data import check_files
 from fairseq_diffusion.tasks.dictionary import TableDictionary
+from fairseq_diffusion.tasks.durations import check_learnt, check_not_decoding, with_durations
 from fairseq_diffusion.tasks.flags import check_autoregressive_flags, check_flags
 from fairseq_diffusion.tasks.interactive import Lines
 from fairseq_diffusion.tasks.starting import starting_state
@@ -110,6 +111,8 @@ class DiffusionTranslationTask(FiniteUpdates, TranslationTask):
         sides = {self.cfg.source_lang: self.src_dict, self.cfg.target_lang: self.tgt_dict.of_data()}
         check_files(Path(directory), split, sides)
         super().load_dataset(split, epoch, combine, **kwargs)
+        if getattr(self.cfg, "durations", None):  # a checkpoint of an earlier version has no such flag
+            self.datasets[split] = with_durations(self.datasets[split], self.cfg, split, epoch, combine)
 
     def filter_indices_by_size(
         self, indices: np.ndarray, dataset: Any, max_positions: Any = None, ignore_invalid_inputs: bool = False
@@ -199,9 +202,12 @@ class DiffusionTranslationTask(FiniteUpdates, TranslationTask):
     def begin_epoch(self, epoch: int, model: Any) -> None:
         super().begin_epoch(epoch, model)
         check_whole(model)
+        check_learnt(self.cfg, model)
 
     def build_generator(self, models: list[Any], args: Any, **kwargs: Any) -> Any:
         model = models[0]
+        if self.flags_are_given:
+            check_not_decoding(self.cfg)
         if not isinstance(model, TranslatorModel):  # an AR baseline, decoded with our batches and our report
             check_alone(models, self.completes)
             if self.flags_are_given:

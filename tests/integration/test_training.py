@@ -27,6 +27,7 @@ LEARNT = "--time-sampler second_moment --schedule-modifier spindle --store-ema -
         ("--arch mdlm_toy --disable-validation", 18),
         (f"--arch mdlm_toy --disable-validation {LEARNT}", 18),
         ("--arch mdlm_toy --disable-validation --frequency-contrast 0.5", 18),
+        ("--arch mdlm_toy --length-target durations --length-grad --disable-validation", 18),
         ("--arch cdcd_toy --canvas-positions 12 --schedule-update 9 --disable-validation", 18),
         ("--arch seqdiffuseq_toy --canvas-positions 12 --schedule-update 4 --disable-validation", 18),
         ("--arch plaid_toy --canvas-positions 12 --schedule-update 9 --disable-validation", 18),

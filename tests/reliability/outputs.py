@@ -41,12 +41,16 @@ def likelihood(out: Path, results: Path, teacher: Path) -> list[Any]:
     return ["likelihood", DATA, "--path", checkpoint("dinoiser"), "--samples", 2, "--cpu", "--output", out / "bounds"]
 
 
+def durations(out: Path, results: Path, teacher: Path) -> list[Any]:
+    return ["durations", DATA, "--path", checkpoint("diffglat_ctc"), "--cpu", "--output", out / "durations"]
+
+
 def distill(out: Path, results: Path, teacher: Path) -> list[Any]:
     own = ["distill", DATA, "--path", teacher, "--output", out / "distilled", "--shards", 2, "--max-ratio", 1000]
     return [*own, "--", "--cpu", "--batch-size", 8, "--num-workers", 0]
 
 
-OURS: tuple[Way, ...] = (average, toy, score, likelihood, distill)
+OURS: tuple[Way, ...] = (average, toy, score, likelihood, durations, distill)
 QUICK = (average, toy, train, generate)  # in make test; the others are in make soak alone
 
 
