@@ -163,6 +163,7 @@ def architectures() -> Iterator[str]:
 
 
 def flags_page() -> str:
+    from fairseq_diffusion.criterions.e_arm import EArmConfig
     from fairseq_diffusion.criterions.progressive_distillation import ProgressiveDistillationConfig
     from fairseq_diffusion.models.config import DiffusionConfig, NetworkConfig
     from fairseq_diffusion.models.one_pass_config import OnePassConfig
@@ -174,10 +175,12 @@ def flags_page() -> str:
     parts += ["## The task `diffusion_translation`", "", TASK, "", *of_config(DataConfig)]
     parts += ["### Decoding", "", DECODING, "", *of_decoding()]
     parts += ["## The criterion `progressive_distillation`", "", *of_config(ProgressiveDistillationConfig)]
+    parts += ["## The criterion `e_arm`", "", E_ARM, "", *of_config(EArmConfig)]
     return "\n".join([*parts, *architectures()])
 
 
 ONE_PASS = "They predict all words in one pass, or in a few; fairseq's name of the model is `glancing`."
+E_ARM = "Beside those of fairseq's `label_smoothed_cross_entropy`, for [an AR model](distillation.md)."
 TASK = "Other data flags are those of fairseq's task `translation`, `--eval-bleu` too."
 DECODING = (
     "A flag that the kind of model at hand does not read is refused. An empty default is the one of the model's "

@@ -7,7 +7,7 @@ hydra 1.3 / omegaconf 2.3 (below the second) need no repair for what this packag
 
 # ruff: noqa: F401  other rooms say compat.NAME
 
-from fairseq_diffusion.compat import building, checkpoints, finite, half, ranks, repairs, values
+from fairseq_diffusion.compat import building, checkpoints, finite, half, ranks, repairs, updates, values
 from fairseq_diffusion.compat.archive import damage, malformed
 from fairseq_diffusion.compat.checkpoints import (
     OUR_TASK,
@@ -53,6 +53,7 @@ def patch() -> None:
     half.unscale_once()
     finite.guard_training()
     ranks.limit_waiting()
+    updates.tell_criterions()
     checkpoints.wrap_checkpoint_loading()
     building.wrap_model_building()
     checkpoints.wrap_resuming()

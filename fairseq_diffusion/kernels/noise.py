@@ -30,6 +30,7 @@ class Stream(IntEnum):
     WORD_TIMES = 7
     LATENTS = 8
     CONTRAST = 9
+    PREFIXES = 10
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:

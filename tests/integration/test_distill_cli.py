@@ -16,7 +16,7 @@ import pytest
 from commands import ENVIRONMENT
 from conftest import binarise
 from runs import train_teacher
-from support import call, decoding, lines, training
+from support import USER_DIR, call, decoding, lines, training
 
 from fairseq_diffusion.cli.main import main
 from fairseq_diffusion.distillation import shards
@@ -99,6 +99,11 @@ def test_a_distilled_data_bin_trains_and_is_validated_on_real_sentences(data: Pa
     call("train", *training(whole, tmp_path / "real", one_update))
     assert (tmp_path / "real" / "checkpoint_last.pt").exists() and '"valid_loss"' in log.read_text()
     assert (whole / "valid.a-b.b.bin").read_bytes() == (data / "valid.a-b.b.bin").read_bytes()
+
+
+def test_a_teacher_with_an_energy_distils_as_any(data: Path, tmp_path: Path):
+    energetic = train_teacher(data, tmp_path, f"{' '.join(USER_DIR)} --criterion e_arm")
+    assert main(words(data, energetic, tmp_path / "new")) == 0 and counts(tmp_path / "new")["kept"] > 0
 
 
 def test_long_sentences_are_skipped_as_the_teacher_skips_them(

@@ -18,7 +18,8 @@ from commands import Command, server
 from commands import run as run_command
 from fairseq import options, tasks
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-from runs import autoregressive
+from fairseq.distributed.module_proxy_wrapper import ModuleProxyWrapper
+from runs import MODEL, autoregressive
 from support import TINY, TINY_BLOCKS, TINY_WORDS, call, different, read, training
 
 import fairseq_diffusion
@@ -147,13 +148,14 @@ WRAPPED = {  # what one update computes and another does not, by chance or by th
     "latent_nat_toy": "--latents-start 2",
     "diffglat_toy_ctc": "",
     "cmlm_toy": "",
+    "transformer": "--criterion e_arm --energy-start 2",
 }
 
 
 def updates_of(arch: str, data: Path, folder: Path, rank: int) -> None:
     """Four updates under torch's DistributedDataParallel, --ddp-backend of most users, which fails where a parameter
     has no gradient. fairseq wraps a model in it only on a GPU. The second rank has fewer sentences, and then none."""
-    size = TINY_BLOCKS if "diffglat" in arch else TINY_WORDS
+    size = MODEL.split()[2:] if arch == "transformer" else TINY_BLOCKS if "diffglat" in arch else TINY_WORDS
     args = options.parse_args_and_arch(
         options.get_training_parser(), list(map(str, training(data, folder, WRAPPED[arch], arch, size=size)))
     )
@@ -162,10 +164,11 @@ def updates_of(arch: str, data: Path, folder: Path, rank: int) -> None:
     task.load_dataset("train")
     torch.manual_seed(1)
     model, criterion = task.build_model(cfg.model), task.build_criterion(cfg.criterion)
-    wrapped = torch.nn.parallel.DistributedDataParallel(model.train())
+    wrapped = ModuleProxyWrapper(torch.nn.parallel.DistributedDataParallel(model.train()))
     batches = task.get_batch_iterator(task.dataset("train"), max_sentences=6 - 4 * rank).next_epoch_itr(shuffle=False)
     for update, batch in zip(range(4), batches):
-        model.set_num_updates(update)
+        for part in (model, criterion):
+            getattr(part, "set_num_updates", lambda number: None)(update)
         model.zero_grad()
         loss, size, _ = criterion(wrapped, batch)
         (loss / size * (rank == 0 or update < 3)).backward()  # fairseq's dummy batch has weight 0
