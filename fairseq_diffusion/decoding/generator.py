@@ -189,6 +189,7 @@ class Generator:
             "selection": selection.chain,
             "utility": self._utility(),
             "rescored": self.teacher is not None,
+            **({"rescored_by": selection.rescore_by} if self.teacher else {}),
             "oracle_length": o.oracle_length,
             "draft": self._draft_settings(),
             "candidate_positions": selection.candidate_positions or "by device",

@@ -6,6 +6,7 @@ from dataclasses import Field, dataclass, fields
 from typing import Any, TypeVar
 
 from fairseq_diffusion.compat.renamed import spelt
+from fairseq_diffusion.decoding.rescore import MEASURES
 from fairseq_diffusion.decoding.selection import UNITS, UTILITIES
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.registry import option
@@ -25,6 +26,12 @@ class SelectionOptions:
     )
     mbr_utility: str = option("bleu", "what MBR compares candidates by", choices=UTILITIES)
     mbr_units: str = option("tokens", "what MBR counts n-grams of: subword tokens, or whole words", choices=UNITS)
+    rescore_by: str = option(
+        "probability",
+        "what rescore takes of the AR model: the mean log-probability of a translation's tokens, or their mean logit "
+        "(energy: for a model trained with --criterion e_arm alone; of others it means nothing)",
+        choices=MEASURES,
+    )
     likelihood_samples: int = option(8, "samples of noise that --selection likelihood estimates a bound from")
     rescore: bool = option(False, generation="iter_decode_with_external_reranker")
     nbest: int = option(1, generation="nbest")
@@ -54,6 +61,7 @@ class SelectionOptions:
             "mbr_utility": (by_mbr, "mbr"),
             "mbr_units": (by_mbr and self.mbr_utility != "chrf", "mbr with --mbr-utility bleu"),
             "likelihood_samples": (by_likelihood, "likelihood"),
+            "rescore_by": ("rescore" in self.chain, "rescore"),
         }
         for name, (is_read, reader) in readers.items():
             if not is_read and (value := getattr(self, name)) != getattr(SelectionOptions, name):

@@ -16,18 +16,38 @@ from fairseq_diffusion.errors import UserError
 LOGITS = 2**24  # held at once: 64 MB, and as much for their softmax
 
 
-class Teacher:
-    """A left-to-right translation model of fairseq, which scores translations."""
+def probability(model: Any, output: Any, target: Tensor) -> Tensor:
+    """log p of each word of target [B, L], from the decoder's output."""
+    log_p = model.get_normalized_probs(output, log_probs=True, sample={"target": target})
+    return log_p.gather(2, target[..., None])[..., 0]
 
-    def __init__(self, model: Any, dictionary: Any):
+
+def energy(model: Any, output: Any, target: Tensor) -> Tensor:
+    """The same for the logit, which is minus the energy: log p, and log sum exp of all logits there."""
+    return output[0].gather(2, target[..., None])[..., 0]
+
+
+MEASURES = {"probability": probability, "energy": energy}
+
+
+class Teacher:
+    """A left-to-right translation model of fairseq, which scores translations by one of the MEASURES of a word."""
+
+    def __init__(self, model: Any, dictionary: Any, measure: str = "probability"):
         check_left_to_right(model)
+        if measure == "energy" and model.decoder.adaptive_softmax is not None:
+            raise UserError(
+                "--rescore-by energy reads the logits of all words, which the autoregressive model that rescores does "
+                "not have: it was trained with --adaptive-softmax-cutoff; drop --rescore-by"
+            )
         model.eval()  # returns nothing once fairseq has prepared a model for inference
-        self.model = model
+        self.model, self.measure = model, MEASURES[measure]
         self.eos, self.pad, self.words = dictionary.eos(), dictionary.pad(), len(dictionary)
 
     @torch.no_grad()
     def scores(self, net_input: dict[str, Any], hypotheses: list[list[list[int]]]) -> list[list[float]]:
-        """1/(T+1) sum_t log p(y_t | y_<t, x) over the T tokens of each hypothesis and the end of sentence.
+        """1/(T+1) sum_t log p(y_t | y_<t, x), or of the logits, over the T tokens of each hypothesis and the end of
+        sentence.
 
         `net_input` has fairseq's src_tokens [S, L] and src_lengths [S]; `hypotheses` a list of token lists for each of
         the S sentences. The encoder runs once, and rows of similar length are scored together, with little padding.
@@ -56,7 +76,7 @@ class Teacher:
             first += count
 
     def _score(self, encoded: Any, owners: Tensor, rows: list[list[int]]) -> Tensor:
-        """Mean log-probabilities [B] of rows that end in </s>, of the sentences owners [B] of the encoder's output."""
+        """Mean measures [B] of rows that end in </s>, of the sentences owners [B] of the encoder's output."""
         device = next(self.model.parameters()).device
         sizes = torch.tensor([len(row) for row in rows], device=device)
         target = pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=self.pad).to(device)
@@ -64,8 +84,7 @@ class Teacher:
         previous[:, 0] = self.eos  # where fairseq's translation task starts
         mine = self.model.encoder.reorder_encoder_out(encoded, owners.to(device))
         output = self.model.decoder(previous, encoder_out=mine)
-        log_p = self.model.get_normalized_probs(output, log_probs=True, sample={"target": target})
-        chosen = log_p.gather(2, target[..., None])[..., 0].double()
+        chosen = self.measure(self.model, output, target).double()
         real = torch.arange(target.shape[1], device=device) < sizes[:, None]
         return chosen.masked_fill(~real, 0.0).sum(dim=1) / sizes
 

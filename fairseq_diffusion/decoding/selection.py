@@ -114,7 +114,7 @@ def by_mbr_two_level(pool: Pool, selector: Selector, net_input: Any) -> np.ndarr
 
 @SELECTIONS.register("rescore")
 def by_teacher(pool: Pool, selector: Selector, net_input: Any) -> np.ndarray:
-    """An autoregressive model's mean log-probability (noisy parallel decoding, Gu et al. 2018)."""
+    """An autoregressive model's mean log-probability (noisy parallel decoding, Gu et al. 2018), or logit."""
     return scored(pool, selector.teacher, net_input)
 
 

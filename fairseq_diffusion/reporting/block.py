@@ -58,8 +58,9 @@ def decoding_rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
         count = noises * (lengths if isinstance(lengths, int) else 1)  # an oracle's length is one, and has a name
         how = f" ({kind})" if kind and lengths != 1 and isinstance(lengths, int) else ""
         facts["candidates"] = f"length beam {lengths}{how} x noise beam {noises} = {count}"
+    by = facts.pop("rescored_by", "probability")  # older reports have none
     if facts.get("rescored"):
-        facts["rescored"] = f"yes, by {report['checkpoints'][-1]['path']}"
+        facts["rescored"] = f"yes, by the {by} of {report['checkpoints'][-1]['path']}"
     if facts.get("oracle_length"):
         del facts["oracle_length"]
         facts["ORACLE LENGTH"] = ORACLE

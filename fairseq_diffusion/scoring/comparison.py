@@ -104,7 +104,7 @@ def notes_on(output: Output, texts: dict[str, list[str]], references: list[list[
     twins = [name for name, text in texts.items() if text == own and name != output.name]
     notes = {
         "REFERENCE LENGTHS USED": decoding.get("oracle_length"),
-        "rescored by AR": decoding.get("rescored"),
+        f"rescored by AR{' energy' * (decoding.get('rescored_by') == 'energy')}": decoding.get("rescored"),
         f"begins with a draft of {draft.get('calls') or 0:g} more calls": draft,
         f"{output.skipped} SKIPPED, scored as empty": output.skipped,
         f"{empty} empty": empty,

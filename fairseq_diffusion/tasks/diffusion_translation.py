@@ -217,7 +217,7 @@ class DiffusionTranslationTask(FiniteUpdates, TranslationTask):
         options = read_options(model.translator.Options, self.cfg, args, model.cfg)
         selection = read_options(SelectionOptions, self.cfg, args, model.cfg)
         check_count(models, selection.rescore, options.draft is not None)
-        teacher = Teacher(models[-1], self.tgt_dict) if selection.rescore else None
+        teacher = Teacher(models[-1], self.tgt_dict, selection.rescore_by) if selection.rescore else None
         drafts = self._drafts_by(models[1], selection) if options.draft is not None else None
         generator = Generator(model.translator, options, selection, self.tgt_dict, teacher, drafts)
         selection.check_read(generator.decoder.candidates)

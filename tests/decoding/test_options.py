@@ -48,6 +48,7 @@ TASK: dict[str, Any] = {
     "selection": "mbr:2,rescore",
     "mbr_utility": "chrf",
     "mbr_units": "words",
+    "rescore_by": "energy",
     "likelihood_samples": 5,
     "candidate_positions": 512,
     "decode_seed": 7,
@@ -112,7 +113,7 @@ def test_options_of_one_pass():
 
 
 def test_options_of_selection():
-    same = ("selection", "mbr_utility", "mbr_units", "likelihood_samples", "candidate_positions")
+    same = ("selection", "mbr_utility", "mbr_units", "rescore_by", "likelihood_samples", "candidate_positions")
     assert read(SelectionOptions) == {
         **{name: TASK[name] for name in same},
         **{"rescore": True, "nbest": 2, "history": True, "seed": 7},

@@ -19,7 +19,7 @@ from fairseq.models.transformer.transformer_legacy import base_architecture
 from fairseq.sequence_scorer import SequenceScorer
 
 from fairseq_diffusion.decoding import rescore
-from fairseq_diffusion.decoding.rescore import Teacher
+from fairseq_diffusion.decoding.rescore import MEASURES, Teacher
 from fairseq_diffusion.errors import UserError
 
 WORDS, LONGEST = 50, 20
@@ -125,6 +125,29 @@ def test_a_score_is_the_mean_of_stepwise_log_probabilities() -> None:
             logits = model(**inputs, prev_output_tokens=torch.tensor([[eos, *tokens[:t]]]))[0][0, -1]
         log_p.append(float(logits.log_softmax(-1)[token]))
     assert teacher.scores(inputs, [[tokens]])[0] == pytest.approx([sum(log_p) / len(log_p)], abs=1e-5)
+
+
+def test_an_energy_is_the_mean_of_stepwise_logits() -> None:
+    """They are log-probabilities beside what all logits of a step have in common, which changes the best one."""
+    model, (sources, _), rng, eos = make(), batch(2), random.Random(1), dictionary().eos()
+    own = [[rng.randrange(dictionary().nspecial, len(dictionary())) for _ in range(1 + i % 7)] for i in range(40)]
+    with torch.no_grad():
+        model.decoder.output_projection.weight.mul_(20)
+    found = {m: Teacher(model, dictionary(), m).scores(net_input(sources), [own, [], [], []])[0] for m in MEASURES}
+    for i, tokens in enumerate(own):
+        with torch.no_grad():
+            logits = model(**net_input(sources[:1]), prev_output_tokens=torch.tensor([[eos, *tokens]]))[0][0]
+        chosen = logits.gather(1, torch.tensor([*tokens, eos])[:, None])[:, 0]
+        assert found["energy"][i] == pytest.approx(float(chosen.mean()), abs=1e-4)
+        assert found["probability"][i] == pytest.approx(float((chosen - logits.logsumexp(-1)).mean()), abs=1e-4)
+    best = {measure: max(range(len(own)), key=scores.__getitem__) for measure, scores in found.items()}
+    assert best["energy"] != best["probability"]
+
+
+def test_a_model_without_logits_of_all_words_has_no_energy() -> None:
+    Teacher(make("adaptive"), dictionary())
+    with pytest.raises(UserError, match="trained with --adaptive-softmax-cutoff; drop --rescore-by"):
+        Teacher(make("adaptive"), dictionary(), "energy")
 
 
 def test_order_and_neighbours_do_not_matter() -> None:

@@ -95,10 +95,11 @@ def test_report_names_the_teacher(data: Path, checkpoint: Path, teacher: Path, t
     rescored(data, checkpoint, teacher, f"--selection rescore {LIST} --results-path {tmp_path}")
     report = read(tmp_path / "generate-test.json")
     assert report["decoding"]["rescored"] is True and report["decoding"]["selection"] == "rescore"
+    assert report["decoding"]["rescored_by"] == "probability"
     assert [each["path"] for each in report["checkpoints"]] == [str(checkpoint), str(teacher)]
     assert [each["task"] for each in report["checkpoints"]] == ["diffusion_translation", "translation"]
     block = (tmp_path / "generate-test.txt").read_text()
-    assert re.search(rf"^\| AR rescoring +yes, by {re.escape(str(teacher))}$", block, re.MULTILINE)
+    assert re.search(rf"^\| AR rescoring +yes, by the probability of {re.escape(str(teacher))}$", block, re.MULTILINE)
 
 
 def test_report_says_that_there_is_none(plain_output: str):
@@ -176,6 +177,7 @@ def test_teacher_with_joined_embeddings(data: Path, corpus: Path, checkpoint: Pa
             f"{RERANKER} --selection rescore",
             "asks for --path OURS.pt:AR.pt, but there are 3",
         ),
+        ("{ours}", "--noise-beam 2 --rescore-by energy", "'score' does not use it; .*--selection rescore reads it"),
         ("{ours}:{ours}", f"{RERANKER} --selection rescore", "this one holds a DiffusionModel; .* name it last"),
         pytest.param("{teacher}:{ours}", f"{RERANKER} --selection rescore", "name the diffusion model first"),
     ],

@@ -99,7 +99,7 @@ def test_texts():
     assert found["network calls"] == "19.5 (mean of a candidate)"
     assert found["conditioning sigma"] == "1.5, 0.99" and found["zeal"] == "0.123457"
     assert found["candidates"] == "length beam 5 x noise beam 3 = 15"
-    assert found["AR rescoring"] == "yes, by ar.pt"
+    assert found["AR rescoring"] == "yes, by the probability of ar.pt"
     assert found["tokenised BLEU"].startswith("12.35 (brevity penalty 0.900, length ratio 0.950, 10 sentences)")
     assert found["tokenised BLEU"].endswith("BPE removed (@@) | tok:none|v:2")
     assert "against raw.b; BPE removed, detokenised by us; 2 MISSING, scored as empty" in found["sacreBLEU"]
@@ -111,6 +111,7 @@ def test_texts():
     "path, value, label, text",
     [
         ("decoding/rescored", False, "AR rescoring", "no"),
+        ("decoding/rescored_by", "energy", "AR rescoring", "yes, by the energy of ar.pt"),
         ("decoding/length_beam", "ORACLE length", "candidates", "length beam ORACLE length x noise beam 3 = 3"),
         ("scores/tokenised", {"unavailable": "why"}, "tokenised BLEU", "not available: why"),
         ("data/skipped", 0, "sentences", "10 of 12 decoded"),

@@ -46,6 +46,13 @@ def test_texts_are_those_that_are_scored():
     assert [row["text"] for row in comparison["rows"]] == ["detokenised by sacremoses (en)", "as given"]
 
 
+def test_it_is_said_by_what_an_ar_model_chose():
+    (output,) = outputs(x=REFERENCES[1:] + REFERENCES[:1])
+    for by, note in (({}, "rescored by AR"), ({"rescored_by": "energy"}, "rescored by AR energy")):
+        output.report["decoding"] = {"rescored": True, **by}
+        assert notes([output]) == [[note]]
+
+
 def test_calls_of_a_draft_are_told():
     (output,) = outputs(x=REFERENCES[1:] + REFERENCES[:1])
     assert notes([output]) == [[]]
