@@ -29,6 +29,8 @@ from fairseq_diffusion.translators.chain import VALIDATION
 
 RANGES = {"energy_weight": WEIGHT, "energy_start": (0, 10**9), "energy_samples": SIZE, "energy_last_tokens": COUNT}
 
+NEVER_TOLD = -1  # the number of the update, by a task with a training step of its own
+
 
 @dataclass
 class EArmConfig(LabelSmoothedCrossEntropyCriterionConfig):
@@ -62,7 +64,7 @@ class EArm(LabelSmoothedCrossEntropyCriterion):
         super().__init__(task, sentence_avg, label_smoothing, ignore_prefix_size, report_accuracy)
         self.weight, self.start, self.seed = energy_weight, energy_start, seed
         self.samples, self.last_tokens = energy_samples, energy_last_tokens
-        self.eos, self.num_updates = task.target_dictionary.eos(), 0
+        self.eos, self.num_updates = task.target_dictionary.eos(), NEVER_TOLD
         check_task(task, ignore_prefix_size)
 
     @classmethod
@@ -76,6 +78,11 @@ class EArm(LabelSmoothedCrossEntropyCriterion):
 
     def forward(self, model: Any, sample: dict[str, Any], reduce: bool = True) -> tuple[Tensor, Any, dict]:
         check_model(model)
+        if model.training and self.num_updates == NEVER_TOLD:
+            raise UserError(
+                "e_arm has to know the number of the update, which this --task does not tell; pass --task translation "
+                "or diffusion_translation"
+            )
         with outputs_of(model.encoder, model.decoder) as outputs:
             loss, sample_size, log = super().forward(model, sample)
         if not model.training or self.num_updates >= self.start:

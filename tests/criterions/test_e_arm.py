@@ -17,6 +17,7 @@ from support import TINY, TINY_BLOCKS, USER_DIR
 from torch import Tensor
 
 import fairseq_diffusion
+from fairseq_diffusion.criterions.e_arm import NEVER_TOLD
 from fairseq_diffusion.decoding.prefixes import sample_prefixes
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.kernels import noise
@@ -33,8 +34,9 @@ def parts(data: Path, flags: str = "", model: str = MODEL) -> tuple[Any, Any, An
     given = [str(data), *USER_DIR, *model.split(), *USUAL.split(), *flags.split()]
     cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), given))
     task = tasks.setup_task(cfg.task)
-    model_ = task.build_model(cfg.model)
-    return task, model_, task.build_criterion(cfg.criterion)
+    model_, criterion = task.build_model(cfg.model), task.build_criterion(cfg.criterion)
+    criterion.set_num_updates(0)
+    return task, model_, criterion
 
 
 def batch_of(task: Any, indices: range = range(6)) -> dict[str, Any]:
@@ -226,6 +228,14 @@ def test_another_model_that_translates_from_left_to_right(data: Path):
     task, model, criterion = parts(data, model=f"--arch lstm {small} --decoder-out-embed-dim 8")
     loss, _, log = criterion(model.train(), batch_of(task))
     assert math.isfinite(loss) and log["_energy_there"] > 6 and log["_energy_kl"] > 0
+
+
+def test_a_task_that_tells_no_update(data: Path):
+    task, model, criterion = parts(data)
+    criterion.set_num_updates(NEVER_TOLD)
+    assert criterion(model.eval(), batch_of(task))[2]["_energy_there"] > 6
+    with pytest.raises(UserError, match="pass --task translation or diffusion_translation$"):
+        criterion(model.train(), batch_of(task))
 
 
 NAT = MODEL.replace("--arch transformer", "--arch nonautoregressive_transformer")
