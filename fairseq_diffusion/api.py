@@ -22,7 +22,8 @@ from fairseq_diffusion.decoding.likelihood import LikelihoodScorer, SentenceLike
 from fairseq_diffusion.decoding.options import flag_of
 from fairseq_diffusion.decoding.translations import Candidate, Translation
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.files.preparation import Preparation, checkpoint_at, dictionaries_for, preparation_of
+from fairseq_diffusion.files.checkpoint import checkpoint_at, dictionaries_for, preparation_of
+from fairseq_diffusion.files.preparation import Preparation, encoded
 from fairseq_diffusion.files.templates import template_row
 from fairseq_diffusion.models.base import TranslatorModel
 from fairseq_diffusion.tasks.config import OPTIONS, DiffusionTranslationConfig, converted
@@ -183,15 +184,12 @@ class TranslationModel:
         for name in ("nbest", "beam"):
             if (number := asked.get(name)) is not None and number < 1:
                 raise UserError(f"{name} is {number}; pass 1 or more")
-        cfg = self._configured(asked)
+        cfg = self.configured(asked)
         cfg.task.complete = rows is not None
         tokens = self._prepared(sentences)
         if rows is not None and (lost := [i for i, row in enumerate(rows) if i not in tokens and (row > 0).sum() > 1]):
             raise UserError(f"source {lost[0]} (counted from 0) is empty, but has a template; pass its source, or ___")
-        task = copy.copy(self.task)  # another thread's call has other options
-        task.cfg = cfg.task
-        models = [*self.models[:1], *self.models[2:]] if self.has_draft and cfg.task.draft is None else self.models
-        generator = task.build_generator(models, cfg.generation)
+        task, models, generator = self.prepared(cfg)
         found: dict[int, list[Candidate]] = {}
         dataset = task.build_dataset_for_inference(
             [*tokens.values()], [*map(len, tokens.values())], constraints=rows and [rows[i] for i in tokens]
@@ -203,7 +201,14 @@ class TranslationModel:
         candidates = {index: found[i] for i, index in enumerate(tokens)}
         return [Translation(text, candidates.get(i, [Candidate("", [], 0.0, 0)])) for i, text in enumerate(sentences)]
 
-    def _configured(self, asked: dict[str, Any]) -> Any:
+    def prepared(self, cfg: Any) -> tuple[Any, list[Any], Any]:
+        """Task, models and generator of a decoding that is configured so."""
+        task = copy.copy(self.task)  # another thread's call has other options
+        task.cfg = cfg.task
+        models = [*self.models[:1], *self.models[2:]] if self.has_draft and cfg.task.draft is None else self.models
+        return task, models, task.build_generator(models, cfg.generation)
+
+    def configured(self, asked: dict[str, Any]) -> Any:
         """fairseq-generate's configuration with the options `asked`; the task refuses one that the model does not
         read."""
         asked = {RENAMED_FLAGS.get(name, name): value for name, value in asked.items()}
@@ -257,21 +262,9 @@ class TranslationModel:
 
     def _encoded(self, sentences: Sequence[str]) -> list[torch.Tensor]:
         """Tokens of each sentence; one that is no text or too long is refused."""
-        for index, text in enumerate(sentences):
-            if not isinstance(text, str):
-                raise UserError(f"sentence {index} (counted from 0) is of type {type(text).__name__}; pass text (str)")
-        encoded = [
-            self.task.source_dictionary.encode_line(self.preparation.encode(text), add_if_not_exist=False).long()
-            for text in sentences
-        ]
-        longest = self.max_positions[0]
-        for index, tokens in enumerate(encoded):
-            if len(tokens) > longest:
-                raise UserError(
-                    f"sentence {index} (counted from 0) has {len(tokens)} tokens with its end, but this model takes up "
-                    f"to {longest}; split it"
-                )
-        return encoded
+        words = self.task.source_dictionary
+        encode = lambda text: words.encode_line(self.preparation.encode(text), add_if_not_exist=False).long()  # noqa: E731
+        return encoded(sentences, encode, self.max_positions[0])
 
     def batches(self, dataset: Any, batch_size: int | None, **other: Any) -> Iterator[dict[str, Any]]:
         """fairseq's batches, of sentences of similar length; `other` as of fairseq's get_batch_iterator."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Callable, NamedTuple
 
 import torch
@@ -113,13 +114,15 @@ class Alignment(nn.Module, ABC):
         """`upsample` is the canvas' positions for each token of the source, `longest` the longest translation."""
         super().__init__()
         self.symbols, self.upsample, self.longest = symbols, upsample, longest
+        self.ratio = Fraction(upsample).limit_denominator(1000)
         banned = torch.tensor([*(getattr(symbols, name) for name in self.never_predicted), *symbols.tags])
         self.register_buffer("banned", banned, persistent=False)
 
     def sizes(self, source_mask: Tensor) -> tuple[Tensor, int]:
         """Positions for each source, [S, 1], and a width that all have room in; source_mask [S, T] is true at words."""
-        sizes = (source_mask.sum(-1, keepdim=True).double() * self.upsample + 1e-9).long()
-        return sizes.clamp(min=2), max(2, int(source_mask.shape[1] * self.upsample + 1e-9))
+        positions, tokens = self.ratio.as_integer_ratio()
+        sizes = source_mask.sum(-1, keepdim=True) * positions // tokens
+        return sizes.clamp(min=2), max(2, source_mask.shape[1] * positions // tokens)
 
     def canvas(self, sizes: Tensor, width: int) -> Canvas:
         """Empty, for sizes [S, K] -> [S K, width]."""

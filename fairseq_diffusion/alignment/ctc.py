@@ -109,7 +109,7 @@ class CTCAlignment(Alignment):
             tokens, log_p, *_ = self.guess(h, words, canvas, revealed)
         mask = collapse(tokens, canvas.mask, self.symbols.bos)
         word = mask.long().cumsum(-1)
-        sums = log_p.new_zeros(len(log_p), log_p.shape[1] + 1)
+        sums = log_p.new_zeros(log_p.shape[0], log_p.shape[1] + 1)
         sums = sums.scatter_add(1, word, log_p.masked_fill(~canvas.mask, 0))
         return by_sentence(tokens, sums.gather(1, word), mask, sums[:, 0], how.candidates)
 

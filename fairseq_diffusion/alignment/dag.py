@@ -123,11 +123,8 @@ def through(links: Tensor, shown: Tensor) -> Tensor:
 
     What is left of a row does not sum to one: a path's probability stays what it was without the condition.
     """
-    size = shown.shape[-1]
-    vertex = torch.arange(size, device=shown.device)
-    later = torch.where(shown, vertex, size).flip(-1).cummin(-1).values.flip(-1)  # the next one shown, itself included
-    following = torch.cat([later[:, 1:], torch.full_like(later[:, :1], size)], -1)
-    return links.masked_fill(vertex > following[..., None], -torch.inf)
+    upto = shown.long().cumsum(-1)
+    return links.masked_fill((upto - shown.long())[:, None] > upto[..., None], -torch.inf)
 
 
 def forced(match: Tensor, index: Tensor) -> Tensor:

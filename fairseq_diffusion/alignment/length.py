@@ -57,4 +57,4 @@ class LengthAlignment(Alignment):
 
     def words(self, h: Tensor, words: Tensor, canvas: Canvas, revealed: Revealed, how: Reading) -> Words:
         tokens, log_p, mask, _ = self.guess(h, words, canvas, revealed)
-        return by_sentence(tokens, log_p, mask, log_p.new_zeros(len(log_p)), how.candidates)
+        return by_sentence(tokens, log_p, mask, log_p.new_zeros(log_p.shape[0]), how.candidates)

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.kernels import noise
+from fairseq_diffusion.kernels import choice, noise
 from fairseq_diffusion.registry import Registry, option
 
 
@@ -57,6 +57,7 @@ class Path(NamedTuple):
     log_p: Tensor  # [B, K, L] of the link into the vertex and the word there (vertex 0: of its word); 0 off the path
 
 
+ROUNDS = 13  # enough for graphs of 2^13 vertices, where a program has to be written for any size
 PATHS: Registry[Callable[[Graph, SearchOptions, Tensor | None], Path]] = Registry("path search")
 
 
@@ -167,7 +168,7 @@ def reached(following: Tensor) -> Tensor:
     By doubling: after r rounds the first 2^r vertices are marked, and every pointer leads 2^r further.
     """
     on = F.pad(torch.ones_like(following[..., :1]), (0, following.shape[-1] - 1))
-    for _ in range((following.shape[-1] - 1).bit_length()):
+    for _ in range(ROUNDS if choice.exporting() else (following.shape[-1] - 1).bit_length()):
         on = on.scatter_add(-1, following, on)
         following = following.gather(-1, following)
     return on.bool()

@@ -21,6 +21,7 @@ COMMANDS = {
     "score": "score and compare translations: BLEU, chrF, TER, significance",
     "likelihood": "-log p(y | x) of a data set's translations, or a bound on it",
     "durations": "how many words stand for each source token, by a CTC or DAG model's alignments",
+    "export": "write a model for use without torch and fairseq, in fp32 or int8",
     "plot": "draw trainings, BLEU against network calls, or a page of translations over the steps",
     "config": "write an architecture preset as hydra YAML",
 }

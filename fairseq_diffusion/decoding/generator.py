@@ -72,7 +72,7 @@ class Generator:
         source = translator.encode(with_bos, with_bos.ne(self.pad))
         template = None if constraints is None else Template.of(constraints, self.bos)
         lengths = self._lengths(translator, source, models, batch, template)
-        keys = self._keys(tokens, lengths)
+        keys = self.keys(tokens, lengths)
         usual = self.decoder.positions_on_a_cpu if tokens.device.type == "cpu" else ON_A_GPU
         limit = self.selection.candidate_positions or usual
         buckets = Buckets(source, lengths, keys, limit, self.decoder.fixed_shapes)
@@ -142,7 +142,7 @@ class Generator:
         known = torch.zeros_like(positions, dtype=torch.float)
         return Lengths(positions, known, tokens.shape[1], draft=Draft(tokens, log_p))
 
-    def _keys(self, tokens: Tensor, lengths: Lengths) -> Tensor:
+    def keys(self, tokens: Tensor, lengths: Lengths) -> Tensor:
         """Random keys [S, l, n] of the n candidates at each length, from the sentence's own tokens, never from its
         index in the batch."""
         keys = noise.sentence_keys(self.selection.seed, tokens, tokens.ne(self.pad))[:, None, None]

@@ -10,11 +10,11 @@ from typing import Any
 from fairseq_diffusion.distillation.data import DataBin
 from fairseq_diffusion.distillation.teacher import Teacher
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.files.checksum import sha256
 from fairseq_diffusion.files.json_text import read_json
 from fairseq_diffusion.files.writing import write_text
 
 Plan = dict[str, Any]
-BLOCK = 1 << 20
 
 
 def make_plan(data: DataBin, teacher: Teacher, flags: list[str], shards: int) -> Plan:
@@ -27,14 +27,6 @@ def make_plan(data: DataBin, teacher: Teacher, flags: list[str], shards: int) ->
         "flags": flags,
         "shards": shards,
     }
-
-
-def sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as content:
-        while block := content.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def plan_hash(plan: Plan) -> str:

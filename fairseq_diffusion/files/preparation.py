@@ -1,31 +1,28 @@
-"""The files beside a checkpoint: which checkpoint is meant, its dictionaries, and the preparation of its text.
+"""The preparation of text: from a line to the word pieces of a dictionary, and back.
 
-A folder that can be moved as a whole holds the checkpoint, dict.SOURCE.txt and dict.TARGET.txt, the BPE codes and
-preprocessing.json, as the recipes write it:
+preprocessing.json beside a model says how, as the recipes write it:
 {"source": "de", "target": "en", "tokenizer": "moses", "lowercase": true, "bpe": "subword_nmt"}
 """
 
 from __future__ import annotations
 
 import io
-import os
 import re
-from argparse import Namespace
+from collections.abc import Callable, Sequence, Sized
 from contextlib import redirect_stderr
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, TypeVar
 
-from fairseq import utils
-from fairseq.data import data_utils, encoders
 from sacremoses import MosesPunctNormalizer
 
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.files.json_text import read_json
-from fairseq_diffusion.files.texts import Moses, tidy
+from fairseq_diffusion.files.texts import Moses, join_pieces, tidy
 
-CHECKPOINTS = ("average.pt", "checkpoint_best.pt")  # the one to load from a folder that holds several
+Tokens = TypeVar("Tokens", bound=Sized)
+
 PREPROCESSING = "preprocessing.json"
 LANGUAGE = re.compile(r"[^\s/\0${}]{1,64}")  # in a configuration ${...} stands for another value
 CHOICES = {
@@ -34,37 +31,6 @@ CHOICES = {
     "lowercase": (True, False),
     "bpe": ("subword_nmt", "none"),
 }
-
-
-def checkpoint_at(path: Path) -> Path:
-    """The checkpoint that is meant by a file's or a folder's name."""
-    if not path.is_dir():
-        if not path.is_file():
-            raise UserError(f"there is no checkpoint {path}; name a file, or a folder that holds one")
-        return path
-    found = sorted(path.glob("*.pt"))
-    meant = [file for file in found if file.name in CHECKPOINTS] or found
-    if len(meant) != 1:
-        holds = f"{len(found)} checkpoints ({', '.join(file.name for file in found[:6])})" if found else "no *.pt file"
-        raise UserError(
-            f"{path} holds {holds}; name the one to load (a folder means its only one, or "
-            f"{' or '.join(CHECKPOINTS)} if just one of these is there)"
-        )
-    return meant[0]
-
-
-def dictionaries_for(checkpoint: Path, data: Path | None, trained_on: Any) -> Path:
-    """The folder of the dictionaries: the data-bin that was named, or the checkpoint's, or what it was trained on."""
-    if data is not None:
-        return data
-    trained = Path(utils.split_paths(trained_on)[0]) if trained_on and isinstance(trained_on, str) else None
-    for folder in (checkpoint.parent, trained):
-        if folder and any(folder.glob("dict.*.txt")):
-            return folder
-    raise UserError(
-        f"no dictionaries for {checkpoint}: there is no dict.LANGUAGE.txt beside it, nor in the data-bin it was "
-        f"trained on ({trained or 'unknown'}); pass data=DATA-BIN, or copy the two dictionaries beside the checkpoint"
-    )
 
 
 @dataclass(frozen=True)
@@ -84,10 +50,10 @@ class Preparation:
             text = " ".join(tokenizer.tokens(normaliser.normalize(tidy(text)), escape=True))
         if self.lowercase:
             text = text.lower()
-        return self._bpe.encode(text) if self._bpe else text
+        return self._bpe.process_line(text) if self._bpe else text
 
     def decode(self, text: str) -> str:
-        text = self._bpe.decode(text) if self._bpe else text
+        text = join_pieces(text, "subword_nmt") if self._bpe else text
         return self._moses[2].text(text) if self.tokenizer == "moses" else text
 
     @cached_property
@@ -114,11 +80,16 @@ class Preparation:
     def _bpe(self) -> Any:
         if self.codes is None:
             return None
+        from subword_nmt.apply_bpe import BPE
+
         said = io.StringIO()
         try:
-            with redirect_stderr(said):  # subword-nmt prints what is wrong, and exits
-                found = encoders.build_bpe(Namespace(bpe="subword_nmt", bpe_codes=str(self.codes), bpe_separator="@@"))
-                found.encode("ab")  # only now it looks at the version
+            with (
+                redirect_stderr(said),
+                open(self.codes, encoding="utf-8") as codes,
+            ):  # it prints what is wrong, and exits
+                found = BPE(codes)
+                found.process_line("ab")  # only now it looks at the version
                 return found
         except (SystemExit, ValueError, NotImplementedError) as error:
             wrong = " ".join((said.getvalue() or str(error)).split())
@@ -128,41 +99,9 @@ class Preparation:
             ) from error
 
 
-def preparation_of(checkpoint: Path, data: Path, saved: Any, tokenizer: str | None) -> Preparation:
-    """The preparation in preprocessing.json, with `tokenizer` if given; BPE is applied if its codes are there.
-
-    `saved` is the task of the training.  It has the languages only if they were on its command line.
-    """
-    entries = read_preprocessing(checkpoint.parent / PREPROCESSING)
-    if tokenizer is not None:
-        entries["tokenizer"] = allowed("tokenizer", tokenizer, "the argument tokenizer")
-    source, target = (
-        entries.get(side) or getattr(saved, f"{side}_lang", None) or inferred
-        for side, inferred in zip(("source", "target"), languages_of(data, getattr(saved, "data", None)))
-    )
-    if not (is_language(source) and is_language(target)):
-        raise UserError(
-            f"the languages of {checkpoint} are not known; write them into {PREPROCESSING} beside it, as in "
-            '{"source": "de", "target": "en"}, or pass data=DATA-BIN'
-        )
-    codes = None if entries.get("bpe") == "none" else codes_beside(checkpoint.parent, source)
-    if codes is None and entries.get("bpe", "none") != "none":
-        raise UserError(f"{PREPROCESSING} has a BPE, but there is no bpe.codes beside {checkpoint}")
-    own = {name: value for name, value in entries.items() if name in ("tokenizer", "split_dashes", "lowercase")}
-    return Preparation(source, target, codes=codes, **own)
-
-
 def is_language(name: Any) -> TypeGuard[str]:
     """Whether it may be a language's part of the names of files."""
     return isinstance(name, str) and LANGUAGE.fullmatch(name) is not None
-
-
-def languages_of(data: Path, trained_on: Any) -> tuple[str | None, str | None]:
-    """The languages in the names of binarised files, in one of two folders."""
-    for folder in (str(data), *utils.split_paths(trained_on if isinstance(trained_on, str) else "")[:1]):
-        if os.path.isdir(folder) and None not in (found := data_utils.infer_language_pair(folder)):
-            return found
-    return None, None
 
 
 def read_preprocessing(path: Path) -> dict[str, Any]:
@@ -198,3 +137,18 @@ def codes_beside(folder: Path, source: str) -> Path | None:
             f"{folder} holds {' and '.join(path.name for path in found)}: which BPE codes are meant? Remove the others"
         )
     return found[0] if found else None
+
+
+def encoded(sentences: Sequence[str], encode: Callable[[str], Tokens], longest: int) -> list[Tokens]:
+    """Tokens of each sentence; one that is no text or too long is refused."""
+    for index, text in enumerate(sentences):
+        if not isinstance(text, str):
+            raise UserError(f"sentence {index} (counted from 0) is of type {type(text).__name__}; pass text (str)")
+    found = [encode(text) for text in sentences]
+    for index, tokens in enumerate(found):
+        if len(tokens) > longest:
+            raise UserError(
+                f"sentence {index} (counted from 0) has {len(tokens)} tokens with its end, but this model takes up to "
+                f"{longest}; split it"
+            )
+    return found

@@ -39,13 +39,18 @@ def use(mode: str) -> None:
 
 def uses_triton(*matrices: Tensor) -> bool:
     """Whether a kernel takes these matrices."""
-    if _chosen == "portable":
+    if _chosen == "portable" or exporting():
         return False
     device, fits = matrices[0].device, all(matrix.numel() < MOST_ENTRIES for matrix in matrices)
     if _chosen == "triton":
         require_triton(device)
         return fits
     return device.type == "cuda" and fits and why_no_triton(device) is None
+
+
+def exporting() -> bool:
+    """Whether what runs is being written down as a graph; older versions of torch cannot say, nor write it."""
+    return getattr(torch.compiler, "is_exporting", lambda: False)()
 
 
 def require_triton(device: torch.device) -> None:

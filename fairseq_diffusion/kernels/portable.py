@@ -8,7 +8,10 @@ from __future__ import annotations
 from typing import Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from fairseq_diffusion.kernels import choice
 
 BLOCK = 64  # columns whose maximum is taken at once: torch does that in vector registers, and argmax not
 
@@ -34,6 +37,10 @@ def products(x: Tensor, table: Tensor, bias: Tensor | None = None) -> Iterator[t
     x [N, D], table [V, D], bias [V], all fp32.  The next chunk overwrites the logits.
     """
     columns = len(table)
+    if choice.exporting():  # as one product, which programs that run graphs divide as they like
+        logits = x @ table.T if bias is None else torch.addmm(bias, x, table.T)
+        yield slice(None), F.pad(logits, (0, -columns % BLOCK), value=-torch.inf)
+        return
     rows = max(1, min(len(x), chunk_rows(columns, x.device, x.shape[1])))
     buffer = x.new_empty(rows, -(-columns // BLOCK) * BLOCK)
     for i, chunk in enumerate(x.split(rows)):
@@ -50,7 +57,7 @@ def best_of(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Largest [n] of each row of logits [n, k BLOCK] and the first column [n] that it is in."""
     blocks = logits.unflatten(-1, (-1, BLOCK))
     best, block = blocks.amax(-1).max(-1)
-    inside = blocks[torch.arange(len(blocks), device=block.device), block].argmax(-1)
+    inside = blocks[torch.arange(blocks.shape[0], device=block.device), block].argmax(-1)
     return best, block * BLOCK + inside
 
 

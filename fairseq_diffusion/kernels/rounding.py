@@ -104,7 +104,7 @@ def _logits(
     """Chunk by chunk: which rows, their logits, -inf where banned, and the log-sum of those that were (if `total`)."""
     with torch.autocast(x.device.type, enabled=False):
         for rows, logits in products(x.float(), table.float(), None if bias is None else bias.float()):
-            others = logits[:, banned].logsumexp(-1) if banned is not None and total else None
+            others = None if banned is None or not total else log_sum(own := logits[:, banned], own.amax(-1))
             yield rows, logits if banned is None else logits.index_fill_(1, banned, -torch.inf), others
 
 

@@ -35,7 +35,7 @@ def attention_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
 
 def room_for(shape: Sequence[int], device: torch.device, dtype: torch.dtype) -> Tensor:
     """Zeros of this shape, whose rows lie where a bias' rows are to."""
-    return torch.zeros(*shape[:-1], -(-shape[-1] // ALIGNMENT) * ALIGNMENT, device=device, dtype=dtype)[
+    return torch.zeros(*shape[:-1], (shape[-1] + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT, device=device, dtype=dtype)[
         ..., : shape[-1]
     ]
 
@@ -64,7 +64,7 @@ class Attention(nn.Module):
 
     def _attend(self, queries: Tensor, memory: Memory) -> Tensor:
         """queries [N, L, h] with N = S K: the K candidates of a sentence share its memory, as more queries to it."""
-        split = self._split(queries, len(memory.keys))
+        split = self._split(queries, memory.keys.shape[0])
         dropout = self.dropout if self.training else 0.0
         seen = F.scaled_dot_product_attention(
             split, memory.keys, memory.values, attn_mask=memory.bias.to(split.dtype), dropout_p=dropout
@@ -92,7 +92,7 @@ class SourceAttention(Attention):
     def remember(self, x: Tensor, bias: Tensor) -> Memory:
         """Memory of x [S, T, h]."""
         keys, values = self.key_value(x).chunk(2, -1)
-        return Memory(self._split(keys, len(x)), self._split(values, len(x)), bias)
+        return Memory(self._split(keys, x.shape[0]), self._split(values, x.shape[0]), bias)
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
         """x [S K, L, h] -> [S K, L, h]."""
@@ -111,7 +111,8 @@ class SelfAttention(Attention):
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """x [N, L, h], bias [N, 1, 1, L] -> [N, L, h]."""
         queries, keys, values = self.query_key_value(x).chunk(3, -1)
-        return self.out(self._attend(queries, Memory(self._split(keys, len(x)), self._split(values, len(x)), bias)))
+        keys, values = (self._split(part, x.shape[0]) for part in (keys, values))
+        return self.out(self._attend(queries, Memory(keys, values, bias)))
 
 
 class UnsetLinear(nn.Linear):

@@ -96,7 +96,7 @@ class PrefixDenoiser(Denoiser):
 
     def _run(self, x: Tensor, bias: Tensor, time: Tensor, memory: list[Memory]) -> Tensor:
         (source,) = memory
-        candidates = len(x) // len(source.keys)
+        candidates = x.shape[0] // source.keys.shape[0]
         words, unseen = (part.repeat_interleave(candidates, 0) for part in (source.keys[:, 0], source.bias))
         words = words.to(x.dtype) if self.adaptive else words.to(x.dtype) + time[:, None]
         x, bias = torch.cat([words, x], 1), torch.cat([unseen.to(x.dtype), bias], -1)

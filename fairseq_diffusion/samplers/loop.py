@@ -214,7 +214,7 @@ def sample(
     """
     s, c = start or from_noise(batch, grid)
     state, mask, estimate = batch.state, batch.mask, c
-    rows = rows or ActiveRows(len(mask), mask.shape[1], mask.device)
+    rows = rows or ActiveRows(mask.shape[0], mask.shape[1], mask.device)
     times = grid.conditioning_t.float().to(mask.device, non_blocking=True)
     for i, (step, sentences) in enumerate(zip(steps, called(busy, len(steps)))):
         previous = c if state.expects else estimate

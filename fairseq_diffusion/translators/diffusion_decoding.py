@@ -11,7 +11,7 @@ from torch import Tensor
 from fairseq_diffusion.alignment.base import Words, side_by_side, without_repeats
 from fairseq_diffusion.alignment.template import Known, Template, known_words
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.kernels import noise
+from fairseq_diffusion.kernels import choice, noise
 from fairseq_diffusion.kernels.launch import power_of_two
 from fairseq_diffusion.network.joint import each
 from fairseq_diffusion.process.level import Level
@@ -194,6 +194,7 @@ class DiffusionDecoder(Decoder):
         s = s if rows.known is None else rows.state.show(s, rows.known.tokens)
         every = leaves or self.fixed_shapes or on_step is not None  # call: a history has its estimates, too
         every = every or self.translator.state.paired  # latents change at every step
+        every = every or choice.exporting()  # which calls a batch needs is known only when it is there
         busy = None if every else self.sampler.busy(rows, self.steps, s)
         if busy is not None and self.translator.self_conditioning != "none":
             busy = None  # an estimate that changes nothing conditions the next
@@ -205,7 +206,7 @@ class DiffusionDecoder(Decoder):
         """Special symbols may come out anywhere and are dropped; the last position stands for the end, also where a
         word came out there.  Only candidates that are alive are read."""
         rows = (~result.alive).long().argsort(dim=-1, stable=True)[:, : result.remaining]
-        here, mask = (torch.arange(len(rows), device=rows.device)[:, None], rows), all_rows.mask
+        here, mask = (torch.arange(rows.shape[0], device=rows.device)[:, None], rows), all_rows.mask
         s, estimate = (each(lambda x: x[here], state) for state in (result.s, result.estimate))
         read, log_p = all_rows.read(s, estimate, here)
         tokens, all_log_p = mask.new_zeros(mask.shape, dtype=read.dtype), log_p.new_zeros(mask.shape)

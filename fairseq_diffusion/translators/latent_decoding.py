@@ -32,6 +32,7 @@ class LatentDecoder(Decoder):
         if options.latents_guidance != 1:
             latents.null_source()
         self.translator, self.latents, self.options = translator, latents, options
+        self.course = latents.course(options.latents_steps)
         self.words = translator.decoder_for(replace(options, noise_beam=1))
         self.candidates = self.words.candidates * options.noise_beam
         self.fixed_shapes, self.positions_on_a_cpu = self.words.fixed_shapes, self.words.positions_on_a_cpu
@@ -42,7 +43,7 @@ class LatentDecoder(Decoder):
 
     def __call__(self, source: Source, lengths: Lengths, keys: Tensor, on_step: OnStep | None = None) -> Candidates:
         o, each = self.options, keys.flatten(1)
-        made = self.latents.make(source, noise.fold(each, Stream.LATENTS, 0), o.latents_steps, o.latents_guidance)
+        made = self.latents.make(source, noise.fold(each, Stream.LATENTS, 0), self.course, o.latents_guidance)
         sentences = torch.arange(len(each), device=each.device).repeat_interleave(each.shape[1])
         u, present = made.u.flatten(0, 1), torch.ones_like(sentences, dtype=torch.bool)
         rows = self.latents.beside(self.translator, source.select(sentences), u, present)

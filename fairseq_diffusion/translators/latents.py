@@ -7,6 +7,7 @@ beside the source; a chain of their own, with a small denoiser, learns them give
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
@@ -24,8 +25,8 @@ from fairseq_diffusion.objective.terms import Objective
 from fairseq_diffusion.process.prediction import Prediction
 from fairseq_diffusion.process.schedule import Schedule
 from fairseq_diffusion.process.time_sampling import Stratified
-from fairseq_diffusion.samplers.grid import make_grid
-from fairseq_diffusion.samplers.loop import Refinement, sample, sampler_for
+from fairseq_diffusion.samplers.grid import Grid, make_grid
+from fairseq_diffusion.samplers.loop import Refinement, Step, sample, sampler_for
 from fairseq_diffusion.states.vectors import LatentState
 from fairseq_diffusion.translators.batch import LatentStep, Source
 from fairseq_diffusion.translators.chain import VALIDATION, Chain
@@ -65,6 +66,13 @@ class LatentTraining:
     def weights(self) -> dict[str, float]:
         found = {"latents": self.weight, "latents_penalty": self.penalty, "latents_contrast": self.contrast}
         return {name: weight for name, weight in found.items() if weight}
+
+
+class Course(NamedTuple):
+    """Levels of noise, and the steps from each to the next."""
+
+    grid: Grid
+    steps: Sequence[Step]
 
 
 class Made(NamedTuple):
@@ -167,7 +175,7 @@ class Latents(Chain):
         gains = {GAIN: Mean.of(without - loss(step.source))}
         if update > self.how.start:
             each = noise.fold(noise.fold(keys, Stream.LATENTS)[:, None], torch.arange(TRIALS, device=keys.device))
-            made = self.make(source, each, TRIAL_STEPS).u.unbind(1)
+            made = self.make(source, each, self.course(TRIAL_STEPS)).u.unbind(1)
             everywhere = torch.ones(len(each), dtype=torch.bool, device=keys.device)
             log_p = torch.stack([-words * loss(self.beside(translator, source, u, everywhere)) for u in made])
             gains[MADE_GAIN] = Mean.of(without + (log_p.logsumexp(0) - math.log(TRIALS)) / words)
@@ -175,15 +183,19 @@ class Latents(Chain):
 
     # -- decoding -----------------------------------------------------------------------------------------------------
 
+    def course(self, steps: int) -> Course:
+        """So many steps of DDIM."""
+        grid = make_grid(self.schedule, steps)
+        return Course(grid, sampler_for(self.state, "ddim").steps(grid))
+
     @torch.no_grad()
-    def make(self, source: Source, keys: Tensor, steps: int, guidance: float = 1.0) -> Made:
-        """Latents from noise, by random keys [S, K], in so many steps of DDIM."""
-        grid, sampler = make_grid(self.schedule, steps), sampler_for(self.state, "ddim")
+    def make(self, source: Source, keys: Tensor, course: Course, guidance: float = 1.0) -> Made:
+        """Latents from noise, by random keys [S, K]."""
         mask = torch.ones(*keys.shape, self.count, dtype=torch.bool, device=keys.device)
         seen = self.read(source.states, source.mask)
         null = None if guidance == 1 else self.without_source(source)
         rows = Rows(self, self.denoise, seen, keys[None], mask, null)
-        found = sample(rows, grid, sampler.steps(grid), Refinement(guidance, self.encoder.normalised))
+        found = sample(rows, *course, Refinement(guidance, self.encoder.normalised))
         return Made(found.estimate, found.calls)
 
     def check_without(self, options: Any) -> None:

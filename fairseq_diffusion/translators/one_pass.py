@@ -164,7 +164,7 @@ class OnePassTranslator(Translator):
     def copied(self, source: Source, canvas: Canvas) -> Tensor | None:
         """What the canvas' positions copy from the source, [S K, L, h]."""
         assert source.words is not None
-        candidates = len(canvas.mask) // len(source.mask)
+        candidates = canvas.mask.shape[0] // source.mask.shape[0]
         words, mask = (part.repeat_interleave(candidates, 0) for part in (source.words, source.mask))
         return self.copy(words, mask, canvas.mask)
 

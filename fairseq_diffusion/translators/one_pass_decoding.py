@@ -40,6 +40,9 @@ class OnePassOptions(SearchOptions, Options):
             raise UserError(f"--passes is {self.passes}; a translation takes 1 pass or more")
 
 
+PARTS = 2**20  # of a whole, that a share is rounded down to
+
+
 class OnePassDecoder(Decoder):
     """Candidates are lengths to try, or what a search finds."""
 
@@ -254,7 +257,7 @@ def reveal_surest(revealed: Revealed, guess: Guess, share: float, up: bool = Fal
     new = surest(ranked, guess.predicted, count) & revealed.hidden
     most = revealed.most_hidden
     if guess.most_predicted is not None:
-        left = guess.most_predicted - int(guess.most_predicted * share + 1e-9)
+        left = guess.most_predicted - guess.most_predicted * int(share * PARTS) // PARTS
         most = min(left, guess.most_predicted if most is None else most)
     tokens = torch.where(new, guess.tokens, revealed.tokens)
     log_p = torch.where(new, guess.log_p, revealed.log_p)

@@ -18,7 +18,7 @@ from support import call, lines, read
 
 import fairseq_diffusion
 from fairseq_diffusion.errors import UserError
-from fairseq_diffusion.files.preparation import checkpoint_at
+from fairseq_diffusion.files.checkpoint import checkpoint_at
 
 SENTENCES = ["W3 w1 w1, (w2)", "w5's w10 w7-w8."]
 
@@ -97,10 +97,10 @@ def test_dictionaries_of_other_data_are_refused(folder: Path, data: Path, tmp_pa
 
 
 def test_no_dictionaries_anywhere(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    from fairseq_diffusion.files import preparation
+    from fairseq_diffusion.files import checkpoint
 
     with pytest.raises(UserError, match="nor in the data-bin it was trained on .*gone.*; pass data=DATA-BIN"):
-        preparation.dictionaries_for(folder / "bare" / "average.pt", None, "gone")
+        checkpoint.dictionaries_for(folder / "bare" / "average.pt", None, "gone")
     with pytest.raises(UserError, match="there is no checkpoint .*absent.pt"):
         load(folder / "absent.pt")
 

@@ -12,7 +12,7 @@ from dry_runs import environment, recipe
 from kills import killed_when
 from support import different, read
 
-from fairseq_diffusion.files.preparation import checkpoint_at
+from fairseq_diffusion.files.checkpoint import checkpoint_at
 
 SMALL = "--size 640 --test-size 16 --updates 10 --systems diffglat --sets raw"
 

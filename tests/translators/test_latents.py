@@ -254,7 +254,7 @@ def test_validation_says_what_latents_are_worth(kind: str, monkeypatch: pytest.M
     source, target, keys = batch()
     encoded, present = model.encode(source, source.ne(PAD)), torch.ones(3, dtype=torch.bool)
     each = noise.fold(noise.fold(keys, noise.Stream.LATENTS)[:, None], torch.arange(4))
-    made = model.latents.make(encoded, each, 10).u
+    made = model.latents.make(encoded, each, model.latents.course(10)).u
     words = target.ne(PAD).sum(-1) - (2 if model.name == "diffusion" and kind == "tokens" else 0)
     found = losses(model, 5).means
     share = words if kind == "tokens" else torch.ones(3)  # others are means over words
@@ -330,7 +330,7 @@ def test_guidance_is_away_from_latents_without_a_source():
     """x = u + w (x - u): twice the calls, and with w = 1 and w = 0 the two estimates alone."""
     model = build("tokens", latents_source_drop=0.1)
     source, keys = encode(model, sources()), torch.arange(len(sources()))[:, None]
-    one, two, none = (model.latents.make(source, keys, 1, w) for w in (1.0, 2.0, 0.0))
+    one, two, none = (model.latents.make(source, keys, model.latents.course(1), w) for w in (1.0, 2.0, 0.0))
     assert (one.calls == 1).all() and (two.calls == 2).all()
     null = model.latents.without_source(model.latents.read(source.states, source.mask))
     u_T = model.latents.state.prior(keys, torch.ones(*keys.shape, 3, dtype=torch.bool), top_level(model))
@@ -349,7 +349,7 @@ def top_level(model: Any) -> Any:
 
 def test_made_latents_are_as_their_encoder_could_have_made_them():
     model = build("tokens")
-    made = model.latents.make(encode(model, sources()), torch.arange(len(sources()))[:, None], 4)
+    made = model.latents.make(encode(model, sources()), torch.arange(len(sources()))[:, None], model.latents.course(4))
     torch.testing.assert_close(made.u.norm(dim=-1), torch.full((len(sources()), 1, 3), 5**0.5))
 
 
