@@ -32,7 +32,8 @@ setup(
     # fairseq is required, but not by name: two distributions provide the same module (fairseq, fairseq-fixed), a
     # requirement of either would install a second copy over the one a user has, and neither builds without care
     # (pip < 24.1, or torch and no isolation).  fairseq_diffusion.compat checks at import and gives the install lines.
-    install_requires=["torch>=2.1", "sacrebleu>=2.4", "sacremoses", "subword-nmt", "numpy"],
+    # torch (2.1 or newer) comes with it; models that were exported run without both.
+    install_requires=["sacrebleu>=2.4", "sacremoses", "subword-nmt", "numpy"],
     extras_require={
         "dev": [
             "hypothesis",
@@ -45,6 +46,8 @@ setup(
         "plot": ["matplotlib", "tensorboardX"],
         "gpu": ["triton"],
         "bench": ["ctranslate2"],
+        "export": ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"],
+        "runtime": ["onnxruntime>=1.20"],
     },
     entry_points={"console_scripts": ["fairseq-diffusion=fairseq_diffusion.cli.main:main"]},
 )

@@ -66,5 +66,5 @@ case $version in
 esac
 
 say "installing this package, and what torch has no part in"
-pip install -q -c "$venv/torch.txt" --no-build-isolation -e ".[dev,plot]"
+pip install -q -c "$venv/torch.txt" --no-build-isolation -e ".[dev,plot,export]"
 "$venv/bin/python" -m fairseq_diffusion.cli.main doctor

@@ -9,12 +9,17 @@ from fairseq_diffusion.export.graph import quiet
 
 def quantised(graph: Path) -> None:
     """Quantise the products of a graph with its weights, in place."""
+    import onnxruntime
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    whole = graph.with_suffix(".fp32")
-    graph.rename(whole)
+    folded = graph.with_suffix(".folded")
+    options = onnxruntime.SessionOptions()
+    # a weight that is first sliced or transposed is one only when that is done
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(folded)
     with quiet():
+        onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
         quantize_dynamic(
-            whole, graph, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True, weight_type=QuantType.QInt8
+            folded, graph, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True, weight_type=QuantType.QInt8
         )
-    whole.unlink()
+    folded.unlink()
