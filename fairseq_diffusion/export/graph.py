@@ -104,7 +104,16 @@ def write_graph(decoding: Decoding, output: Path) -> None:
             raise UserError(
                 f"this decoding cannot be written as a graph ({reason}); try another sampler or search"
             ) from error
+        forget(program.model)
         program.save(str(output), external_data=False)
+
+
+def forget(model: Any) -> None:
+    """Where in the code each node comes from: the same model gives the same file, and no paths of this machine."""
+    for part in (model, model.graph, *model.graph.all_nodes(), *model.functions.values()):
+        part.metadata_props.clear()
+    for value in {value for node in model.graph.all_nodes() for value in (*node.inputs, *node.outputs) if value}:
+        value.metadata_props.clear()
 
 
 def translations() -> dict[Any, Callable[..., Any]]:

@@ -34,7 +34,8 @@ def test_a_folder_for_hydra_has_every_field(tmp_path: Path, capsys: pytest.Captu
     command = ["config", "dinoiser_toy", "--config-dir", str(folder)]
     assert main(command) == 0
     found = {str(file.relative_to(folder)): yaml.safe_load(file.read_text()) for file in folder.rglob("*.yaml")}
-    own = [f"criterion/{name}" for name in ("diffusion_loss", "e_arm", "progressive_distillation")]
+    contrast = "label_smoothed_cross_entropy_with_frequency_contrast"
+    own = [f"criterion/{name}" for name in ("diffusion_loss", "e_arm", contrast, "progressive_distillation")]
     own.append("optimizer/fused_adam")
     assert {*own, "model/dinoiser_toy", "task/diffusion_translation"} == {name[:-5] for name in found}
     assert PRESETS["dinoiser_toy"].fields.items() <= found["model/dinoiser_toy.yaml"].items()

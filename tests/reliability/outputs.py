@@ -45,17 +45,22 @@ def durations(out: Path, results: Path, teacher: Path) -> list[Any]:
     return ["durations", DATA, "--path", checkpoint("diffglat_ctc"), "--cpu", "--output", out / "durations"]
 
 
+def export(out: Path, results: Path, teacher: Path) -> list[Any]:
+    return ["export", checkpoint("diffglat_ctc"), "--data", DATA, "--output", out / "exported"]
+
+
 def distill(out: Path, results: Path, teacher: Path) -> list[Any]:
     own = ["distill", DATA, "--path", teacher, "--output", out / "distilled", "--shards", 2, "--max-ratio", 1000]
     return [*own, "--", "--cpu", "--batch-size", 8, "--num-workers", 0]
 
 
-OURS: tuple[Way, ...] = (average, toy, score, likelihood, durations, distill)
+OURS: tuple[Way, ...] = (average, toy, score, likelihood, durations, export, distill)
 QUICK = (average, toy, train, generate)  # in make test; the others are in make soak alone
 
 
 def made(out: Path) -> dict[str, Any]:
     """What is in every file of a folder; but a command's temporary ones, and its locks and logs."""
-    files = [file for file in out.rglob("*") if file.is_file() and not file.name.startswith(".")]
+    hidden = lambda file: any(part.startswith(".") for part in file.relative_to(out).parts)  # noqa: E731
+    files = [file for file in out.rglob("*") if file.is_file() and not hidden(file)]
     files = [file for file in files if file.suffix not in (".log", ".lock", ".tmp")]
     return {str(file.relative_to(out)): read(file) if file.suffix == ".pt" else file.read_bytes() for file in files}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import ENVIRONMENT
+from commands import ENVIRONMENT, ROOT
 from support import TINY_BLOCKS, call, training
 
 import fairseq_diffusion
@@ -77,6 +77,7 @@ def test_the_manifest_says_what_it_is(exported: Path):
     said = model.describe()
     assert said["precision"] == "fp32" and said["agreement"] == 1 and said["longest_source"] == 30
     assert said["decoding"]["keep_schedule"] == "none" and said["source"] == "a" and said["target"] == "b"
+    assert str(ROOT).encode() not in (exported / "translation.onnx").read_bytes()  # nor other paths of this machine
     assert set(said["files"]) == {file.name for file in exported.iterdir()} - {"manifest.json"}
 
 
