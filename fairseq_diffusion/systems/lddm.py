@@ -43,6 +43,7 @@ preset(
     latents_layers=2,
     latents_drop=0.15,
     latents_hide=0.3,
+    latents_contrast=0.1,
     latents_start=30_000,
 )
 sized_diffusion("lddm_seq", toy={"latents": 4, "latents_start": 800})
