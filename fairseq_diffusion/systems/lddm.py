@@ -22,9 +22,9 @@ stays as it is.  Words take the sampler's step, latents one of DDIM.  In trainin
 has noise alone for u_t.
 
 What keeps u informative and easy to make: rows of norm sqrt(D); words trained without u for a share of the sentences
-(--latents-drop); words of the target hidden from the encoder (--latents-hide); for SEQ --latents-noise,
---latents-penalty, a weight of |u_0|^2 / 2 in place of the one norm, and --latents-contrast, which tells two views of
-one target from other targets.  There, in validation, `latents_gain` is what the target's own u is worth to a word
+(--latents-drop); words of the target hidden from the encoder (--latents-hide); for SEQ --latents-contrast, which tells
+two views of one target from other targets, --latents-noise, and --latents-penalty, a weight of |u_0|^2 / 2 in place of
+the one norm.  There, in validation, `latents_gain` is what the target's own u is worth to a word
 (near 0: words do without), and `latents_made_gain` what four that are made from the source are worth.
 
 Ours against the paper, whose models are language models: the source; an encoder with two layers of its own, learnt
