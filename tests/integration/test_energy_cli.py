@@ -60,22 +60,6 @@ def test_before_its_start_nothing_differs_from_the_usual_training(data: Path, tm
         assert (different(plain["model"], found["model"]) == []) is same
 
 
-def logged(data: Path, folder: Path, flags: str) -> list[float]:
-    """The gap after each epoch, in validation."""
-    log = folder / "log"
-    own = f"--task translation {MODEL} --optimizer adam --lr 1e-2 --cpu --batch-size 8 --num-workers 0 --no-save"
-    own += f" {ENERGY} --task translation --log-format json --log-file {log} --max-update 60 {flags}"
-    folder.mkdir()
-    call("train", data, *own.split())
-    return [float(value) for value in re.findall(r'"valid_energy_gap": "([-\d.e]+)"', log.read_text())]
-
-
-def test_prefixes_of_the_data_come_to_have_more_mass_than_those_of_the_model(data: Path, tmp_path: Path):
-    """What is trained beside the cross-entropy; without its weight it is measured alone, and stays small."""
-    with_it, without = (logged(data, tmp_path / weight, f"--energy-weight {weight}") for weight in ("10", "0"))
-    assert with_it[-1] > without[-1] + 0.1
-
-
 def test_two_ranks_equal_one_with_the_doubled_batch(eight: Path, tmp_path: Path):
     """Samples are those of a sentence, whichever rank has it; and --update-freq does not matter."""
 
