@@ -21,6 +21,7 @@ from fairseq_diffusion.export.graph import Decoding, write_graph
 from fairseq_diffusion.export.int8 import quantised
 from fairseq_diffusion.files.checksum import sha256
 from fairseq_diffusion.files.preparation import PREPROCESSING, Preparation
+from fairseq_diffusion.runtime.dictionary import REPLACES, SPECIAL
 from fairseq_diffusion.runtime.model import FORMAT, GRAPH, MANIFEST, session_of
 from fairseq_diffusion.tasks.flags import AUTOREGRESSIVE
 
@@ -29,7 +30,9 @@ def export(model: TranslationModel, output: Path, flags: Sequence[str] = (), int
     """Write a model, decoded by `flags` of fairseq-generate, to a new folder; what its manifest says."""
     if model.kind == AUTOREGRESSIVE:
         raise UserError(f"{model.checkpoint} is autoregressive; CTranslate2 has a converter for fairseq's Transformer")
-    _, models, generator = model.prepared(generation_config(Path(model.cfg.task.data), model.preparation, [*flags]))
+    cfg = generation_config(Path(model.cfg.task.data), model.preparation, [*flags])
+    check_flags(cfg)
+    _, models, generator = model.prepared(cfg)
     decoding = Decoding(
         models[0].translator.eval(), generator, len(model.task.source_dictionary), model.max_positions[0]
     )
@@ -49,11 +52,34 @@ def export(model: TranslationModel, output: Path, flags: Sequence[str] = (), int
             "longest_source": model.max_positions[0],
             "decoding": {name: value for name, value in generator.describe().items() if name not in COUNTERS},
             "agreement": agreement(decoding, session_of(folder / GRAPH, 1), exact=not int8),
-            "versions": {"fairseq_diffusion": __version__, "torch": torch.__version__},
+            "versions": versions(),
             "files": {file.name: sha256(file) for file in sorted(folder.iterdir())},
         }
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, default=str) + "\n", encoding="utf-8")
     return manifest
+
+
+def versions() -> dict[str, str]:
+    """Of what took part."""
+    import onnxruntime
+
+    return {
+        "fairseq_diffusion": __version__,
+        "torch": torch.__version__,
+        "onnxruntime": onnxruntime.__version__,
+    }
+
+
+def check_flags(cfg: Any) -> None:
+    """Refuse flags that a graph has no part for, and those that are read when the model is loaded."""
+    for asked, what in (
+        (cfg.common.fp16 or cfg.common.bf16, "--fp16 and --bf16 are for torch; pass --int8 before --"),
+        (cfg.task.use_ema, "--use-ema is read when the model is loaded; pass it before --"),
+        (cfg.generation.nbest > 1, "--nbest is above 1, but a graph gives the best translation alone; drop it"),
+        (cfg.generation.retain_iter_history, "--retain-iter-history is not made for export; drop it"),
+    ):
+        if asked:
+            raise UserError(what)
 
 
 @contextmanager
@@ -81,6 +107,7 @@ def write_preparation(preparation: Preparation, folder: Path) -> None:
 
 def write_dictionary(words: Any, path: Path) -> None:
     """As fairseq writes it, but for the mask symbol behind the words, which no text has."""
-    entries = zip(words.symbols, words.count)
-    lines = [f"{word} {count}\n" for word, count in list(entries)[words.nspecial : getattr(words, "mask_index", None)]]
+    entries = list(zip(words.symbols, words.count))
+    entries = entries[words.nspecial : getattr(words, "mask_index", None)]
+    lines = [f"{word} {count}{REPLACES if word in SPECIAL else ''}\n" for word, count in entries]
     path.write_text("".join(lines), encoding="utf-8")

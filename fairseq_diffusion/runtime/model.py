@@ -12,11 +12,16 @@ import numpy as np
 from fairseq_diffusion.decoding.translations import Candidate, Translation
 from fairseq_diffusion.errors import UserError
 from fairseq_diffusion.files.checksum import sha256
-from fairseq_diffusion.files.json_text import read_json
-from fairseq_diffusion.files.preparation import Preparation, codes_beside, encoded, read_preprocessing
+from fairseq_diffusion.files.json_text import fits, is_count, is_text, read_json
+from fairseq_diffusion.files.preparation import PREPROCESSING, Preparation, codes_beside, encoded, read_preprocessing
 from fairseq_diffusion.runtime.dictionary import Dictionary
 
 MANIFEST, GRAPH, FORMAT = "manifest.json", "translation.onnx", 1
+SHAPE = {
+    "format": lambda found: found == FORMAT,
+    "longest_source": is_count,
+    "files": {GRAPH: is_text, PREPROCESSING: is_text},
+}
 
 
 def load(folder: str | Path, threads: int = 1) -> ExportedModel:
@@ -36,9 +41,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{folder} holds no exported model ({MANIFEST} is missing); make one with fairseq-diffusion export"
         )
     manifest = read_json(path, "a JSON object", "export the model again")
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+    if not fits(manifest, SHAPE):
         raise UserError(
-            f"{path} is of a format that this version does not read (it reads {FORMAT}); export the model again, or "
+            f"{path} is not of the format that this version reads, which is {FORMAT}; export the model again, or "
             "install the version that exported it"
         )
     for name, wanted in manifest["files"].items():
@@ -58,7 +63,13 @@ def session_of(graph: Path, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3  # errors alone
-    return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its classes differ from version to version
+        raise UserError(
+            f"ONNX Runtime {onnxruntime.__version__} cannot run {graph} ({str(error).strip()[:200]}); install a newer "
+            "one, or the one that it was exported with"
+        ) from error
 
 
 class ExportedModel:
@@ -109,7 +120,7 @@ class ExportedModel:
 
 def preparation_in(folder: Path) -> Preparation:
     """Of the text that the model in the folder takes."""
-    entries = read_preprocessing(folder / "preprocessing.json")
+    entries = read_preprocessing(folder / PREPROCESSING)
     own = {name: value for name, value in entries.items() if name != "bpe"}
     return Preparation(**own, codes=None if entries["bpe"] == "none" else codes_beside(folder, entries["source"]))
 

@@ -17,6 +17,8 @@ import fairseq_diffusion
 from fairseq_diffusion import runtime
 from fairseq_diffusion.cli.main import main
 from fairseq_diffusion.errors import UserError
+from fairseq_diffusion.export.folder import export
+from fairseq_diffusion.files.checksum import sha256
 
 WITHOUT_TORCH = """
 import json, sys
@@ -124,7 +126,16 @@ def test_a_folder_that_is_not_as_it_was_exported_is_refused(exported: Path, tmp_
         runtime.load(changed)
     manifest = json.loads((changed / "manifest.json").read_text())
     (changed / "manifest.json").write_text(json.dumps({**manifest, "format": 99}))
-    with pytest.raises(UserError, match="of a format that this version does not read"):
+    with pytest.raises(UserError, match="is not of the format that this version reads"):
+        runtime.load(changed)
+    (changed / "manifest.json").write_text(json.dumps({**manifest, "files": {}}))
+    with pytest.raises(UserError, match="is not of the format that this version reads"):
+        runtime.load(changed)
+    (changed / "translation.onnx").write_bytes(b"no graph")
+    sums = {**manifest["files"], "translation.onnx": sha256(changed / "translation.onnx")}
+    sums["dict.b.txt"] = sha256(changed / "dict.b.txt")
+    (changed / "manifest.json").write_text(json.dumps({**manifest, "files": sums}))
+    with pytest.raises(UserError, match="ONNX Runtime .* cannot run .*translation.onnx"):
         runtime.load(changed)
     with pytest.raises(UserError, match="threads is 0"):
         runtime.load(exported, threads=0)
@@ -140,6 +151,23 @@ def test_nothing_is_replaced_and_nothing_half_written_is_left(
     assert "there is no folder" in capsys.readouterr().err
     assert main(["export", model, "--output", str(tmp_path / "new"), "--", "--path-search", "beam", "--beam", "2"]) == 2
     assert "this decoding cannot be written as a graph" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        ("--fp16", "pass --int8 before --"),
+        ("--use-ema", "pass it before --"),
+        ("--nbest 2", "a graph gives the best translation alone"),
+        ("--retain-iter-history", "--retain-iter-history is not made for export"),
+        ("--sampler cedi", "--sampler"),
+    ],
+)
+def test_flags_without_a_part_in_a_graph_are_refused(trained_ctc: Path, tmp_path: Path, flags: str, words: str):
+    model = fairseq_diffusion.load(trained_ctc, device="cpu")
+    with pytest.raises(UserError, match=words):
+        export(model, tmp_path / "new", flags.split())
     assert not list(tmp_path.iterdir())
 
 
