@@ -22,7 +22,7 @@ from fairseq_diffusion.translators.one_pass_training import TrainingPass
 COUNTS = torch.tensor([-1, -1, -1, 1, *(2**k for k in range(WORDS - 4))])
 FLAGS: dict[str, Any] = {"contrast_temperature": 0.1, "contrast_dropout": 0.0}
 OF_TOKENS = {**TOKENS, "objective": "corrupted"}
-JOINT = {**OF_TOKENS, "state": "joint", "latents": 3, "latents_dim": 5, "latents_layers": 1}
+JOINT = {**OF_TOKENS, "state": "joint", "latents": 3, "latents_dim": 5, "latents_layers": 1, "latents_start": 1}
 DIFFUSION: dict[str, dict[str, Any]] = {
     "tokens": OF_TOKENS,
     "tokens, both passes": {**OF_TOKENS, "self_conditioning": "both"},
